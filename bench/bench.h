@@ -1,0 +1,109 @@
+/* bench: how a launch is verified and timed. docs/design.md, "Measuring", is the protocol.
+ *
+ *   moet_bench_create(device, ...)          ceilings: dense and copy/read subjects of this device
+ *   moet_bench_set_workload(problem, counts)  2 to 4 buffer sets, random inputs, the reference result
+ *   moet_bench_add_config / _add_launcher   prepare, verify on poisoned outputs, capture: a subject
+ *   moet_bench_round(...)                   one round: every active subject and the ceilings once, in a random order
+ *   moet_bench_trial(...)                   a subject's samples, median, noise, efficiency
+ */
+#ifndef MOET_BENCH_H
+#define MOET_BENCH_H
+
+#include "../src/family.h"
+
+/* What became of one candidate on one workload. */
+#define MOET_TRIAL_STATUS_TABLE(X)                                                                                    \
+    X(OK, "ok") X(INAPPLICABLE, "inapplicable") X(WRONG, "wrong") X(FAILED, "failed") X(TIMEOUT, "timeout")
+typedef enum moet_trial_status {
+#define MOET_X(name, text) MOET_TRIAL_##name,
+    MOET_TRIAL_STATUS_TABLE(MOET_X)
+#undef MOET_X
+        MOET_TRIAL_STATUS_COUNT
+} moet_trial_status;
+const char *moet_trial_status_name(moet_trial_status status);
+moet_status moet_trial_status_parse(const char *text, moet_trial_status *status);
+
+typedef struct moet_sample {
+    int32_t round;
+    int64_t time_ns; /* of one call */
+    int64_t dense_ns, dense2_ns, copy_ns, read_ns; /* the ceilings' subjects in the same round (moet_ceilings) */
+    moet_clocks clocks;
+} moet_sample;
+
+/* Rates from the ceilings' medians. dense: best of NN and NT at 8192^3 (host: 1024^3); hbm: best of copy (bytes read
+ * plus bytes written) and read. */
+typedef struct moet_ceilings {
+    double dense_flops_per_s;
+    double copy_bytes_per_s;
+    double read_bytes_per_s;
+} moet_ceilings;
+
+typedef struct moet_trial {
+    moet_trial_status status;
+    char config[MOET_CONFIG_SIZE];
+    char reason[MOET_REASON_SIZE]; /* "" if ok */
+    bool device_counts;            /* measured with counts in device memory */
+    bool eager;                    /* timed without a graph */
+    int32_t sample_count;
+    moet_sample *samples;
+    int64_t median_ns; /* of samples */
+    int64_t noise_ns;  /* half the interquartile range of samples: the median's +- */
+    double efficiency; /* floor / time, medians of the same rounds */
+    double floor_ns;
+    double error;      /* largest |out - ref| / bound over all elements; <= 1 passes */
+    char bit_class[MOET_SHA256_TEXT_SIZE]; /* "seq", or a hash of the output bits; "" unknown */
+    moet_cubin cubin;  /* bytes NULL where the family compiles nothing */
+} moet_trial;
+/* Frees what a trial owns and zeroes it. */
+void moet_trial_release(moet_trial *trial);
+
+typedef struct moet_bench moet_bench;
+
+/* With ceilings false, no ceiling subjects are made (efficiency is then 0): for verification. */
+moet_status moet_bench_create(moet_device *device, uint64_t seed, bool ceilings, moet_bench **bench);
+void moet_bench_destroy(moet_bench *bench);
+
+/* Sets the workload; drops the previous subjects. Weights are kept where only counts changed. NO_DEVICE_MEMORY says how
+ * much was needed; the bench is then without a workload and another may be set. */
+moet_status moet_bench_set_workload(moet_bench *bench, const moet_problem *problem, const int32_t *counts);
+
+/* Adds a configuration: prepare, verify on poisoned outputs, capture. Returns MOET_OK also where the candidate is
+ * inapplicable, wrong or failed: moet_bench_trial(subject) then says so and rounds skip it. An error status is the
+ * bench's own (a lost device, no host memory). */
+moet_status moet_bench_add_config(moet_bench *bench, const moet_config *config, bool device_counts, int32_t *subject);
+
+/* Adds anything that launches like moet_launch, e.g. a plan. `name` goes into trial.config. capturable as in
+ * moet_traits. The context must outlive the bench's workload. */
+typedef moet_status (*moet_bench_launcher)(void *context, const moet_launch_args *args);
+moet_status moet_bench_add_launcher(moet_bench *bench, const char *name, moet_bench_launcher launcher, void *context,
+                                    bool capturable, bool device_counts, int32_t *subject);
+
+/* Whether rounds include a subject (all do at first). A retired subject's graph, workspace and kernel are given
+ * back. */
+void moet_bench_retire(moet_bench *bench, int32_t subject);
+bool moet_bench_active(const moet_bench *bench, int32_t subject);
+
+/* One interleaved round over active subjects and the ceilings. A round with a hardware slowdown is dropped for all
+ * and repeated (at most 10 times). */
+moet_status moet_bench_round(moet_bench *bench);
+/* Forgets samples so far: before fresh rounds that are reported. */
+void moet_bench_clear_samples(moet_bench *bench);
+
+/* A copy of the subject's trial so far, to be released. */
+moet_status moet_bench_trial(const moet_bench *bench, int32_t subject, moet_trial *trial);
+int32_t moet_bench_subject_count(const moet_bench *bench);
+/* Quick reads for racing: median so far, 0 without samples. */
+int64_t moet_bench_median_ns(const moet_bench *bench, int32_t subject);
+int64_t moet_bench_noise_ns(const moet_bench *bench, int32_t subject);
+
+/* Ceilings from all rounds so far; runs `rounds` rounds of only the ceilings first (0: none). */
+moet_status moet_bench_ceilings(moet_bench *bench, int32_t rounds, moet_ceilings *ceilings);
+
+/* stats.c: of n values (copied and sorted inside). Quantile by the index rule sorted[n * i / 4] of peers.py. */
+int64_t moet_stats_median(const int64_t *values, int32_t n);
+int64_t moet_stats_iqr(const int64_t *values, int32_t n);
+
+/* Now, monotonic, in ns. */
+int64_t moet_clock_ns(void);
+
+#endif

@@ -1,0 +1,27 @@
+/* reference: what every family must compute, in plain C and double precision, and the bound on how far a correct
+ * BF16 result with fp32 accumulation may be from it. */
+#ifndef MOET_REFERENCE_H
+#define MOET_REFERENCE_H
+
+#include "../src/moet.h"
+
+/* BF16 bits <-> float; from_float rounds to nearest even, NaN stays NaN. */
+float moet_bf16_to_float(uint16_t bits);
+uint16_t moet_bf16_from_float(float value);
+
+/* One output element in double: sum over k of x[row, k] * w[expert, n, k] + bias[expert, n], not rounded, and
+ * *magnitude = sum of |x w| + |bias|. Host pointers, BF16; `row` counts over all experts. */
+double moet_reference_element(const moet_problem *problem, const uint16_t *x, const uint16_t *w, const uint16_t *bias,
+                              int32_t expert, int64_t row, int32_t n, double *magnitude);
+
+/* Bound on |out - ref| for fp32 accumulation in any order and one rounding to BF16:
+ *   2^-8 |ref| (half a BF16 ulp, with the 1 + 2^-8 slack of a rounding tie shift) + gamma(K) * magnitude,
+ * gamma(K) = K u / (1 - K u), u = 2^-24 taken for truncating tensor-core adders as 2^-23 (Higham, Accuracy and
+ * Stability, 3.1). */
+double moet_reference_bound(int32_t k, double reference, double magnitude);
+
+/* The whole grouped GEMM in double on the host, rounded once to BF16: for small shapes. out [M, N]. */
+void moet_reference_gemm(const moet_problem *problem, const uint16_t *x, const uint16_t *w, const uint16_t *bias,
+                         const int32_t *counts, uint16_t *out);
+
+#endif

@@ -1,0 +1,120 @@
+/* family: the plug-in point for kernels. A family is one descriptor `moet_family_<name>` in kernels/<name>.c and one
+ * line in families.def; the search space, the text form of a configuration and the table's syntax follow from
+ * params[]. */
+#ifndef MOET_FAMILY_H
+#define MOET_FAMILY_H
+
+#include "device.h"
+#include "module.h"
+#include "moet.h"
+
+#define MOET_MAX_PARAMS 12
+
+/* A tunable: its values are the search space and their texts the syntax. */
+typedef struct moet_param {
+    const char *name;
+    const char *const *values; /* ended by NULL */
+} moet_param;
+
+typedef struct moet_family moet_family;
+
+/* One choice in a family's search space. value[i] indexes params[i].values; indices live in memory only, texts carry
+ * names and values. */
+typedef struct moet_config {
+    const moet_family *family;
+    int16_t value[MOET_MAX_PARAMS];
+} moet_config;
+
+/* What a configuration can do. */
+typedef struct moet_traits {
+    bool host_counts;     /* launch takes counts from host memory */
+    bool device_counts;   /* launch takes counts from device memory, and a captured graph replays with others */
+    bool capturable;      /* launch may be captured into a CUDA graph (host counts are frozen in it) */
+    bool batch_invariant; /* a row's bits depend on that row and the weights alone */
+} moet_traits;
+
+typedef struct moet_prepare_args {
+    moet_device *device;
+    const moet_problem *problem;
+    const moet_config *config;
+    int64_t max_rows;
+    int32_t max_sms;         /* 0: all */
+    bool device_counts;      /* launches will pass device counts */
+    const moet_cubin *cubin; /* compiled kernel from a table; NULL: compile */
+} moet_prepare_args;
+
+typedef struct moet_family_launch_args {
+    const void *x, *w, *bias; /* as moet_launch_args */
+    void *out;
+    const int32_t *counts;
+    bool counts_on_device;
+    int64_t rows;    /* M; with device counts, max_rows */
+    void *workspace; /* workspace_bytes() of device memory, 256-byte aligned; NULL where that is 0 */
+    void *stream;
+} moet_family_launch_args;
+
+struct moet_family {
+    const char *name;
+    int32_t version;     /* raised when a change of the kernels makes old measurements stale */
+    const char *backend; /* "host" or "cuda" */
+    const char *summary; /* one line for people */
+    const moet_param *params;
+    int32_t param_count;
+
+    moet_traits (*traits)(const moet_problem *problem, const moet_config *config);
+    /* Pure. false with one line in why[MOET_REASON_SIZE] (moet_refuse). */
+    bool (*applicable)(const moet_problem *problem, const moet_config *config, const moet_device_info *device,
+                       char *why);
+    /* What runs where nothing was tuned. rows_hint: expected rows. */
+    void (*default_config)(const moet_problem *problem, int64_t rows_hint, const moet_device_info *device,
+                           moet_config *config);
+    size_t (*workspace_bytes)(const moet_problem *problem, const moet_config *config, const moet_device_info *device,
+                              int64_t max_rows);
+    /* Compiles or queries, allocates: everything that launch must not do. UNSUPPORTED (with a reason in the last
+     * error) where only asking a vendor library could tell that a config does not apply. */
+    moet_status (*prepare)(const moet_prepare_args *args, void **state);
+    /* Enqueues. No allocation, no synchronisation. */
+    moet_status (*launch)(void *state, const moet_family_launch_args *args);
+    void (*release)(void *state); /* NULL is fine */
+    /* The compiled kernel behind a state, owned by it; NULL function or result where there is none. */
+    const moet_cubin *(*cubin)(const void *state);
+    /* What NVRTC would compile for this config on this compute capability; NULL function where the family compiles
+     * nothing. false: not for this architecture. */
+    bool (*source)(const moet_problem *problem, const moet_config *config, int32_t cc_major, int32_t cc_minor,
+                   moet_source *source);
+    /* Version of the library whose change makes measurements stale, "cublasLt 130100", "" where there is none. At
+     * most 63 characters. Loads the library if need be. */
+    moet_status (*validator)(char *text);
+};
+
+/* All families of this build, ended by NULL, in the order of families.def: the first applicable one is the default. */
+extern const moet_family *const moet_families[];
+const moet_family *moet_family_find(const char *name);
+
+/* Index of a parameter by name; asserts that it exists. Text and number of its value in a config. */
+int32_t moet_family_param(const moet_family *family, const char *name);
+const char *moet_config_text(const moet_config *config, int32_t param);
+int32_t moet_config_number(const moet_config *config, int32_t param);
+/* Sets a parameter by its value's text; asserts that both exist. */
+void moet_config_set(moet_config *config, const char *name, const char *value);
+
+/* "family:key=value,..." into text[MOET_CONFIG_SIZE]. parse refuses an unknown family, key or value, and a missing
+ * key, by name. */
+void moet_config_format(const moet_config *config, char *text);
+moet_status moet_config_parse(const char *text, moet_config *config);
+bool moet_config_equal(const moet_config *a, const moet_config *b);
+
+/* Walks a family's whole parameter space: start with moet_config_first; false at the end. */
+void moet_config_first(const moet_family *family, moet_config *config);
+bool moet_config_next(moet_config *config);
+
+/* The common refusals: wrong backend, dtype, op, misaligned N or K. Families call it first. */
+bool moet_family_accepts(const moet_family *family, const moet_problem *problem, const moet_device_info *device,
+                         char *why);
+
+/* The default of a device: default_config of the first family in families.def for which it is applicable and whose
+ * traits serve device_counts (if asked). UNSUPPORTED with every family's reason otherwise. */
+moet_status moet_default_config(const moet_problem *problem, int64_t rows_hint, bool device_counts,
+                                const moet_device_info *device, moet_config *config);
+
+#endif

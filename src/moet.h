@@ -1,0 +1,257 @@
+/* moet.h: the public interface of libmoet, the runtime library of moe-tune.
+ *
+ * libmoet runs the grouped GEMMs of a mixture-of-experts layer with the kernel configuration that `moe-tune`
+ * measured as fastest for the problem at hand. In the order of use:
+ *
+ *   moet_open(table_dir, device, &handle)          a tuned table (or none) on one device
+ *   moet_problem_init(&problem, op, E, H, I)       what is computed
+ *   moet_plan_create(handle, &problem, &options, &plan)   loads kernels, allocates workspace: once
+ *   moet_launch(plan, &args)                       enqueues one grouped GEMM: no allocation, no synchronisation
+ *   moet_plan_destroy(plan); moet_close(handle);
+ *
+ * Every fallible function returns a moet_status; results come back through out-pointers and are untouched on an
+ * error. moet_last_error() says what went wrong in one line. The caller owns what _open and _create return;
+ * _close and _destroy accept NULL. Different handles may be used from different threads at the same time; one
+ * handle with its plans belongs to one thread at a time.
+ *
+ * Opening a table writes nothing. The environment variable MOET_TABLE overrides the folder passed to moet_open:
+ * a folder, or "off" for no table. */
+#ifndef MOET_H
+#define MOET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define MOET_VERSION_MAJOR 0
+#define MOET_VERSION_MINOR 1
+#define MOET_VERSION_PATCH 0
+#define MOET_VERSION_TEXT "0.1.0"
+
+#define MOET_API __attribute__((visibility("default")))
+
+/* Limits. Rows are expert rows: one token counts once for each local expert it is sent to. */
+#define MOET_MAX_EXPERTS 1024
+#define MOET_MAX_ROWS (1 << 20)
+#define MOET_MAX_DIM (1 << 20)
+#define MOET_KEY_SIZE 256    /* bytes that hold any canonical problem key, with its NUL */
+#define MOET_CONFIG_SIZE 192 /* bytes that hold any configuration's text, with its NUL */
+#define MOET_REASON_SIZE 256 /* bytes of a reason or refusal, with its NUL */
+
+/* ---- status ------------------------------------------------------------------------------------------------ */
+
+/* name, what it means to the caller */
+#define MOET_STATUS_TABLE(X)                                                                                          \
+    X(OK, "ok")                                                                                                       \
+    X(INVALID, "an argument or input is invalid")                                                                     \
+    X(UNSUPPORTED, "the device, problem or configuration is not supported")                                           \
+    X(NOT_FOUND, "a file, device, library or entry was not found")                                                    \
+    X(MALFORMED, "a file is malformed")                                                                               \
+    X(MISMATCH, "a version, device or checksum differs from what was expected")                                       \
+    X(IO, "reading or writing a file failed")                                                                         \
+    X(NO_MEMORY, "out of host memory")                                                                                \
+    X(NO_DEVICE_MEMORY, "out of device memory")                                                                       \
+    X(DEVICE, "the device or a library on it reported an error")                                                      \
+    X(COMPILE, "a kernel did not compile")                                                                            \
+    X(WRONG, "a result differs from the reference")                                                                   \
+    X(TIMEOUT, "time ran out")                                                                                        \
+    X(BUSY, "a file is locked by another process")
+
+typedef enum moet_status {
+#define MOET_X(name, text) MOET_##name,
+    MOET_STATUS_TABLE(MOET_X)
+#undef MOET_X
+        MOET_STATUS_COUNT
+} moet_status;
+
+/* "OK", "INVALID", ...; never NULL. */
+MOET_API const char *moet_status_name(moet_status status);
+
+/* One line on the calling thread's latest error: what, where, the next step. Valid until the thread's next failing
+ * moet call; "" before the first. */
+MOET_API const char *moet_last_error(void);
+
+/* ---- problem ----------------------------------------------------------------------------------------------- */
+
+/* E experts, H hidden size, I intermediate size. With M = rows over all experts, row-major throughout:
+ *   UP    x [M, H], w [E, 2I, H] (nk) or [E, H, 2I] (kn), out [M, 2I]   N = 2I, K = H; gate half first
+ *   DOWN  x [M, I], w [E, H, I]  (nk) or [E, I, H]  (kn), out [M, H]    N = H,  K = I
+ * Any other grouped GEMM [M, K] x [E, N, K] is DOWN with H = N and I = K. */
+#define MOET_OP_TABLE(X) X(UP, "up") X(DOWN, "down")
+#define MOET_DTYPE_TABLE(X) X(BF16, "bf16")
+#define MOET_SCALES_TABLE(X) X(NONE, "none")
+#define MOET_LAYOUT_TABLE(X) X(NK, "nk") X(KN, "kn")
+#define MOET_ACTIVATION_TABLE(X) X(NONE, "none")
+#define MOET_PROB_TABLE(X) X(NONE, "none")
+/* TRAIN: one fp32 accumulation over ascending K, one rounding to BF16: a row's bits do not depend on the batch it is
+ * in. FAST: split-K and other reorderings are allowed. */
+#define MOET_NUMERICS_TABLE(X) X(TRAIN, "train") X(FAST, "fast")
+
+#define MOET_ENUM_VALUE(prefix, name) MOET_##prefix##_##name
+#define MOET_X_OP(name, text) MOET_OP_##name,
+#define MOET_X_DTYPE(name, text) MOET_DTYPE_##name,
+#define MOET_X_SCALES(name, text) MOET_SCALES_##name,
+#define MOET_X_LAYOUT(name, text) MOET_LAYOUT_##name,
+#define MOET_X_ACTIVATION(name, text) MOET_ACTIVATION_##name,
+#define MOET_X_PROB(name, text) MOET_PROB_##name,
+#define MOET_X_NUMERICS(name, text) MOET_NUMERICS_##name,
+typedef enum moet_op { MOET_OP_TABLE(MOET_X_OP) MOET_OP_COUNT } moet_op;
+typedef enum moet_dtype { MOET_DTYPE_TABLE(MOET_X_DTYPE) MOET_DTYPE_COUNT } moet_dtype;
+typedef enum moet_scales { MOET_SCALES_TABLE(MOET_X_SCALES) MOET_SCALES_COUNT } moet_scales;
+typedef enum moet_layout { MOET_LAYOUT_TABLE(MOET_X_LAYOUT) MOET_LAYOUT_COUNT } moet_layout;
+typedef enum moet_activation { MOET_ACTIVATION_TABLE(MOET_X_ACTIVATION) MOET_ACTIVATION_COUNT } moet_activation;
+typedef enum moet_prob { MOET_PROB_TABLE(MOET_X_PROB) MOET_PROB_COUNT } moet_prob;
+typedef enum moet_numerics { MOET_NUMERICS_TABLE(MOET_X_NUMERICS) MOET_NUMERICS_COUNT } moet_numerics;
+#undef MOET_X_OP
+#undef MOET_X_DTYPE
+#undef MOET_X_SCALES
+#undef MOET_X_LAYOUT
+#undef MOET_X_ACTIVATION
+#undef MOET_X_PROB
+#undef MOET_X_NUMERICS
+#undef MOET_ENUM_VALUE
+
+typedef struct moet_problem {
+    moet_op op;
+    int32_t experts; /* E, 1 to MOET_MAX_EXPERTS */
+    int32_t hidden;  /* H */
+    int32_t inter;   /* I; N and K of the op must be multiples of 8 */
+    moet_dtype x_dtype, w_dtype, out_dtype;
+    moet_scales scales;
+    moet_layout layout;
+    moet_activation activation;
+    bool bias; /* BF16 [E, N], added in fp32 before the one rounding */
+    moet_prob prob;
+    moet_numerics numerics;
+} moet_problem;
+
+/* Fills *problem with BF16, layout nk, no bias, train numerics. */
+MOET_API void moet_problem_init(moet_problem *problem, moet_op op, int32_t experts, int32_t hidden, int32_t inter);
+
+/* INVALID, with the field and its bound, if the problem cannot be served. */
+MOET_API moet_status moet_problem_validate(const moet_problem *problem);
+
+/* Columns of the output, and length of the dot products. */
+MOET_API int32_t moet_problem_n(const moet_problem *problem);
+MOET_API int32_t moet_problem_k(const moet_problem *problem);
+
+/* Canonical key text, "op=up,experts=8,hidden=7168,...": the identity of a problem in stores and tables. `text`
+ * holds at least MOET_KEY_SIZE bytes. parse(format(p)) == p. */
+MOET_API void moet_problem_format(const moet_problem *problem, char *text);
+MOET_API moet_status moet_problem_parse(const char *text, moet_problem *problem);
+
+/* ---- routing ----------------------------------------------------------------------------------------------- */
+
+/* What the rows per expert look like. */
+typedef struct moet_routing {
+    int32_t experts;      /* E */
+    int32_t active;       /* experts with at least one row */
+    int64_t rows;         /* M, the sum of counts */
+    int32_t max;          /* rows of the busiest expert */
+    double max_over_mean; /* max / (rows / experts); 1 where rows is 0 */
+} moet_routing;
+
+/* counts[experts], each >= 0, summing to at most MOET_MAX_ROWS; else INVALID. */
+MOET_API moet_status moet_routing_summarize(const int32_t *counts, int32_t experts, moet_routing *routing);
+
+/* Gini coefficient of the counts: 0 all equal, 1 - 1/E one expert has every row; 0 without rows. experts at most
+ * MOET_MAX_EXPERTS. */
+MOET_API double moet_routing_gini(const int32_t *counts, int32_t experts);
+
+/* Floating-point operations of the useful rows, and bytes of each operand moved once (active experts' weights). */
+MOET_API double moet_problem_flops(const moet_problem *problem, const moet_routing *routing);
+MOET_API double moet_problem_bytes(const moet_problem *problem, const moet_routing *routing);
+
+/* ---- handle: one table on one device ----------------------------------------------------------------------- */
+
+typedef struct moet_handle moet_handle;
+
+/* Opens a table folder (NULL: none; every answer is then a family default) for a device: "auto" (a CUDA device if
+ * there is one, else the host), "host", "cuda:N", or "cuda": the device of the calling thread's current context,
+ * else cuda:0. Entries made for another device or for other library, kernel or driver versions are refused one by
+ * one (moet_refusal lists them) and the rest serves. NOT_FOUND, MALFORMED or MISMATCH if the folder as a whole cannot
+ * be used. */
+MOET_API moet_status moet_open(const char *table_dir, const char *device, moet_handle **handle);
+MOET_API void moet_close(moet_handle *handle);
+
+/* Entries that serve, and the refused ones; moet_refusal(handle, i) for 0 <= i < moet_refusal_count is one line,
+ * "<problem> rows=512: cublasLt 130100 expected, 130200 found". Owned by the handle. */
+MOET_API int32_t moet_entry_count(const moet_handle *handle);
+MOET_API int32_t moet_refusal_count(const moet_handle *handle);
+MOET_API const char *moet_refusal(const moet_handle *handle, int32_t index);
+
+/* The device's key text, as tables and stores hold it. Owned by the handle. */
+MOET_API const char *moet_device_key(const moet_handle *handle);
+
+/* ---- plan -------------------------------------------------------------------------------------------------- */
+
+typedef struct moet_plan moet_plan;
+
+typedef struct moet_plan_options {
+    int64_t max_rows;              /* bound on the rows of any launch; 1 to MOET_MAX_ROWS */
+    int32_t max_sms;               /* SMs (host: threads) to use at most; 0: all */
+    bool device_counts;            /* launches read counts from device memory: replayable in a CUDA graph */
+    int64_t expected_rows;         /* with device_counts: what to choose for; 0: max_rows */
+    double expected_max_over_mean; /* with device_counts: what to choose for; 0: 1 (balanced) */
+} moet_plan_options;
+
+/* Prepares every configuration that the table may answer with for this problem, and the default: loads kernels,
+ * queries vendor libraries, allocates workspace. The device's context must be current on a CUDA device. */
+MOET_API moet_status moet_plan_create(moet_handle *handle, const moet_problem *problem,
+                                      const moet_plan_options *options, moet_plan **plan);
+MOET_API void moet_plan_destroy(moet_plan *plan);
+
+/* Device memory that the plan holds, in bytes. */
+MOET_API size_t moet_plan_workspace_bytes(const moet_plan *plan);
+
+typedef struct moet_launch_args {
+    const void *x;         /* [rows, K] BF16, experts' rows in ascending order of expert, no padding */
+    const void *w;         /* [E, N, K] (nk) or [E, K, N] (kn) BF16 */
+    const void *bias;      /* [E, N] BF16, or NULL where the problem has none */
+    void *out;             /* [rows, N] BF16; must not overlap the inputs */
+    const int32_t *counts; /* [E] rows per expert: host memory, or device memory with options.device_counts */
+    void *stream;          /* CUstream / cudaStream_t; NULL: the default stream; ignored on the host */
+} moet_launch_args;
+
+/* Enqueues one grouped GEMM. All pointers 16-byte aligned. With host counts the counts are read before the call
+ * returns. INVALID for counts that are negative or sum to more than max_rows (host counts; with device counts, rows
+ * past max_rows are neither read nor written). On the host backend the work is done on return. */
+MOET_API moet_status moet_launch(moet_plan *plan, const moet_launch_args *args);
+
+/* Where an answer came from. */
+#define MOET_HIT_TABLE(X) X(EXACT, "exact") X(NEAREST, "nearest") X(DEFAULT, "default")
+typedef enum moet_hit {
+#define MOET_X(name, text) MOET_HIT_##name,
+    MOET_HIT_TABLE(MOET_X)
+#undef MOET_X
+        MOET_HIT_COUNT
+} moet_hit;
+MOET_API const char *moet_hit_name(moet_hit hit);
+
+/* The bound on NEAREST: distance = hypot(ln(rows / rows'), ln(max_over_mean / max_over_mean')) to the tuned point.
+ * ln 4: at most four times the rows, or four times the skew; further away the family default answers. */
+#define MOET_NEAREST_LIMIT 1.3862943611198906
+
+typedef struct moet_choice {
+    moet_hit hit;
+    char config[MOET_CONFIG_SIZE];
+    double distance;      /* to the tuned point; 0 if exact or default */
+    int64_t tuned_rows;   /* of the tuned point; 0 if default */
+    double tuned_time_us; /* as measured by the sweep; 0 if default */
+} moet_choice;
+
+/* What moet_launch would run for these host counts (device_counts plans: counts is ignored, may be NULL). */
+MOET_API moet_status moet_plan_query(const moet_plan *plan, const int32_t *counts, moet_choice *choice);
+
+/* Writes into text[size] the shell command that measures and verifies what moet_launch would run for these counts:
+ * "moe-tune bench ...". INVALID where it does not fit. */
+MOET_API moet_status moet_plan_replay_command(const moet_plan *plan, const int32_t *counts, char *text, size_t size);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,392 @@
+/* plan: a handle (device and table), and plans that hold every prepared configuration a launch may choose. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "family.h"
+#include "table.h"
+
+struct moet_handle {
+    moet_device *device;
+    moet_table *table; /* NULL: none */
+    char *table_dir;   /* NULL: none */
+    int32_t late_count; /* refused when a plan prepared them */
+    char **late;
+};
+
+/* A configuration with its state, shared by the points that chose it. */
+typedef struct prepared {
+    moet_config config;
+    void *state; /* NULL: preparation failed and nothing may choose it */
+} prepared;
+
+struct moet_plan {
+    moet_handle *handle;
+    moet_problem problem;
+    moet_plan_options options;
+    moet_table_kind kind;
+    const moet_table_problem *tuned; /* NULL: the table has nothing for this problem */
+    int32_t *point_prepared;         /* [tuned->point_count]: index into prepared, -1 none */
+    int32_t prepared_count;
+    prepared *prepared;
+    int32_t fallback; /* index of the default */
+    void *workspace;
+    size_t workspace_bytes;
+};
+
+/* ---- handle ---- */
+
+moet_status moet_open(const char *table_dir, const char *device, moet_handle **handle)
+{
+    const char *override = getenv("MOET_TABLE");
+    if (override && *override) table_dir = strcmp(override, "off") == 0 ? NULL : override;
+    moet_handle *result = calloc(1, sizeof *result);
+    if (!result) return moet_fail(MOET_NO_MEMORY, "moet_open: out of memory");
+    moet_status status = moet_device_open(device, &result->device);
+    if (status != MOET_OK) goto done;
+    if (table_dir) {
+        result->table_dir = strdup(table_dir);
+        status = result->table_dir ? moet_table_load(table_dir, result->device, &result->table)
+                                   : moet_fail(MOET_NO_MEMORY, "moet_open: out of memory");
+    }
+done:
+    if (status != MOET_OK) {
+        moet_close(result);
+        return status;
+    }
+    *handle = result;
+    return MOET_OK;
+}
+
+void moet_close(moet_handle *handle)
+{
+    if (!handle) return;
+    moet_table_close(handle->table);
+    moet_device_close(handle->device);
+    for (int32_t i = 0; i < handle->late_count; i++) free(handle->late[i]);
+    free(handle->late);
+    free(handle->table_dir);
+    free(handle);
+}
+
+int32_t moet_entry_count(const moet_handle *handle) { return handle->table ? handle->table->entry_count : 0; }
+
+int32_t moet_refusal_count(const moet_handle *handle)
+{
+    return (handle->table ? handle->table->refusal_count : 0) + handle->late_count;
+}
+
+const char *moet_refusal(const moet_handle *handle, int32_t index)
+{
+    int32_t early = handle->table ? handle->table->refusal_count : 0;
+    return index < early ? handle->table->refusals[index] : handle->late[index - early];
+}
+
+const char *moet_device_key(const moet_handle *handle) { return handle->device->key; }
+
+/* Remembers an entry that could not be prepared, once. */
+static void refuse_late(moet_handle *handle, const moet_config *config, const char *reason)
+{
+    char config_text[MOET_CONFIG_SIZE], line[MOET_CONFIG_SIZE + MOET_REASON_SIZE];
+    moet_config_format(config, config_text);
+    snprintf(line, sizeof line, "%s: %.200s", config_text, reason);
+    for (int32_t i = 0; i < handle->late_count; i++) {
+        if (strcmp(handle->late[i], line) == 0) return;
+    }
+    char **grown = realloc(handle->late, ((size_t)handle->late_count + 1) * sizeof *grown);
+    char *copy = grown ? strdup(line) : NULL;
+    if (grown) handle->late = grown;
+    if (copy) handle->late[handle->late_count++] = copy;
+}
+
+/* ---- plan ---- */
+
+static moet_status validate_options(const moet_plan_options *options)
+{
+    if (options->max_rows < 1 || options->max_rows > MOET_MAX_ROWS)
+        return moet_fail(MOET_INVALID, "plan: max_rows is %lld, must be 1 to %d", (long long)options->max_rows,
+                         MOET_MAX_ROWS);
+    if (options->max_sms < 0) return moet_fail(MOET_INVALID, "plan: max_sms is %d, must be 0 or more", options->max_sms);
+    if (options->expected_rows < 0 || options->expected_rows > options->max_rows)
+        return moet_fail(MOET_INVALID, "plan: expected_rows is %lld, must be 0 to max_rows (%lld)",
+                         (long long)options->expected_rows, (long long)options->max_rows);
+    if (!(options->expected_max_over_mean == 0 ||
+          (options->expected_max_over_mean >= 1 && options->expected_max_over_mean <= MOET_MAX_EXPERTS)))
+        return moet_fail(MOET_INVALID, "plan: expected_max_over_mean is %g, must be 0 or 1 to %d",
+                         options->expected_max_over_mean, MOET_MAX_EXPERTS);
+    return MOET_OK;
+}
+
+static int32_t find_prepared(const moet_plan *plan, const moet_config *config)
+{
+    for (int32_t i = 0; i < plan->prepared_count; i++) {
+        if (moet_config_equal(&plan->prepared[i].config, config)) return i;
+    }
+    return -1;
+}
+
+/* Prepares a configuration and appends it; the array has room. */
+static moet_status prepare(moet_plan *plan, const moet_config *config, const moet_cubin *cubin, int32_t *index)
+{
+    moet_device *device = plan->handle->device;
+    char why[MOET_REASON_SIZE];
+    if (!config->family->applicable(&plan->problem, config, &device->info, why))
+        return moet_fail(MOET_UNSUPPORTED, "%s", why);
+    moet_prepare_args args = {.device = device, .problem = &plan->problem, .config = config,
+                              .max_rows = plan->options.max_rows, .max_sms = plan->options.max_sms,
+                              .device_counts = plan->options.device_counts, .cubin = cubin};
+    void *state = NULL;
+    MOET_TRY(config->family->prepare(&args, &state));
+    size_t bytes = config->family->workspace_bytes(&plan->problem, config, &device->info, plan->options.max_rows);
+    if (bytes > plan->workspace_bytes) plan->workspace_bytes = bytes;
+    plan->prepared[plan->prepared_count] = (prepared){.config = *config, .state = state};
+    *index = plan->prepared_count++;
+    return MOET_OK;
+}
+
+static moet_status prepare_tuned(moet_plan *plan)
+{
+    for (int32_t i = 0; i < plan->tuned->point_count; i++) {
+        const moet_table_winner *winner = &plan->tuned->points[i].winner[plan->kind];
+        plan->point_prepared[i] = -1;
+        if (!winner->present) continue;
+        int32_t index = find_prepared(plan, &winner->config);
+        if (index < 0) {
+            moet_status status = prepare(plan, &winner->config, winner->cubin, &index);
+            if (status == MOET_NO_MEMORY || status == MOET_NO_DEVICE_MEMORY || status == MOET_DEVICE) return status;
+            if (status != MOET_OK) {
+                refuse_late(plan->handle, &winner->config, moet_last_error());
+                /* Remembered as unusable, so that it is tried once. */
+                plan->prepared[plan->prepared_count] = (prepared){.config = winner->config};
+                index = plan->prepared_count++;
+            }
+        }
+        if (plan->prepared[index].state) plan->point_prepared[i] = index;
+    }
+    return MOET_OK;
+}
+
+static const moet_cubin *default_cubin(const moet_plan *plan, const moet_config *config)
+{
+    const moet_table *table = plan->handle->table;
+    for (int32_t i = 0; table && i < table->default_count; i++) {
+        if (moet_config_equal(&table->defaults[i].config, config)) return table->defaults[i].cubin;
+    }
+    return NULL;
+}
+
+/* The first family whose default applies and can be prepared here. */
+static moet_status prepare_default(moet_plan *plan)
+{
+    const moet_device_info *device = &plan->handle->device->info;
+    bool device_counts = plan->options.device_counts;
+    int64_t rows = device_counts ? plan->options.expected_rows : plan->options.max_rows;
+    char reasons[600] = "";
+    size_t used = 0;
+    for (int32_t i = 0; moet_families[i]; i++) {
+        const moet_family *family = moet_families[i];
+        moet_config config = {.family = family};
+        char why[MOET_REASON_SIZE];
+        if (strcmp(family->backend, device->backend) != 0) continue;
+        family->default_config(&plan->problem, rows, device, &config);
+        moet_traits traits = family->traits(&plan->problem, &config);
+        if (device_counts ? !traits.device_counts : !traits.host_counts) continue;
+        int32_t index = find_prepared(plan, &config);
+        if (index >= 0 && plan->prepared[index].state) {
+            plan->fallback = index;
+            return MOET_OK;
+        }
+        moet_status status = MOET_UNSUPPORTED;
+        if (family->applicable(&plan->problem, &config, device, why)) {
+            status = prepare(plan, &config, default_cubin(plan, &config), &plan->fallback);
+            if (status == MOET_OK) return MOET_OK;
+            if (status == MOET_NO_MEMORY || status == MOET_NO_DEVICE_MEMORY || status == MOET_DEVICE) return status;
+            snprintf(why, sizeof why, "%.200s", moet_last_error());
+        }
+        if (used < sizeof reasons)
+            used += (size_t)snprintf(reasons + used, sizeof reasons - used, "%s%s: %s", used ? "; " : "", family->name, why);
+    }
+    /* A tuned configuration answers where the family defaults cannot. */
+    for (int32_t i = 0; i < plan->prepared_count; i++) {
+        if (plan->prepared[i].state) {
+            plan->fallback = i;
+            return MOET_OK;
+        }
+    }
+    return moet_fail(MOET_UNSUPPORTED,
+                     "no kernel can serve this problem on %s: tune a table for this device, or make a vendor library or "
+                     "NVRTC loadable (%s)",
+                     device->name, used ? reasons : "no family takes these counts");
+}
+
+moet_status moet_plan_create(moet_handle *handle, const moet_problem *problem, const moet_plan_options *options,
+                             moet_plan **plan)
+{
+    MOET_TRY(moet_problem_validate(problem));
+    MOET_TRY(validate_options(options));
+    moet_plan *result = calloc(1, sizeof *result);
+    if (!result) return moet_fail(MOET_NO_MEMORY, "plan: out of memory");
+    result->handle = handle;
+    result->problem = *problem;
+    result->options = *options;
+    if (result->options.expected_rows == 0) result->options.expected_rows = options->max_rows;
+    if (result->options.expected_max_over_mean == 0) result->options.expected_max_over_mean = 1;
+    result->kind = options->device_counts ? MOET_TABLE_DEVICE_COUNTS : MOET_TABLE_ANY;
+    result->tuned = handle->table ? moet_table_find(handle->table, problem) : NULL;
+
+    moet_status status = MOET_NO_MEMORY;
+    size_t points = result->tuned ? (size_t)result->tuned->point_count : 0, families = 0;
+    while (moet_families[families]) families++;
+    result->prepared = calloc(points + families, sizeof *result->prepared);
+    result->point_prepared = calloc(points + 1, sizeof *result->point_prepared);
+    if (!result->prepared || !result->point_prepared) {
+        moet_fail(MOET_NO_MEMORY, "plan: out of memory");
+        goto done;
+    }
+    if (result->tuned && (status = prepare_tuned(result)) != MOET_OK) goto done;
+    if ((status = prepare_default(result)) != MOET_OK) goto done;
+    if (result->workspace_bytes)
+        status = handle->device->backend->alloc(handle->device, result->workspace_bytes, &result->workspace);
+done:
+    if (status != MOET_OK) {
+        moet_plan_destroy(result);
+        return status;
+    }
+    *plan = result;
+    return MOET_OK;
+}
+
+void moet_plan_destroy(moet_plan *plan)
+{
+    if (!plan) return;
+    for (int32_t i = 0; plan->prepared && i < plan->prepared_count; i++) {
+        if (plan->prepared[i].state) plan->prepared[i].config.family->release(plan->prepared[i].state);
+    }
+    plan->handle->device->backend->free(plan->handle->device, plan->workspace);
+    free(plan->prepared);
+    free(plan->point_prepared);
+    free(plan);
+}
+
+size_t moet_plan_workspace_bytes(const moet_plan *plan) { return plan->workspace ? plan->workspace_bytes : 0; }
+
+/* ---- launch ---- */
+
+typedef struct decision {
+    const prepared *prepared;
+    const moet_table_point *point; /* NULL: default */
+    moet_hit hit;
+    double distance;
+} decision;
+
+static decision decide(const moet_plan *plan, int64_t rows, double max_over_mean)
+{
+    decision d = {.prepared = &plan->prepared[plan->fallback], .hit = MOET_HIT_DEFAULT};
+    if (!plan->tuned || rows == 0) return d;
+    moet_hit hit;
+    double distance;
+    const moet_table_point *point =
+        moet_table_lookup(plan->tuned, plan->kind, plan->point_prepared, rows, max_over_mean, &hit, &distance);
+    if (point) {
+        d.point = point;
+        d.prepared = &plan->prepared[plan->point_prepared[point - plan->tuned->points]];
+        d.hit = hit;
+        d.distance = distance;
+    }
+    return d;
+}
+
+static moet_status decide_for(const moet_plan *plan, const int32_t *counts, moet_routing *routing, decision *d)
+{
+    if (plan->options.device_counts) {
+        *routing = (moet_routing){.rows = plan->options.max_rows};
+        *d = decide(plan, plan->options.expected_rows, plan->options.expected_max_over_mean);
+        return MOET_OK;
+    }
+    if (!counts) return moet_fail(MOET_INVALID, "counts are NULL");
+    MOET_TRY(moet_routing_summarize(counts, plan->problem.experts, routing));
+    if (routing->rows > plan->options.max_rows)
+        return moet_fail(MOET_INVALID, "counts sum to %lld rows, the plan was made for at most %lld",
+                         (long long)routing->rows, (long long)plan->options.max_rows);
+    *d = decide(plan, routing->rows, routing->max_over_mean);
+    return MOET_OK;
+}
+
+moet_status moet_launch(moet_plan *plan, const moet_launch_args *args)
+{
+    moet_routing routing;
+    decision d;
+    if (plan->options.device_counts && !args->counts) return moet_fail(MOET_INVALID, "moet_launch: counts are NULL");
+    MOET_TRY(decide_for(plan, args->counts, &routing, &d));
+    if (routing.rows == 0) return MOET_OK;
+    if (!args->x || !args->w || !args->out || (plan->problem.bias && !args->bias))
+        return moet_fail(MOET_INVALID, "moet_launch: x, w, out or the problem's bias is NULL");
+    if (((uintptr_t)args->x | (uintptr_t)args->w | (uintptr_t)args->out | (uintptr_t)args->bias) & 15)
+        return moet_fail(MOET_INVALID, "moet_launch: x, w, bias and out must be 16-byte aligned");
+    moet_family_launch_args launch = {.x = args->x, .w = args->w, .bias = plan->problem.bias ? args->bias : NULL,
+                                      .out = args->out, .counts = args->counts,
+                                      .counts_on_device = plan->options.device_counts, .rows = routing.rows,
+                                      .workspace = plan->workspace, .stream = args->stream};
+    return d.prepared->config.family->launch(d.prepared->state, &launch);
+}
+
+const char *moet_hit_name(moet_hit hit)
+{
+    static const char *const names[] = {
+#define MOET_X(name, text) text,
+        MOET_HIT_TABLE(MOET_X)
+#undef MOET_X
+    };
+    return (unsigned)hit < MOET_HIT_COUNT ? names[hit] : "unknown";
+}
+
+moet_status moet_plan_query(const moet_plan *plan, const int32_t *counts, moet_choice *choice)
+{
+    moet_routing routing;
+    decision d;
+    MOET_TRY(decide_for(plan, counts, &routing, &d));
+    *choice = (moet_choice){.hit = d.hit, .distance = d.distance};
+    moet_config_format(&d.prepared->config, choice->config);
+    if (d.point) {
+        choice->tuned_rows = d.point->rows;
+        choice->tuned_time_us = (double)d.point->winner[plan->kind].time_ns * 1e-3;
+    }
+    return MOET_OK;
+}
+
+__attribute__((format(printf, 4, 5))) static bool append(char *text, size_t size, size_t *used, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    int n = vsnprintf(text + *used, size - *used, format, args);
+    va_end(args);
+    if (n < 0 || (size_t)n >= size - *used) return false;
+    *used += (size_t)n;
+    return true;
+}
+
+moet_status moet_plan_replay_command(const moet_plan *plan, const int32_t *counts, char *text, size_t size)
+{
+    const moet_problem *p = &plan->problem;
+    moet_routing routing;
+    if (!counts) return moet_fail(MOET_INVALID, "moet_plan_replay_command: counts are NULL");
+    MOET_TRY(moet_routing_summarize(counts, p->experts, &routing));
+    size_t used = 0;
+    bool fits = size > 0 && append(text, size, &used,
+                                   "echo '{\"name\":\"replay\",\"experts\":%d,\"hidden\":%d,\"inter\":%d,\"rows\":%lld,"
+                                   "\"skew\":\"recorded\",\"counts\":[",
+                                   p->experts, p->hidden, p->inter, (long long)routing.rows);
+    for (int32_t e = 0; fits && e < p->experts; e++) fits = append(text, size, &used, "%s%d", e ? "," : "", counts[e]);
+    fits = fits && append(text, size, &used, "]}' | moe-tune bench --device %s", plan->handle->device->backend->name);
+    if (plan->handle->table_dir)
+        fits = fits && append(text, size, &used, " --table '%s'", plan->handle->table_dir);
+    else
+        fits = fits && append(text, size, &used, " --default");
+    fits = fits && append(text, size, &used, " --workloads - --ops %s --layout %s --numerics %s%s%s",
+                          p->op == MOET_OP_UP ? "up" : "down", p->layout == MOET_LAYOUT_NK ? "nk" : "kn",
+                          p->numerics == MOET_NUMERICS_TRAIN ? "train" : "fast", p->bias ? " --bias" : "",
+                          plan->options.device_counts ? " --device-counts" : "");
+    if (!fits) return moet_fail(MOET_INVALID, "moet_plan_replay_command: the command does not fit into %zu bytes", size);
+    return MOET_OK;
+}

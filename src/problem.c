@@ -1,0 +1,177 @@
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "status.h"
+
+/* ---- the fields of the key text: one row each ---- */
+
+#define MOET_X(name, text) text,
+static const char *const op_names[] = {MOET_OP_TABLE(MOET_X) NULL};
+static const char *const dtype_names[] = {MOET_DTYPE_TABLE(MOET_X) NULL};
+static const char *const scales_names[] = {MOET_SCALES_TABLE(MOET_X) NULL};
+static const char *const layout_names[] = {MOET_LAYOUT_TABLE(MOET_X) NULL};
+static const char *const activation_names[] = {MOET_ACTIVATION_TABLE(MOET_X) NULL};
+static const char *const prob_names[] = {MOET_PROB_TABLE(MOET_X) NULL};
+static const char *const numerics_names[] = {MOET_NUMERICS_TABLE(MOET_X) NULL};
+#undef MOET_X
+static const char *const bool_names[] = {"0", "1", NULL};
+
+typedef enum field_type { FIELD_NAME, FIELD_NUMBER, FIELD_BOOL } field_type;
+typedef struct field {
+    const char *key;
+    field_type type;
+    size_t offset;
+    const char *const *names; /* FIELD_NAME, FIELD_BOOL */
+} field;
+
+/* The enums are stored as int-sized values; the text lists the fields in this order. */
+_Static_assert(sizeof(moet_op) == sizeof(int32_t), "enum fields are read and written as int32_t");
+static const field fields[] = {
+    {"op", FIELD_NAME, offsetof(moet_problem, op), op_names},
+    {"experts", FIELD_NUMBER, offsetof(moet_problem, experts), NULL},
+    {"hidden", FIELD_NUMBER, offsetof(moet_problem, hidden), NULL},
+    {"inter", FIELD_NUMBER, offsetof(moet_problem, inter), NULL},
+    {"x", FIELD_NAME, offsetof(moet_problem, x_dtype), dtype_names},
+    {"w", FIELD_NAME, offsetof(moet_problem, w_dtype), dtype_names},
+    {"out", FIELD_NAME, offsetof(moet_problem, out_dtype), dtype_names},
+    {"scales", FIELD_NAME, offsetof(moet_problem, scales), scales_names},
+    {"layout", FIELD_NAME, offsetof(moet_problem, layout), layout_names},
+    {"activation", FIELD_NAME, offsetof(moet_problem, activation), activation_names},
+    {"bias", FIELD_BOOL, offsetof(moet_problem, bias), bool_names},
+    {"prob", FIELD_NAME, offsetof(moet_problem, prob), prob_names},
+    {"numerics", FIELD_NAME, offsetof(moet_problem, numerics), numerics_names},
+};
+
+static int32_t field_get(const field *f, const moet_problem *problem)
+{
+    if (f->type == FIELD_BOOL) return *(const bool *)((const char *)problem + f->offset);
+    int32_t value;
+    memcpy(&value, (const char *)problem + f->offset, sizeof value);
+    return value;
+}
+
+static void field_set(const field *f, moet_problem *problem, int32_t value)
+{
+    if (f->type == FIELD_BOOL)
+        *(bool *)((char *)problem + f->offset) = value != 0;
+    else
+        memcpy((char *)problem + f->offset, &value, sizeof value);
+}
+
+static int32_t name_index(const char *const *names, const char *text)
+{
+    for (int32_t i = 0; names[i]; i++) {
+        if (strcmp(names[i], text) == 0) return i;
+    }
+    return -1;
+}
+
+static int32_t name_count(const char *const *names)
+{
+    int32_t n = 0;
+    while (names[n]) n++;
+    return n;
+}
+
+/* ---- public ---- */
+
+void moet_problem_init(moet_problem *problem, moet_op op, int32_t experts, int32_t hidden, int32_t inter)
+{
+    *problem = (moet_problem){.op = op, .experts = experts, .hidden = hidden, .inter = inter};
+}
+
+int32_t moet_problem_n(const moet_problem *problem)
+{
+    return problem->op == MOET_OP_UP ? 2 * problem->inter : problem->hidden;
+}
+
+int32_t moet_problem_k(const moet_problem *problem)
+{
+    return problem->op == MOET_OP_UP ? problem->hidden : problem->inter;
+}
+
+moet_status moet_problem_validate(const moet_problem *problem)
+{
+    for (int32_t i = 0; i < MOET_COUNT_OF(fields); i++) {
+        const field *f = &fields[i];
+        if (f->type != FIELD_NAME) continue;
+        int32_t value = field_get(f, problem);
+        if (value < 0 || value >= name_count(f->names))
+            return moet_fail(MOET_INVALID, "problem: %s is %d, known are 0 to %d", f->key, value,
+                             name_count(f->names) - 1);
+    }
+    if (problem->experts < 1 || problem->experts > MOET_MAX_EXPERTS)
+        return moet_fail(MOET_INVALID, "problem: experts is %d, must be 1 to %d", problem->experts, MOET_MAX_EXPERTS);
+    if (problem->hidden < 1 || problem->hidden > MOET_MAX_DIM)
+        return moet_fail(MOET_INVALID, "problem: hidden is %d, must be 1 to %d", problem->hidden, MOET_MAX_DIM);
+    if (problem->inter < 1 || problem->inter > MOET_MAX_DIM)
+        return moet_fail(MOET_INVALID, "problem: inter is %d, must be 1 to %d", problem->inter, MOET_MAX_DIM);
+    int32_t n = moet_problem_n(problem), k = moet_problem_k(problem);
+    if (n % 8 || k % 8)
+        return moet_fail(MOET_INVALID, "problem: N = %d and K = %d of op %s must be multiples of 8 (hidden %d, inter %d)",
+                         n, k, op_names[problem->op], problem->hidden, problem->inter);
+    return MOET_OK;
+}
+
+void moet_problem_format(const moet_problem *problem, char *text)
+{
+    size_t used = 0;
+    for (int32_t i = 0; i < MOET_COUNT_OF(fields); i++) {
+        const field *f = &fields[i];
+        int32_t value = field_get(f, problem);
+        int n;
+        if (f->type == FIELD_NUMBER)
+            n = snprintf(text + used, MOET_KEY_SIZE - used, "%s%s=%d", i ? "," : "", f->key, value);
+        else
+            n = snprintf(text + used, MOET_KEY_SIZE - used, "%s%s=%s", i ? "," : "", f->key, f->names[value]);
+        used += (size_t)n;
+    }
+}
+
+moet_status moet_problem_parse(const char *text, moet_problem *problem)
+{
+    moet_problem result = {0};
+    const char *at = text;
+    for (int32_t i = 0; i < MOET_COUNT_OF(fields); i++) {
+        const field *f = &fields[i];
+        size_t key_length = strlen(f->key);
+        if (strncmp(at, f->key, key_length) != 0 || at[key_length] != '=')
+            return moet_fail(MOET_MALFORMED, "problem key '%.200s': '%s=' expected at character %d", text, f->key,
+                             (int)(at - text));
+        at += key_length + 1;
+        size_t length = strcspn(at, ",");
+        char value_text[32];
+        if (length == 0 || length >= sizeof value_text)
+            return moet_fail(MOET_MALFORMED, "problem key '%.200s': no value for '%s'", text, f->key);
+        memcpy(value_text, at, length);
+        value_text[length] = '\0';
+        int32_t value;
+        if (f->type == FIELD_NUMBER) {
+            char *end;
+            errno = 0;
+            long number = strtol(value_text, &end, 10);
+            /* Canonical digits only, so that one problem has one text. */
+            if (*end || errno || value_text[0] < '1' || value_text[0] > '9' || number > MOET_MAX_DIM)
+                return moet_fail(MOET_MALFORMED, "problem key '%.200s': %s is '%s', a number from 1 to %d expected",
+                                 text, f->key, value_text, MOET_MAX_DIM);
+            value = (int32_t)number;
+        } else {
+            value = name_index(f->names, value_text);
+            if (value < 0)
+                return moet_fail(MOET_MALFORMED, "problem key '%.200s': %s is '%s', which this version does not know",
+                                 text, f->key, value_text);
+        }
+        field_set(f, &result, value);
+        at += length;
+        bool last = i == MOET_COUNT_OF(fields) - 1;
+        if (last ? *at != '\0' : *at != ',')
+            return moet_fail(MOET_MALFORMED, "problem key '%.200s': %s at character %d", text,
+                             last ? "more text than expected" : "a ',' is missing", (int)(at - text));
+        at += !last;
+    }
+    MOET_TRY(moet_problem_validate(&result));
+    *problem = result;
+    return MOET_OK;
+}

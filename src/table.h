@@ -1,0 +1,67 @@
+/* table: a tuned table in memory: load, validate, look up. docs/table-format.md describes the files. */
+#ifndef MOET_TABLE_H
+#define MOET_TABLE_H
+
+#include "device.h"
+#include "family.h"
+#include "moet.h"
+
+#define MOET_TABLE_FORMAT_VERSION 1
+
+/* Which counts a configuration must be able to take. Each point of a table has up to one winner of each kind. */
+typedef enum moet_table_kind { MOET_TABLE_ANY, MOET_TABLE_DEVICE_COUNTS, MOET_TABLE_KIND_COUNT } moet_table_kind;
+
+typedef struct moet_table_winner {
+    bool present; /* false: not tuned, or refused */
+    moet_config config;
+    int64_t time_ns;
+    const moet_cubin *cubin; /* owned by the table; NULL where the family compiles nothing */
+} moet_table_winner;
+
+/* One tuned workload of a problem. */
+typedef struct moet_table_point {
+    int64_t rows;
+    int32_t max; /* rows of the busiest expert */
+    double max_over_mean;
+    moet_table_winner winner[MOET_TABLE_KIND_COUNT];
+} moet_table_point;
+
+typedef struct moet_table_problem {
+    moet_problem problem;
+    int32_t point_count;
+    moet_table_point *points;
+} moet_table_problem;
+
+typedef struct moet_table {
+    char hash[MOET_SHA256_TEXT_SIZE]; /* of the table's own content */
+    int32_t problem_count;
+    moet_table_problem *problems; /* only what this device can run */
+    int32_t cubin_count;
+    moet_cubin *cubins;
+    int32_t default_count; /* winners that are this device's family defaults, with their cubins */
+    moet_table_winner *defaults;
+    int32_t entry_count; /* winners that serve */
+    int32_t refusal_count;
+    char **refusals;
+} moet_table;
+
+/* Reads dir/table.json and the cubins it names. All or nothing on malformed input (MALFORMED names file and place);
+ * entries for other devices, architectures, family or library versions become refusals, with expected/actual. */
+moet_status moet_table_load(const char *dir, const moet_device *device, moet_table **table);
+void moet_table_close(moet_table *table);
+
+/* Parses the text of a table.json whose cubins lie in `dir` (NULL: cubin files are not read; for the fuzzer and for
+ * `moe-tune diff`). */
+moet_status moet_table_parse(const char *text, size_t size_bytes, const char *dir, const moet_device *device,
+                             moet_table **table);
+
+const moet_table_problem *moet_table_find(const moet_table *table, const moet_problem *problem);
+
+/* The point that answers for a routing with rows > 0, NULL where none is near enough (moet.h, MOET_NEAREST_LIMIT): the
+ * exact one, else the nearest; of equally near ones the first. usable (may be NULL): points with usable[i] < 0 are
+ * passed over. */
+const moet_table_point *moet_table_lookup(const moet_table_problem *problem, moet_table_kind kind,
+                                          const int32_t *usable, int64_t rows, double max_over_mean, moet_hit *hit,
+                                          double *distance);
+
+#endif

@@ -1,0 +1,97 @@
+/* store: every trial and all its samples, in one SQLite file. The only header over the only file that includes
+ * sqlite3.h (store.c, and store_*.c). */
+#ifndef MOET_STORE_H
+#define MOET_STORE_H
+
+#include "../bench/bench.h"
+#include "workload.h"
+
+#define MOET_STORE_APPLICATION_ID 0x6d6f6574 /* "moet" */
+#define MOET_STORE_VERSION 1
+
+typedef struct moet_store moet_store;
+
+typedef enum moet_store_mode { MOET_STORE_READ, MOET_STORE_WRITE /* creates the file if absent */ } moet_store_mode;
+
+/* Opens, checks application_id and user_version, migrates older versions (WRITE). Foreign keys on, WAL where the file
+ * system can, else a rollback journal; busy timeout 30 s. Errors name the file and the next step. */
+moet_status moet_store_open(const char *path, moet_store_mode mode, moet_store **store);
+void moet_store_close(moet_store *store);
+
+/* Provenance of a sweep: one row a process run; id is used for its trials. */
+typedef struct moet_store_run {
+    const moet_device_info *device;
+    const char *device_key;
+    const char *command;    /* the command line, replayable */
+    const char *revision;   /* source revision of the program */
+    const char *libraries;  /* "cublasLt 130100, nvrtc 13.0, ..." */
+    moet_ceilings ceilings; /* as measured at the start */
+} moet_store_run;
+moet_status moet_store_begin_run(moet_store *store, const moet_store_run *run, int64_t *run_id);
+
+/* Identity of a trial for resuming: device key, problem key, counts, config, device_counts, family version and
+ * validator. */
+typedef struct moet_store_key {
+    const char *device_key;
+    const moet_problem *problem;
+    const moet_workload *workload;
+    const char *config; /* canonical text */
+    bool device_counts;
+    int32_t family_version;
+    const char *validator;
+} moet_store_key;
+
+/* Writes trial, samples and cubin in one transaction. A trial with the same key is replaced only if `replace`;
+ * otherwise the stored one stays and *inserted (may be NULL) is false. final_rounds: measured in the fresh rounds at
+ * the end (winner, default, runner-up). is_default: the family default for this workload and kind of counts. */
+moet_status moet_store_put_trial(moet_store *store, int64_t run_id, const moet_store_key *key, const moet_trial *trial,
+                                 bool is_default, bool final_rounds, bool replace, bool *inserted);
+/* Whether a finished trial with this key is there; *final_rounds (may be NULL) as it was put. */
+moet_status moet_store_has_trial(moet_store *store, const moet_store_key *key, bool *present, bool *final_rounds);
+/* Marks that a workload's candidates have all been tried and its final rounds are done for a candidate set
+ * (a hash text of candidates), so that a resumed sweep skips it whole. */
+moet_status moet_store_put_done(moet_store *store, int64_t run_id, const moet_store_key *key, const char *candidates);
+moet_status moet_store_is_done(moet_store *store, const moet_store_key *key, const char *candidates, bool *done);
+
+/* Reading. Rows come sorted: device key, problem key, rows, max/mean, counts; trials of a workload by time, failed
+ * ones last, then by config. Texts live until the next step. */
+typedef struct moet_store_trial_row {
+    const char *device_key;
+    const char *problem_key;
+    const char *workload_name, *skew;
+    int64_t workload_id;
+    int32_t experts;
+    const int32_t *counts;
+    int64_t rows;
+    double max_over_mean, gini;
+    const char *config;
+    int32_t family_version;
+    const char *validator;
+    bool device_counts, eager, final_rounds, is_default, is_winner;
+    moet_trial_status status;
+    const char *reason;
+    int64_t median_ns, noise_ns;
+    int32_t sample_count;
+    double efficiency, error;
+    const char *bit_class;
+    const char *cubin_sha256; /* "" if none */
+    const char *measured_at;  /* UTC, ISO 8601 */
+} moet_store_trial_row;
+typedef moet_status (*moet_store_visit)(void *context, const moet_store_trial_row *row);
+/* filter texts may be NULL (any). name matches the workload's name or "name/rows/skew" prefix. */
+typedef struct moet_store_filter {
+    const char *device_key, *problem_key, *name;
+    bool winners_only, ok_only;
+} moet_store_filter;
+moet_status moet_store_each_trial(moet_store *store, const moet_store_filter *filter, moet_store_visit visit,
+                                  void *context);
+/* Bytes of a stored cubin, checked against its hash. */
+moet_status moet_store_get_cubin(moet_store *store, const char *sha256, moet_cubin *cubin);
+moet_status moet_store_device_info(moet_store *store, const char *device_key, moet_device_info *info,
+                                   moet_ceilings *ceilings);
+
+/* Copies everything of `from` that `into` lacks; of two trials with one key the one with final rounds, then more
+ * samples, then the lower median, then the lower run identity stays: commutative and idempotent. */
+moet_status moet_store_merge(moet_store *into, const char *from_path, int64_t *added);
+
+#endif
