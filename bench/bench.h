@@ -51,7 +51,9 @@ typedef struct moet_trial {
     double efficiency; /* floor / time, medians of the same rounds */
     double floor_ns;
     double error;      /* largest |out - ref| / bound over all elements; <= 1 passes */
-    char bit_class[MOET_SHA256_TEXT_SIZE]; /* "seq", or a hash of the output bits; "" unknown */
+    /* "seq", or "<hash>-<seed>" of the output bits on the bench's seeded inputs: for one problem and counts, equal texts
+     * mean equal bits. "" unknown. */
+    char bit_class[MOET_SHA256_TEXT_SIZE];
     moet_cubin cubin;  /* bytes NULL where the family compiles nothing */
 } moet_trial;
 /* Frees what a trial owns and zeroes it. */
@@ -59,7 +61,8 @@ void moet_trial_release(moet_trial *trial);
 
 typedef struct moet_bench moet_bench;
 
-/* With ceilings false, no ceiling subjects are made (efficiency is then 0): for verification. */
+/* With ceilings false, no ceiling subjects are made (efficiency is then 0): for verification. Inputs follow from the
+ * seed alone. With ceilings, about a second of them is run to warm the clocks. */
 moet_status moet_bench_create(moet_device *device, uint64_t seed, bool ceilings, moet_bench **bench);
 void moet_bench_destroy(moet_bench *bench);
 
@@ -69,7 +72,8 @@ moet_status moet_bench_set_workload(moet_bench *bench, const moet_problem *probl
 
 /* Adds a configuration: prepare, verify on poisoned outputs, capture. Returns MOET_OK also where the candidate is
  * inapplicable, wrong or failed: moet_bench_trial(subject) then says so and rounds skip it. An error status is the
- * bench's own (a lost device, no host memory). */
+ * bench's own (a lost device, no host memory); the candidate that lost the device is then the last subject, and its trial
+ * says why. A launch finds the workspace with unspecified contents. */
 moet_status moet_bench_add_config(moet_bench *bench, const moet_config *config, bool device_counts, int32_t *subject);
 
 /* Adds anything that launches like moet_launch, e.g. a plan. `name` goes into trial.config. capturable as in
@@ -78,13 +82,13 @@ typedef moet_status (*moet_bench_launcher)(void *context, const moet_launch_args
 moet_status moet_bench_add_launcher(moet_bench *bench, const char *name, moet_bench_launcher launcher, void *context,
                                     bool capturable, bool device_counts, int32_t *subject);
 
-/* Whether rounds include a subject (all do at first). A retired subject's graph, workspace and kernel are given
- * back. */
+/* Whether rounds include a subject (all that are right do at first). A retired subject's graph and kernel are given back
+ * and its trial stays; a subject that fails in a round retires by itself. */
 void moet_bench_retire(moet_bench *bench, int32_t subject);
 bool moet_bench_active(const moet_bench *bench, int32_t subject);
 
 /* One interleaved round over active subjects and the ceilings. A round with a hardware slowdown is dropped for all
- * and repeated (at most 10 times). */
+ * and repeated; TIMEOUT after 10 in a row. DEVICE: the device is lost, this process cannot go on with it. */
 moet_status moet_bench_round(moet_bench *bench);
 /* Forgets samples so far: before fresh rounds that are reported. */
 void moet_bench_clear_samples(moet_bench *bench);
@@ -96,10 +100,10 @@ int32_t moet_bench_subject_count(const moet_bench *bench);
 int64_t moet_bench_median_ns(const moet_bench *bench, int32_t subject);
 int64_t moet_bench_noise_ns(const moet_bench *bench, int32_t subject);
 
-/* Ceilings from all rounds so far; runs `rounds` rounds of only the ceilings first (0: none). */
+/* Ceilings by the medians of the latest 128 rounds; runs `rounds` rounds of only the ceilings first (0: none). */
 moet_status moet_bench_ceilings(moet_bench *bench, int32_t rounds, moet_ceilings *ceilings);
 
-/* stats.c: of n values (copied and sorted inside). Quantile by the index rule sorted[n * i / 4] of peers.py. */
+/* stats.c: of n values; 0 where n is 0. Quantile by the index rule sorted[n * i / 4] of peers.py. */
 int64_t moet_stats_median(const int64_t *values, int32_t n);
 int64_t moet_stats_iqr(const int64_t *values, int32_t n);
 

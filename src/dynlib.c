@@ -75,8 +75,8 @@ moet_status moet_library_bind(const char *const *sonames, const moet_symbol *sym
     if (!result) return fail_not_found(sonames);
     for (int32_t i = 0; i < symbol_count; i++) {
         if (!symbols[i].optional && !dlsym(result, symbols[i].name))
-            return moet_fail(MOET_MISMATCH, "library %s lacks the function %s: it is too old or not what it says", opened,
-                             symbols[i].name);
+            return moet_fail(MOET_MISMATCH, "library %s lacks the function %s: it is too old or not what it says",
+                             opened, symbols[i].name);
     }
     for (int32_t i = 0; i < symbol_count; i++) {
         void *function = dlsym(result, symbols[i].name);

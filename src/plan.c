@@ -167,15 +167,6 @@ static moet_status prepare_tuned(moet_plan *plan)
     return MOET_OK;
 }
 
-static const moet_cubin *default_cubin(const moet_plan *plan, const moet_config *config)
-{
-    const moet_table *table = plan->handle->table;
-    for (int32_t i = 0; table && i < table->default_count; i++) {
-        if (moet_config_equal(&table->defaults[i].config, config)) return table->defaults[i].cubin;
-    }
-    return NULL;
-}
-
 /* The first family whose default applies and can be prepared here. */
 static moet_status prepare_default(moet_plan *plan)
 {
@@ -199,7 +190,10 @@ static moet_status prepare_default(moet_plan *plan)
         }
         moet_status status = MOET_UNSUPPORTED;
         if (family->applicable(&plan->problem, &config, device, why)) {
-            status = prepare(plan, &config, default_cubin(plan, &config), &plan->fallback);
+            const moet_table *table = plan->handle->table;
+            const moet_cubin *cubin =
+                table ? moet_table_default_cubin(table, &plan->problem, &config, plan->handle->device) : NULL;
+            status = prepare(plan, &config, cubin, &plan->fallback);
             if (status == MOET_OK) return MOET_OK;
             if (status == MOET_NO_MEMORY || status == MOET_NO_DEVICE_MEMORY || status == MOET_DEVICE) return status;
             snprintf(why, sizeof why, "%.200s", moet_last_error());

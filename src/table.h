@@ -23,26 +23,33 @@ typedef struct moet_table_point {
     int64_t rows;
     int32_t max; /* rows of the busiest expert */
     double max_over_mean;
+    int32_t *counts; /* [experts of the problem] */
     moet_table_winner winner[MOET_TABLE_KIND_COUNT];
 } moet_table_point;
+
+/* A family default and its compiled kernel. */
+typedef struct moet_table_default {
+    moet_config config;
+    const moet_cubin *cubin; /* owned by the table; never NULL: defaults without a kernel need no table */
+} moet_table_default;
 
 typedef struct moet_table_problem {
     moet_problem problem;
     int32_t point_count;
     moet_table_point *points;
+    int32_t default_count;
+    moet_table_default *defaults;
 } moet_table_problem;
 
 typedef struct moet_table {
     char hash[MOET_SHA256_TEXT_SIZE]; /* of the table's own content */
     int32_t problem_count;
-    moet_table_problem *problems; /* only what this device can run */
+    moet_table_problem *problems; /* those of this device */
     int32_t cubin_count;
-    moet_cubin *cubins;
-    int32_t default_count; /* winners that are this device's family defaults, with their cubins */
-    moet_table_winner *defaults;
+    moet_cubin *cubins; /* each once */
     int32_t entry_count; /* winners that serve */
     int32_t refusal_count;
-    char **refusals;
+    char **refusals; /* one line a refused winner */
 } moet_table;
 
 /* Reads dir/table.json and the cubins it names. All or nothing on malformed input (MALFORMED names file and place);
@@ -50,12 +57,17 @@ typedef struct moet_table {
 moet_status moet_table_load(const char *dir, const moet_device *device, moet_table **table);
 void moet_table_close(moet_table *table);
 
-/* Parses the text of a table.json whose cubins lie in `dir` (NULL: cubin files are not read; for the fuzzer and for
- * `moe-tune diff`). */
-moet_status moet_table_parse(const char *text, size_t size_bytes, const char *dir, const moet_device *device,
-                             moet_table **table);
+/* Parses the text of a table.json whose cubins lie in `dir` (NULL: cubin files are not read and winners that need one
+ * have cubin NULL; for tests). check_hash false passes over a wrong hash: so that a fuzzer gets past it. */
+moet_status moet_table_parse(const char *text, size_t size_bytes, const char *dir, bool check_hash,
+                             const moet_device *device, moet_table **table);
 
 const moet_table_problem *moet_table_find(const moet_table *table, const moet_problem *problem);
+
+/* The compiled kernel of a config for a problem, from the defaults of any problem for which the family compiles the same
+ * source with the same options; NULL if there is none. */
+const moet_cubin *moet_table_default_cubin(const moet_table *table, const moet_problem *problem,
+                                           const moet_config *config, const moet_device *device);
 
 /* The point that answers for a routing with rows > 0, NULL where none is near enough (moet.h, MOET_NEAREST_LIMIT): the
  * exact one, else the nearest; of equally near ones the first. usable (may be NULL): points with usable[i] < 0 are

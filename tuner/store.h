@@ -4,12 +4,16 @@
 #define MOET_STORE_H
 
 #include "../bench/bench.h"
+#include "../src/table.h"
 #include "workload.h"
 
 #define MOET_STORE_APPLICATION_ID 0x6d6f6574 /* "moet" */
 #define MOET_STORE_VERSION 1
 
 typedef struct moet_store moet_store;
+
+/* SQLite's version, "3.40.1". */
+const char *moet_store_library(void);
 
 typedef enum moet_store_mode { MOET_STORE_READ, MOET_STORE_WRITE /* creates the file if absent */ } moet_store_mode;
 
@@ -60,33 +64,64 @@ typedef struct moet_store_trial_row {
     const char *problem_key;
     const char *workload_name, *skew;
     int64_t workload_id;
-    int32_t experts;
+    int32_t experts, active, max;
     const int32_t *counts;
     int64_t rows;
     double max_over_mean, gini;
+    int64_t trial_id;
     const char *config;
     int32_t family_version;
     const char *validator;
-    bool device_counts, eager, final_rounds, is_default, is_winner;
+    bool device_counts, eager, final_rounds, is_default;
+    bool is_winner[MOET_TABLE_KIND_COUNT];
+    bool is_current; /* of its family's newest version and validator on this workload: only such ones may win */
     moet_trial_status status;
     const char *reason;
     int64_t median_ns, noise_ns;
     int32_t sample_count;
     double efficiency, error;
     const char *bit_class;
-    const char *cubin_sha256; /* "" if none */
+    const char *cubin_sha256, *cubin_arch; /* "" if none */
     const char *measured_at;  /* UTC, ISO 8601 */
 } moet_store_trial_row;
 typedef moet_status (*moet_store_visit)(void *context, const moet_store_trial_row *row);
-/* filter texts may be NULL (any). name matches the workload's name or "name/rows/skew" prefix. */
+/* filter texts may be NULL (any). device_key: a key, or a part of one. name matches the workload's name or
+ * "name/rows/skew" prefix, whole parts of it ("deepseek-v3/ep32/512"). */
 typedef struct moet_store_filter {
     const char *device_key, *problem_key, *name;
     bool winners_only, ok_only;
 } moet_store_filter;
+/* A visitor's error ends the walk and is returned. filter NULL: all. */
 moet_status moet_store_each_trial(moet_store *store, const moet_store_filter *filter, moet_store_visit visit,
                                   void *context);
+
+/* "any", "device_counts": as the table and reports name them. */
+const char *moet_store_kind_name(moet_table_kind kind);
+
+/* A winner of one kind with what it is compared with: the fastest other config, and the family default. */
+typedef struct moet_store_rival {
+    const char *config; /* NULL: none was measured */
+    int64_t median_ns, noise_ns;
+} moet_store_rival;
+typedef struct moet_store_winner_row {
+    moet_table_kind kind;
+    moet_store_trial_row trial;
+    moet_store_rival runner_up, default_trial;
+} moet_store_winner_row;
+typedef moet_status (*moet_store_visit_winner)(void *context, const moet_store_winner_row *row);
+/* Sorted like trials, then by kind. winners_only and ok_only of the filter say nothing here. */
+moet_status moet_store_each_winner(moet_store *store, const moet_store_filter *filter, moet_store_visit_winner visit,
+                                   void *context);
+/* Device keys, sorted. Freed by moet_store_keys_release. */
+typedef struct moet_store_keys {
+    int32_t count;
+    char **texts;
+} moet_store_keys;
+moet_status moet_store_device_keys(moet_store *store, moet_store_keys *keys);
+void moet_store_keys_release(moet_store_keys *keys);
 /* Bytes of a stored cubin, checked against its hash. */
 moet_status moet_store_get_cubin(moet_store *store, const char *sha256, moet_cubin *cubin);
+/* The device; driver and ceilings of its latest run that has a trial, else of its latest run. */
 moet_status moet_store_device_info(moet_store *store, const char *device_key, moet_device_info *info,
                                    moet_ceilings *ceilings);
 

@@ -1,0 +1,89 @@
+/* measure: one sample. On a device with graphs it is one graph of at least 0.6 ms of calls that cycle over the buffer
+ * sets, so that weights come from memory and not from a cache, replayed once untimed and once timed. Elsewhere a loop
+ * of calls is timed from outside. */
+#include "session.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <time.h>
+
+static const double graph_sample_us = 600;
+static const double host_sample_us = 5000;
+static const double shortest_call_us = 2; /* no launch on a GPU is shorter; bounds the nodes of a graph */
+static const double most_host_calls = 4096;
+
+int64_t moet_clock_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static bool has_graphs(const moet_bench *bench) { return bench->device->backend->capture_begin != NULL; }
+
+static int32_t choose_calls(const moet_bench *bench, int32_t set_count, double call_us)
+{
+    if (has_graphs(bench)) {
+        double us = fmax(call_us, shortest_call_us);
+        return set_count * (int32_t)fmax(1, ceil(graph_sample_us / (set_count * us)));
+    }
+    return (int32_t)fmin(most_host_calls, fmax(1, ceil(host_sample_us / fmax(call_us, 1e-3))));
+}
+
+static moet_status launch_calls(moet_runner *runner, int32_t calls)
+{
+    for (int32_t i = 0; i < calls; i++) {
+        MOET_TRY(runner->launch(runner->context, runner->next_set));
+        runner->next_set = (runner->next_set + 1) % runner->set_count;
+    }
+    return MOET_OK;
+}
+
+moet_status moet_runner_prepare(moet_bench *bench, moet_runner *runner, bool capturable, double call_us)
+{
+    const moet_backend *backend = bench->device->backend;
+    runner->calls = choose_calls(bench, runner->set_count, call_us);
+    runner->next_set = 0;
+    if (!capturable || !has_graphs(bench)) return MOET_OK;
+    void *graph = NULL;
+    char why[MOET_REASON_SIZE];
+    MOET_TRY(backend->capture_begin(bench->device, bench->stream));
+    moet_status status = launch_calls(runner, runner->calls);
+    snprintf(why, sizeof why, "%s", moet_last_error()); /* ending a spoilt capture may fail too, and say less */
+    moet_status end = backend->capture_end(bench->device, bench->stream, &graph);
+    if (status != MOET_OK) {
+        if (end == MOET_OK && graph) backend->graph_destroy(bench->device, graph);
+        return moet_fail(status, "%s", why);
+    }
+    if (end != MOET_OK) return end;
+    runner->graph = graph;
+    return MOET_OK;
+}
+
+moet_status moet_runner_sample(moet_bench *bench, moet_runner *runner, int64_t *time_ns)
+{
+    const moet_backend *backend = bench->device->backend;
+    moet_device *device = bench->device;
+    double time_us = 0;
+    if (runner->graph) {
+        MOET_TRY(backend->graph_launch(device, runner->graph, bench->stream));
+        MOET_TRY(backend->event_record(device, bench->begin, bench->stream));
+        MOET_TRY(backend->graph_launch(device, runner->graph, bench->stream));
+    } else {
+        /* A GPU's clocks follow the load: it gets the whole pass first. A CPU only needs its code and pages. */
+        bool whole = has_graphs(bench) || runner->calls < runner->set_count;
+        MOET_TRY(launch_calls(runner, whole ? runner->calls : runner->set_count));
+        MOET_TRY(backend->event_record(device, bench->begin, bench->stream));
+        MOET_TRY(launch_calls(runner, runner->calls));
+    }
+    MOET_TRY(backend->event_record(device, bench->end, bench->stream));
+    MOET_TRY(backend->event_elapsed_us(device, bench->begin, bench->end, &time_us));
+    *time_ns = (int64_t)llround(time_us * 1e3 / runner->calls);
+    return MOET_OK;
+}
+
+void moet_runner_release(moet_bench *bench, moet_runner *runner)
+{
+    if (runner->graph) bench->device->backend->graph_destroy(bench->device, runner->graph);
+    runner->graph = NULL;
+}

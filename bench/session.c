@@ -1,0 +1,477 @@
+#include "session.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { MOST_REPEATS = 10 };
+
+/* ---- create, destroy ---- */
+
+/* Rounds of only the ceilings: the first ones, which warm the clocks, are not kept. */
+static moet_status warm_up(moet_bench *bench)
+{
+    bool host = bench->device->info.cc_major == 0;
+    int64_t time_ns;
+    for (int32_t i = 0; i < (host ? 1 : 60); i++) {
+        for (int32_t c = 0; c < MOET_CEILING_COUNT; c++)
+            MOET_TRY(moet_runner_sample(bench, moet_ceiling_runner(bench->ceilings, c), &time_ns));
+    }
+    return moet_bench_ceilings(bench, host ? 3 : 11, &(moet_ceilings){0});
+}
+
+static moet_status open_bench(moet_bench *bench, bool ceilings)
+{
+    moet_device *device = bench->device;
+    const moet_backend *backend = device->backend;
+    MOET_TRY(backend->activate(device));
+    MOET_TRY(backend->stream_create(device, &bench->stream));
+    MOET_TRY(backend->event_create(device, &bench->begin));
+    MOET_TRY(backend->event_create(device, &bench->end));
+    MOET_TRY(backend->alloc(device, MOET_OPS_SINK_BYTES, &bench->sink));
+    MOET_TRY(backend->fill(device, bench->sink, 0, MOET_OPS_SINK_BYTES));
+    MOET_TRY(moet_ops_create(device, &bench->ops));
+    if (!ceilings) return MOET_OK;
+    MOET_TRY(moet_ceiling_set_create(bench, &bench->ceilings));
+    return warm_up(bench);
+}
+
+moet_status moet_bench_create(moet_device *device, uint64_t seed, bool ceilings, moet_bench **bench)
+{
+    moet_bench *result = calloc(1, sizeof *result);
+    if (!result) return moet_fail(MOET_NO_MEMORY, "bench: out of host memory");
+    result->device = device;
+    result->seed = seed;
+    result->order_state = seed * 0x9e3779b97f4a7c15u | 1;
+    moet_status status = open_bench(result, ceilings);
+    if (status != MOET_OK) {
+        moet_bench_destroy(result);
+        return status;
+    }
+    *bench = result;
+    return MOET_OK;
+}
+
+/* Gives back what a subject holds on the device; its trial stays. */
+static void release_kernel(moet_subject *subject)
+{
+    moet_runner_release(subject->bench, &subject->runner);
+    if (subject->config.family) subject->config.family->release(subject->state);
+    subject->state = NULL;
+    subject->active = false;
+}
+
+static void drop_subjects(moet_bench *bench)
+{
+    for (int32_t i = 0; i < bench->subject_count; i++) {
+        release_kernel(bench->subjects[i]);
+        moet_trial_release(&bench->subjects[i]->trial);
+        free(bench->subjects[i]);
+    }
+    bench->subject_count = 0;
+    moet_bench_release_workspaces(bench);
+}
+
+void moet_bench_destroy(moet_bench *bench)
+{
+    if (!bench) return;
+    const moet_backend *backend = bench->device->backend;
+    drop_subjects(bench);
+    free(bench->subjects);
+    free(bench->workspaces);
+    moet_buffers_release(bench);
+    moet_ceiling_set_destroy(bench, bench->ceilings);
+    moet_ops_destroy(bench->ops);
+    backend->free(bench->device, bench->sink);
+    if (bench->begin) backend->event_destroy(bench->device, bench->begin);
+    if (bench->end) backend->event_destroy(bench->device, bench->end);
+    if (bench->stream) backend->stream_destroy(bench->device, bench->stream);
+    free(bench);
+}
+
+moet_status moet_bench_check_device(moet_bench *bench)
+{
+    /* Errors of a kernel are sticky: whatever is asked next fails too. */
+    moet_status status = moet_ops_read(bench->ops, bench->sink, bench->sink, 256, bench->stream);
+    if (status == MOET_OK) status = bench->device->backend->stream_synchronize(bench->device, bench->stream);
+    if (status == MOET_OK) return MOET_OK;
+    return moet_fail(MOET_DEVICE, "the device takes no more work (%s): run the command again to go on in a new process",
+                     moet_last_error());
+}
+
+/* ---- workload, subjects ---- */
+
+moet_status moet_bench_set_workload(moet_bench *bench, const moet_problem *problem, const int32_t *counts)
+{
+    MOET_TRY(moet_problem_validate(problem));
+    drop_subjects(bench);
+    bench->has_workload = false;
+    bench->round = 0;
+    MOET_TRY(moet_buffers_set(bench, problem, counts));
+    bench->has_workload = true;
+    return MOET_OK;
+}
+
+static moet_status launch_config(void *context, int32_t set)
+{
+    const moet_subject *subject = context;
+    const moet_buffers *b = &subject->bench->buffers;
+    const moet_buffer_set *s = &b->sets[set];
+    moet_family_launch_args args = {
+        .x = s->x,
+        .w = s->w,
+        .bias = s->bias,
+        .out = s->out,
+        .counts = subject->trial.device_counts ? b->device_counts : b->counts,
+        .counts_on_device = subject->trial.device_counts,
+        .rows = b->routing.rows,
+        .workspace = subject->workspace,
+        .stream = subject->bench->stream,
+    };
+    return subject->config.family->launch(subject->state, &args);
+}
+
+static moet_status launch_launcher(void *context, int32_t set)
+{
+    const moet_subject *subject = context;
+    const moet_buffers *b = &subject->bench->buffers;
+    const moet_buffer_set *s = &b->sets[set];
+    moet_launch_args args = {
+        .x = s->x,
+        .w = s->w,
+        .bias = s->bias,
+        .out = s->out,
+        .counts = subject->trial.device_counts ? b->device_counts : b->counts,
+        .stream = subject->bench->stream,
+    };
+    return subject->launcher(subject->launcher_context, &args);
+}
+
+/* Appends an empty subject; it is the bench's. */
+static moet_status new_subject(moet_bench *bench, const char *name, bool device_counts, moet_subject **subject)
+{
+    if (!bench->has_workload) return moet_fail(MOET_INVALID, "bench: no workload is set");
+    if (bench->subject_count == bench->subject_capacity) {
+        int32_t capacity = bench->subject_capacity ? 2 * bench->subject_capacity : 32;
+        moet_subject **grown = realloc(bench->subjects, (size_t)capacity * sizeof *grown);
+        if (!grown) return moet_fail(MOET_NO_MEMORY, "bench: out of host memory");
+        bench->subjects = grown;
+        bench->subject_capacity = capacity;
+    }
+    moet_subject *result = calloc(1, sizeof *result);
+    if (!result) return moet_fail(MOET_NO_MEMORY, "bench: out of host memory");
+    result->bench = bench;
+    result->trial.device_counts = device_counts;
+    result->trial.status = MOET_TRIAL_FAILED; /* until it is known better */
+    snprintf(result->trial.config, sizeof result->trial.config, "%s", name);
+    bench->subjects[bench->subject_count++] = result;
+    *subject = result;
+    return MOET_OK;
+}
+
+static void refuse(moet_subject *subject, moet_trial_status status, const char *reason)
+{
+    subject->trial.status = status;
+    snprintf(subject->trial.reason, sizeof subject->trial.reason, "%s", reason);
+}
+
+/* The trial's verdict on an error of the candidate's own; an error status where the bench cannot go on. */
+static moet_status fail_subject(moet_subject *subject, moet_status status, moet_trial_status verdict)
+{
+    refuse(subject, verdict, moet_last_error());
+    return status == MOET_NO_MEMORY ? status : moet_bench_check_device(subject->bench);
+}
+
+/* Counts, applicability, workspace, prepare. subject->state is NULL where the trial's status is final. */
+static moet_status prepare_config(moet_subject *subject)
+{
+    moet_bench *bench = subject->bench;
+    moet_trial *trial = &subject->trial;
+    const moet_problem *problem = &bench->buffers.problem;
+    const moet_family *family = subject->config.family;
+    const moet_device_info *info = &bench->device->info;
+    int64_t max_rows = bench->buffers.routing.rows > 0 ? bench->buffers.routing.rows : 1;
+    if (!family->applicable(problem, &subject->config, info, trial->reason)) {
+        trial->status = MOET_TRIAL_INAPPLICABLE;
+        return MOET_OK;
+    }
+    moet_traits traits = family->traits(problem, &subject->config);
+    if (trial->device_counts ? !traits.device_counts : !traits.host_counts) {
+        refuse(subject, MOET_TRIAL_INAPPLICABLE,
+               trial->device_counts ? "takes counts from the host only" : "takes counts from the device only");
+        return MOET_OK;
+    }
+    size_t workspace_bytes = family->workspace_bytes(problem, &subject->config, info, max_rows);
+    moet_status status = moet_bench_workspace(bench, workspace_bytes, &subject->workspace);
+    if (status != MOET_OK) return fail_subject(subject, status, MOET_TRIAL_FAILED);
+    moet_prepare_args args = {
+        .device = bench->device,
+        .problem = problem,
+        .config = &subject->config,
+        .max_rows = max_rows,
+        .device_counts = trial->device_counts,
+    };
+    void *state = NULL;
+    status = family->prepare(&args, &state);
+    if (status != MOET_OK)
+        return fail_subject(subject, status, status == MOET_UNSUPPORTED ? MOET_TRIAL_INAPPLICABLE : MOET_TRIAL_FAILED);
+    subject->state = state;
+    return MOET_OK;
+}
+
+/* How long a call takes at least, for choosing calls: the roofline, as peers do; without it, or on a device without
+ * graphs, the time that was seen. */
+static double expected_call_us(const moet_bench *bench, double seen_us)
+{
+    if (!bench->ceilings || !bench->device->backend->capture_begin) return seen_us;
+    int64_t medians_ns[MOET_CEILING_COUNT];
+    moet_ceiling_medians(bench->ceilings, medians_ns);
+    moet_ceilings rates = moet_ceiling_rates(bench->ceilings, medians_ns);
+    const moet_buffers *b = &bench->buffers;
+    return moet_ceiling_floor_ns(&rates, moet_problem_flops(&b->problem, &b->routing),
+                                 moet_problem_bytes(&b->problem, &b->routing)) *
+           1e-3;
+}
+
+/* Verifies and captures. The runner's launch and context are set. */
+static moet_status admit(moet_subject *subject, bool capturable)
+{
+    moet_bench *bench = subject->bench;
+    moet_trial *trial = &subject->trial;
+    double call_us = 0;
+    subject->runner.context = subject;
+    subject->runner.set_count = bench->buffers.set_count;
+    MOET_TRY(moet_verify_launch(bench, &subject->runner, trial, &call_us));
+    if (trial->status != MOET_TRIAL_OK) return MOET_OK;
+    moet_status status = moet_runner_prepare(bench, &subject->runner, capturable, expected_call_us(bench, call_us));
+    if (status != MOET_OK) return fail_subject(subject, status, MOET_TRIAL_FAILED);
+    trial->eager = subject->runner.graph == NULL;
+    return moet_verify_graph(bench, &subject->runner, trial);
+}
+
+static moet_status add_config(moet_subject *subject)
+{
+    const moet_family *family = subject->config.family;
+    MOET_TRY(prepare_config(subject));
+    if (!subject->state) return MOET_OK;
+    subject->runner.launch = launch_config;
+    MOET_TRY(admit(subject, family->traits(&subject->bench->buffers.problem, &subject->config).capturable));
+    const moet_cubin *cubin = family->cubin ? family->cubin(subject->state) : NULL;
+    return cubin ? moet_cubin_copy(cubin, &subject->trial.cubin) : MOET_OK;
+}
+
+/* Ends an addition: what is not to be timed gives its kernel back. */
+static moet_status finish(moet_subject *subject, moet_status status, int32_t *index)
+{
+    subject->active = status == MOET_OK && subject->trial.status == MOET_TRIAL_OK;
+    if (!subject->active) release_kernel(subject);
+    if (status == MOET_OK) *index = subject->bench->subject_count - 1;
+    return status;
+}
+
+moet_status moet_bench_add_config(moet_bench *bench, const moet_config *config, bool device_counts, int32_t *subject)
+{
+    char text[MOET_CONFIG_SIZE];
+    moet_subject *added;
+    moet_config_format(config, text);
+    MOET_TRY(new_subject(bench, text, device_counts, &added));
+    added->config = *config;
+    return finish(added, add_config(added), subject);
+}
+
+moet_status moet_bench_add_launcher(moet_bench *bench, const char *name, moet_bench_launcher launcher, void *context,
+                                    bool capturable, bool device_counts, int32_t *subject)
+{
+    moet_subject *added;
+    MOET_TRY(new_subject(bench, name, device_counts, &added));
+    added->launcher = launcher;
+    added->launcher_context = context;
+    added->runner.launch = launch_launcher;
+    return finish(added, admit(added, capturable), subject);
+}
+
+void moet_bench_retire(moet_bench *bench, int32_t subject) { release_kernel(bench->subjects[subject]); }
+
+bool moet_bench_active(const moet_bench *bench, int32_t subject) { return bench->subjects[subject]->active; }
+
+int32_t moet_bench_subject_count(const moet_bench *bench) { return bench->subject_count; }
+
+/* ---- rounds ---- */
+
+/* One entrant of a round: a subject, or a ceiling. */
+typedef struct entrant {
+    moet_subject *subject; /* NULL: ceiling */
+    int32_t ceiling;
+    moet_sample sample;
+} entrant;
+
+static void shuffle(moet_bench *bench, entrant *entrants, int32_t count)
+{
+    for (int32_t i = count - 1; i > 0; i--) {
+        uint64_t *state = &bench->order_state; /* Marsaglia's xorshift */
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        int32_t j = (int32_t)(*state % (uint64_t)(i + 1));
+        entrant swapped = entrants[i];
+        entrants[i] = entrants[j];
+        entrants[j] = swapped;
+    }
+}
+
+/* Times every entrant once. A subject that fails leaves the bench; *slowed says that hardware held the clocks down. */
+static moet_status time_entrants(moet_bench *bench, entrant *entrants, int32_t count, bool *slowed)
+{
+    *slowed = false;
+    for (int32_t i = 0; i < count; i++) {
+        moet_subject *subject = entrants[i].subject;
+        if (subject && !subject->active) continue; /* failed in the round that is being repeated */
+        moet_runner *runner = subject ? &subject->runner : moet_ceiling_runner(bench->ceilings, entrants[i].ceiling);
+        moet_status status = moet_runner_sample(bench, runner, &entrants[i].sample.time_ns);
+        if (status != MOET_OK && subject) {
+            status = fail_subject(subject, status, MOET_TRIAL_FAILED);
+            if (status == MOET_OK)
+                release_kernel(subject);
+            else
+                subject->active = false;
+            if (status == MOET_OK) continue;
+        }
+        if (status != MOET_OK) return status;
+        MOET_TRY(bench->device->backend->clocks(bench->device, &entrants[i].sample.clocks));
+        *slowed = *slowed || entrants[i].sample.clocks.hardware_slowdown;
+    }
+    return MOET_OK;
+}
+
+static moet_status push_sample(moet_subject *subject, const moet_sample *sample)
+{
+    moet_trial *trial = &subject->trial;
+    if (trial->sample_count == subject->sample_capacity) {
+        int32_t capacity = subject->sample_capacity ? 2 * subject->sample_capacity : 16;
+        moet_sample *grown = realloc(trial->samples, (size_t)capacity * sizeof *grown);
+        if (!grown) return moet_fail(MOET_NO_MEMORY, "bench: out of host memory");
+        trial->samples = grown;
+        subject->sample_capacity = capacity;
+    }
+    trial->samples[trial->sample_count++] = *sample;
+    return MOET_OK;
+}
+
+static moet_status keep_round(moet_bench *bench, const entrant *entrants, int32_t count)
+{
+    int64_t ceilings_ns[MOET_CEILING_COUNT] = {0};
+    for (int32_t i = 0; i < count; i++) {
+        if (!entrants[i].subject) ceilings_ns[entrants[i].ceiling] = entrants[i].sample.time_ns;
+    }
+    if (bench->ceilings) moet_ceiling_push(bench->ceilings, ceilings_ns);
+    for (int32_t i = 0; i < count; i++) {
+        if (!entrants[i].subject || !entrants[i].subject->active) continue;
+        moet_sample sample = entrants[i].sample;
+        sample.round = bench->round;
+        sample.dense_ns = ceilings_ns[0];
+        sample.dense2_ns = ceilings_ns[1];
+        sample.copy_ns = ceilings_ns[2];
+        sample.read_ns = ceilings_ns[3];
+        MOET_TRY(push_sample(entrants[i].subject, &sample));
+    }
+    bench->round++;
+    return MOET_OK;
+}
+
+static moet_status run_round(moet_bench *bench, bool with_subjects)
+{
+    int32_t count = 0;
+    entrant *entrants = malloc((size_t)(bench->subject_count + MOET_CEILING_COUNT) * sizeof *entrants);
+    if (!entrants) return moet_fail(MOET_NO_MEMORY, "bench: out of host memory");
+    for (int32_t i = 0; with_subjects && i < bench->subject_count; i++) {
+        if (bench->subjects[i]->active) entrants[count++] = (entrant){.subject = bench->subjects[i]};
+    }
+    for (int32_t i = 0; bench->ceilings && i < MOET_CEILING_COUNT; i++) entrants[count++] = (entrant){.ceiling = i};
+    bool slowed = false;
+    moet_status status = MOET_OK;
+    for (int32_t i = 0; i < MOST_REPEATS; i++) {
+        if (i > 0) nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL); /* lets it cool */
+        shuffle(bench, entrants, count);
+        status = time_entrants(bench, entrants, count, &slowed);
+        if (status != MOET_OK || !slowed) break;
+    }
+    if (status == MOET_OK && slowed)
+        status = moet_fail(MOET_TIMEOUT,
+                           "the hardware slowed its clocks down in %d rounds running (heat or power): check "
+                           "cooling and power supply, then run the command again",
+                           MOST_REPEATS);
+    if (status == MOET_OK) status = keep_round(bench, entrants, count);
+    free(entrants);
+    return status;
+}
+
+moet_status moet_bench_round(moet_bench *bench) { return run_round(bench, true); }
+
+void moet_bench_clear_samples(moet_bench *bench)
+{
+    for (int32_t i = 0; i < bench->subject_count; i++) bench->subjects[i]->trial.sample_count = 0;
+}
+
+moet_status moet_bench_ceilings(moet_bench *bench, int32_t rounds, moet_ceilings *ceilings)
+{
+    int64_t medians_ns[MOET_CEILING_COUNT];
+    if (!bench->ceilings) return moet_fail(MOET_INVALID, "bench: made without ceilings");
+    for (int32_t i = 0; i < rounds; i++) MOET_TRY(run_round(bench, false));
+    moet_ceiling_medians(bench->ceilings, medians_ns);
+    *ceilings = moet_ceiling_rates(bench->ceilings, medians_ns);
+    return MOET_OK;
+}
+
+/* ---- reading ---- */
+
+typedef int64_t (*statistic)(const int64_t *values, int32_t n);
+
+/* A statistic of one int64_t member of a subject's samples; 0 without samples. A long race is judged by its latest
+ * samples. */
+static int64_t summarize(const moet_trial *trial, size_t member_offset, statistic of)
+{
+    enum { MOST = 512 };
+    int64_t values[MOST];
+    int32_t n = trial->sample_count < MOST ? trial->sample_count : MOST;
+    for (int32_t i = 0; i < n; i++)
+        memcpy(&values[i], (const char *)&trial->samples[trial->sample_count - n + i] + member_offset,
+               sizeof values[i]);
+    return n > 0 ? of(values, n) : 0;
+}
+
+int64_t moet_bench_median_ns(const moet_bench *bench, int32_t subject)
+{
+    return summarize(&bench->subjects[subject]->trial, offsetof(moet_sample, time_ns), moet_stats_median);
+}
+
+int64_t moet_bench_noise_ns(const moet_bench *bench, int32_t subject)
+{
+    return summarize(&bench->subjects[subject]->trial, offsetof(moet_sample, time_ns), moet_stats_iqr) / 2;
+}
+
+moet_status moet_bench_trial(const moet_bench *bench, int32_t subject, moet_trial *trial)
+{
+    static const size_t ceiling_offsets[MOET_CEILING_COUNT] = {
+        offsetof(moet_sample, dense_ns),
+        offsetof(moet_sample, dense2_ns),
+        offsetof(moet_sample, copy_ns),
+        offsetof(moet_sample, read_ns),
+    };
+    const moet_buffers *b = &bench->buffers;
+    moet_trial result;
+    MOET_TRY(moet_trial_copy(&bench->subjects[subject]->trial, &result));
+    result.median_ns = moet_bench_median_ns(bench, subject);
+    result.noise_ns = moet_bench_noise_ns(bench, subject);
+    if (bench->ceilings && result.median_ns > 0) {
+        int64_t medians_ns[MOET_CEILING_COUNT];
+        for (int32_t i = 0; i < MOET_CEILING_COUNT; i++)
+            medians_ns[i] = summarize(&result, ceiling_offsets[i], moet_stats_median);
+        moet_ceilings rates = moet_ceiling_rates(bench->ceilings, medians_ns);
+        result.floor_ns = moet_ceiling_floor_ns(&rates, moet_problem_flops(&b->problem, &b->routing),
+                                                moet_problem_bytes(&b->problem, &b->routing));
+        result.efficiency = result.floor_ns / (double)result.median_ns;
+    }
+    *trial = result;
+    return MOET_OK;
+}

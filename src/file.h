@@ -1,0 +1,14 @@
+/* file: whole files in and out. */
+#ifndef MOET_FILE_H
+#define MOET_FILE_H
+
+#include "status.h"
+
+/* Reads a file of at most `limit_bytes` into malloc'd memory with a NUL behind it. NOT_FOUND, IO or MALFORMED (larger
+ * than the limit) name the path. */
+moet_status moet_file_read(const char *path, size_t limit_bytes, char **bytes, size_t *size_bytes);
+
+/* Writes path by temp file, fsync and rename: afterwards the old content is there or the new one, nothing between. */
+moet_status moet_file_replace(const char *path, const void *bytes, size_t size_bytes);
+
+#endif

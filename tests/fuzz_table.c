@@ -1,0 +1,28 @@
+/* libFuzzer: the table parser, past the hash. Whatever it takes, it must be able to look up and close. */
+#include <stdlib.h>
+
+#include "../src/table.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static moet_device device = {.info = {.backend = "host", .name = "fuzz", .sm_count = 1}, .key = "fuzz"};
+    moet_table *table;
+    if (moet_table_parse((const char *)data, size, NULL, false, &device, &table) != MOET_OK) return 0;
+    for (int32_t i = 0; i < table->problem_count; i++) {
+        const moet_table_problem *p = &table->problems[i];
+        moet_hit hit;
+        double distance;
+        if (moet_table_find(table, &p->problem) != p) abort();
+        for (int32_t j = 0; j < p->point_count; j++) {
+            const moet_table_point *at = &p->points[j];
+            if (!at->winner[MOET_TABLE_ANY].present) continue;
+            if (!moet_table_lookup(p, MOET_TABLE_ANY, NULL, at->rows, at->max_over_mean, &hit, &distance) ||
+                hit != MOET_HIT_EXACT)
+                abort();
+        }
+    }
+    moet_table_close(table);
+    return 0;
+}

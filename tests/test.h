@@ -1,0 +1,44 @@
+/* test: what the tests share. Included instead of cmocka.h. */
+#ifndef MOET_TEST_H
+#define MOET_TEST_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "../src/device.h"
+
+/* Fails with the library's last error unless the call returns OK. */
+#define TEST_OK(call) test_expect(MOET_OK, (call), NULL, #call, __FILE__, __LINE__)
+/* The call must fail with `status`, and its message be one line that holds `words` (NULL: any). */
+#define TEST_FAILS(status, words, call) test_expect((status), (call), (words), #call, __FILE__, __LINE__)
+void test_expect(moet_status expected, moet_status actual, const char *words, const char *call, const char *file, int line);
+
+#define TEST_CONTAINS(text, words) test_contains((text), (words), __FILE__, __LINE__)
+void test_contains(const char *text, const char *words, const char *file, int line);
+
+/* Fails with a formatted message that is not about one call. */
+__attribute__((format(printf, 1, 2), noreturn)) void test_fail(const char *format, ...);
+
+/* SplitMix64; the bits and a number in low..high. */
+uint64_t test_random(uint64_t *state);
+int64_t test_between(uint64_t *state, int64_t low, int64_t high);
+
+/* A fresh folder under $TMPDIR, removed with its content by test_folder_remove. */
+void test_folder_make(char path[256]);
+void test_folder_remove(const char *path);
+void test_file_write(const char *path, const void *bytes, size_t size_bytes);
+/* malloc'd, with a NUL behind it. */
+char *test_file_read(const char *path, size_t *size_bytes);
+int test_file_count(const char *folder);
+
+/* A valid problem within the limits. */
+void test_random_problem(uint64_t *state, moet_problem *problem);
+
+#endif

@@ -1,0 +1,203 @@
+/* Every config of every family that compiles CUDA compiles by NVRTC, for 8.0 and 9.0, without register spills. No GPU
+ * is needed; without NVRTC there is nothing to compile and the test is skipped.
+ *
+ *   MOET_TEST_COMPILE=all|sample   all kernels, or (default) a sample in which every value of every parameter occurs
+ *                                  in every layout, with and without bias
+ *   MOET_TEST_JOBS=N               processes at a time; default 2
+ *   MOET_CACHE_DIR                 where compiled kernels are kept: a second run only reads them. ptxas reports spills
+ *                                  when it compiles, so after a failure the folder is emptied. */
+#include "test.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "../src/family.h"
+
+static moet_source *sources; /* without repeats */
+static int32_t source_count;
+
+static bool same_source(const moet_source *a, const moet_source *b)
+{
+    if (a->text != b->text || strcmp(a->arch, b->arch) != 0 || a->option_count != b->option_count) return false;
+    for (int32_t i = 0; i < a->option_count; i++)
+        if (strcmp(a->options[i], b->options[i]) != 0) return false;
+    return true;
+}
+
+static void add_source(const moet_source *source)
+{
+    for (int32_t i = 0; i < source_count; i++)
+        if (same_source(&sources[i], source)) return;
+    sources = realloc(sources, ((size_t)source_count + 1) * sizeof *sources);
+    assert_non_null(sources);
+    sources[source_count++] = *source;
+}
+
+/* A config in the sample differs from the default, from the last one, or from the first one in one parameter at most. */
+static bool in_sample(const moet_config *config, const moet_config *base)
+{
+    int32_t different = 0;
+    for (int32_t p = 0; p < config->family->param_count; p++) different += config->value[p] != base->value[p];
+    return different <= 1;
+}
+
+static void gather(bool all)
+{
+    static const int32_t architectures[][2] = {{8, 0}, {9, 0}};
+    for (int32_t i = 0; moet_families[i]; i++) {
+        const moet_family *family = moet_families[i];
+        if (!family->source) continue;
+        for (int32_t variant = 0; variant < 8; variant++) {
+            moet_problem problem;
+            const int32_t *cc = architectures[variant >> 2];
+            moet_device_info info = {.backend = "cuda", .name = "any", .cc_major = cc[0], .cc_minor = cc[1],
+                                     .sm_count = 132, .smem_per_block_optin_bytes = cc[0] == 9 ? 232448 : 166912};
+            moet_config config, base = {.family = family};
+            moet_source source;
+            char why[MOET_REASON_SIZE];
+            moet_problem_init(&problem, MOET_OP_UP, 8, 1024, 512);
+            problem.layout = variant & 1 ? MOET_LAYOUT_KN : MOET_LAYOUT_NK;
+            problem.bias = variant & 2;
+            family->default_config(&problem, 4096, &info, &base);
+            moet_config_first(family, &config);
+            do {
+                if (!family->applicable(&problem, &config, &info, why)) continue;
+                if (!all && !in_sample(&config, &base)) continue;
+                if (!family->source(&problem, &config, cc[0], cc[1], &source))
+                    test_fail("%s: no source for %d.%d", family->name, cc[0], cc[1]);
+                add_source(&source);
+            } while (moet_config_next(&config));
+        }
+    }
+}
+
+/* The resource report of ptxas: every "N bytes spill stores" must be 0. */
+static int check_log(const moet_source *source, const char *log)
+{
+    int32_t reports = 0;
+    for (const char *at = log; (at = strstr(at, " bytes spill stores")); at++) {
+        const char *number = at;
+        while (number > log && number[-1] >= '0' && number[-1] <= '9') number--;
+        reports++;
+        if (atoi(number) != 0) {
+            fprintf(stderr, "%s %s %s: %.*s bytes of registers are spilled\n", source->name, source->arch,
+                    source->option_count ? source->options[0] : "", (int)(at - number), number);
+            return 1;
+        }
+    }
+    if (reports == 0) fprintf(stderr, "%s %s: no resource report in the log: %.300s\n", source->name, source->arch, log);
+    return reports == 0;
+}
+
+static int compile_one(const moet_source *source)
+{
+    moet_cubin cubin = {0};
+    char *log = NULL;
+    if (moet_module_compile(source, &cubin, &log) != MOET_OK) {
+        fprintf(stderr, "%s\n", moet_last_error());
+        for (int32_t i = 0; i < source->option_count; i++) fprintf(stderr, "  %s\n", source->options[i]);
+        return 1;
+    }
+    int bad = cubin.size_bytes < 1000 || memcmp(cubin.bytes, "\177ELF", 4) != 0;
+    if (bad) fprintf(stderr, "%s %s: what came back is no cubin\n", source->name, source->arch);
+    if (log) bad |= check_log(source, log);
+    free(log);
+    moet_cubin_release(&cubin);
+    return bad;
+}
+
+static void test_all_compile(void **state)
+{
+    (void)state;
+    const char *mode = getenv("MOET_TEST_COMPILE"), *jobs_text = getenv("MOET_TEST_JOBS");
+    int32_t jobs = jobs_text && atoi(jobs_text) > 0 ? atoi(jobs_text) : 2;
+    if (jobs > 64) jobs = 64;
+    if (moet_module_compiler_version() == 0) {
+        moet_source nothing = {.name = "nothing", .text = "", .arch = "sm_80"};
+        moet_cubin cubin;
+        assert_int_not_equal(moet_module_compile(&nothing, &cubin, NULL), MOET_OK);
+        print_message("skipped: %s\n", moet_last_error());
+        skip();
+    }
+    bool all = mode && strcmp(mode, "all") == 0;
+    gather(all);
+    assert_true(source_count > 0);
+    print_message("%d kernels (%s; MOET_TEST_COMPILE=all compiles every one), NVRTC %d, %d processes\n", source_count,
+                  all ? "all" : "a sample", moet_module_compiler_version(), jobs);
+    for (int32_t job = 0; job < jobs; job++) {
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (child > 0) continue;
+        int bad = 0;
+        for (int32_t i = job; i < source_count; i += jobs) bad += compile_one(&sources[i]);
+        _exit(bad ? 1 : 0);
+    }
+    int failed = 0;
+    for (int32_t job = 0; job < jobs; job++) {
+        int result = 0;
+        assert_true(wait(&result) > 0);
+        failed += !WIFEXITED(result) || WEXITSTATUS(result) != 0;
+    }
+    /* A spilling kernel must not pass by the cache when the test is run again. */
+    if (failed && getenv("MOET_CACHE_DIR")) test_folder_remove(getenv("MOET_CACHE_DIR"));
+    assert_int_equal(failed, 0);
+    free(sources);
+}
+
+/* What does not compile says so in one line with the compiler's own words. */
+static void test_error(void **state)
+{
+    (void)state;
+    if (moet_module_compiler_version() == 0) skip();
+    static const moet_source bad = {.name = "bad.cu", .text = "__global__ void f(int *p) { *p = nonsense; }\n", .arch = "sm_80"};
+    static const moet_source no_arch = {.name = "fine.cu", .text = "__global__ void f(int *p) { *p = 1; }\n", .arch = "sm_7"};
+    static const moet_source fine = {.name = "fine.cu", .text = "extern \"C\" __global__ void f(int *p) { *p = 1; }\n", .arch = "sm_80"};
+    moet_cubin cubin = {0}, again = {0}, copy = {0};
+    char *log = NULL;
+    TEST_FAILS(MOET_COMPILE, "nonsense", moet_module_compile(&bad, &cubin, NULL));
+    TEST_CONTAINS(moet_last_error(), "bad.cu");
+    TEST_FAILS(MOET_COMPILE, "fine.cu", moet_module_compile(&no_arch, &cubin, NULL));
+    assert_null(cubin.bytes);
+
+    /* The cache: the same bytes the second time, without a log; damaged, it is not used. */
+    char folder[256], command[600];
+    test_folder_make(folder);
+    setenv("MOET_CACHE_DIR", folder, 1);
+    TEST_OK(moet_module_compile(&fine, &cubin, &log));
+    assert_non_null(log);
+    free(log);
+    log = NULL;
+    assert_true(test_file_count(folder) > 0);
+    TEST_OK(moet_module_compile(&fine, &again, &log));
+    assert_null(log);
+    assert_string_equal(cubin.sha256, again.sha256);
+    assert_string_equal(again.arch, "sm_80");
+    moet_cubin_release(&again);
+    snprintf(command, sizeof command, "find '%s' -type f -exec sh -c 'printf damage | dd of=\"$1\" bs=1 seek=100 conv=notrunc 2>/dev/null' _ {} \\;", folder);
+    assert_int_equal(system(command), 0);
+    TEST_OK(moet_module_compile(&fine, &again, &log));
+    assert_non_null(log);
+    assert_string_equal(cubin.sha256, again.sha256);
+    TEST_OK(moet_cubin_copy(&again, &copy));
+    assert_memory_equal(copy.bytes, cubin.bytes, cubin.size_bytes);
+    moet_cubin_release(&copy);
+    moet_cubin_release(&copy);
+    moet_cubin_release(&again);
+    moet_cubin_release(&cubin);
+    free(log);
+    test_folder_remove(folder);
+    /* A cache that cannot be written costs time only. */
+    setenv("MOET_CACHE_DIR", "/proc/none/at/all", 1);
+    TEST_OK(moet_module_compile(&fine, &cubin, NULL));
+    moet_cubin_release(&cubin);
+    unsetenv("MOET_CACHE_DIR");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_all_compile),
+        cmocka_unit_test(test_error),
+    };
+    return cmocka_run_group_tests_name("compile", tests, NULL, NULL);
+}

@@ -1,0 +1,203 @@
+/* Configurations as texts, and what every family declares: over the whole space of every family of this build. */
+#include "test.h"
+
+#include "../src/family.h"
+
+static int64_t space_size(const moet_family *family)
+{
+    int64_t size = 1;
+    for (int32_t p = 0; p < family->param_count; p++) {
+        int32_t values = 0;
+        while (family->params[p].values[values]) values++;
+        size *= values;
+    }
+    return size;
+}
+
+static void test_declarations(void **state)
+{
+    (void)state;
+    assert_non_null(moet_families[0]);
+    for (int32_t i = 0; moet_families[i]; i++) {
+        const moet_family *f = moet_families[i];
+        assert_true(f->name && f->name[0] && !strpbrk(f->name, ":,= "));
+        assert_true(f->version >= 1);
+        assert_non_null(moet_backend_find(f->backend));
+        assert_true(f->summary && f->summary[0]);
+        assert_true(f->param_count >= 0 && f->param_count <= MOET_MAX_PARAMS);
+        assert_true(f->traits && f->applicable && f->default_config && f->workspace_bytes && f->prepare && f->launch &&
+                    f->release);
+        assert_ptr_equal(moet_family_find(f->name), f);
+        for (int32_t p = 0; p < f->param_count; p++) {
+            assert_true(f->params[p].name[0] && !strpbrk(f->params[p].name, ":,= "));
+            assert_int_equal(moet_family_param(f, f->params[p].name), p);
+            assert_non_null(f->params[p].values[0]);
+            for (int32_t v = 0; f->params[p].values[v]; v++) {
+                assert_true(f->params[p].values[v][0] && !strpbrk(f->params[p].values[v], ":,= "));
+                for (int32_t u = 0; u < v; u++) assert_string_not_equal(f->params[p].values[u], f->params[p].values[v]);
+            }
+        }
+    }
+    assert_null(moet_family_find("no_such_family"));
+}
+
+static void test_round_trip_over_the_space(void **state)
+{
+    (void)state;
+    for (int32_t i = 0; moet_families[i]; i++) {
+        moet_config config, parsed, previous = {0};
+        int64_t seen = 0;
+        moet_config_first(moet_families[i], &config);
+        do {
+            char text[MOET_CONFIG_SIZE], again[MOET_CONFIG_SIZE];
+            moet_config_format(&config, text);
+            TEST_OK(moet_config_parse(text, &parsed));
+            assert_true(moet_config_equal(&config, &parsed));
+            moet_config_format(&parsed, again);
+            assert_string_equal(text, again);
+            if (seen > 0) assert_false(moet_config_equal(&config, &previous));
+            previous = config;
+            seen++;
+        } while (moet_config_next(&config));
+        assert_int_equal(seen, space_size(moet_families[i]));
+    }
+}
+
+static void refuse(moet_status status, const char *words, const char *text)
+{
+    moet_config config, before;
+    memset(&config, 0x5a, sizeof config);
+    memcpy(&before, &config, sizeof config);
+    TEST_FAILS(status, words, moet_config_parse(text, &config));
+    assert_memory_equal(&config, &before, sizeof config);
+}
+
+static void test_malformed(void **state)
+{
+    (void)state;
+    refuse(MOET_NOT_FOUND, "no kernel family 'bogus'", "bogus:a=1");
+    refuse(MOET_NOT_FOUND, "no kernel family ''", "");
+    refuse(MOET_MALFORMED, "no such kernel family",
+           "a_name_that_is_far_longer_than_any_kernel_family_in_this_or_any_other_build_would_be:x=1");
+    for (int32_t i = 0; moet_families[i]; i++) {
+        const moet_family *f = moet_families[i];
+        moet_config config;
+        char good[MOET_CONFIG_SIZE], text[2 * MOET_CONFIG_SIZE], words[MOET_CONFIG_SIZE + 64];
+        moet_config_first(f, &config);
+        moet_config_format(&config, good);
+        snprintf(text, sizeof text, "%s%cbogus=1", good, f->param_count ? ',' : ':');
+        refuse(MOET_MALFORMED, "'bogus' is no parameter", text);
+        snprintf(text, sizeof text, "%s,", good);
+        refuse(f->param_count ? MOET_MALFORMED : MOET_NOT_FOUND, NULL, text); /* without parameters, a name with a comma */
+        if (f->param_count == 0) continue;
+        refuse(MOET_MALFORMED, "is missing", f->name);
+        snprintf(text, sizeof text, "%s,%s=%s", good, f->params[0].name, moet_config_text(&config, 0));
+        refuse(MOET_MALFORMED, "a repeated parameter", text);
+        for (int32_t p = 0; p < f->param_count; p++) { /* each parameter left out, without a value, with a strange one */
+            size_t used = (size_t)snprintf(text, sizeof text, "%s", f->name);
+            for (int32_t q = 0, n = 0; q < f->param_count; q++) {
+                if (q == p) continue;
+                used += (size_t)snprintf(text + used, sizeof text - used, "%c%s=%s", n++ ? ',' : ':', f->params[q].name,
+                                         moet_config_text(&config, q));
+            }
+            snprintf(words, sizeof words, "parameter %s is missing", f->params[p].name);
+            refuse(MOET_MALFORMED, words, text);
+            char separator = f->param_count > 1 ? ',' : ':';
+            snprintf(text + used, sizeof text - used, "%c%s=", separator, f->params[p].name);
+            refuse(MOET_MALFORMED, "has no value ''", text);
+            snprintf(text + used, sizeof text - used, "%c%s=-1", separator, f->params[p].name);
+            refuse(MOET_MALFORMED, "has no value '-1'", text);
+            snprintf(text + used, sizeof text - used, "%c%s", separator, f->params[p].name);
+            refuse(MOET_MALFORMED, "no parameter", text);
+        }
+        for (size_t length = 0; length < strlen(good); length++) { /* cut anywhere: never taken for another config */
+            snprintf(text, sizeof text, "%.*s", (int)length, good);
+            moet_config parsed;
+            char again[MOET_CONFIG_SIZE];
+            if (moet_config_parse(text, &parsed) != MOET_OK) continue;
+            moet_config_format(&parsed, again); /* "k=16" cut to "k=1" may be a value */
+            assert_string_equal(text, again);
+        }
+    }
+}
+
+/* Parameters in another order mean the same and come back in canonical order. */
+static void test_order_does_not_matter(void **state)
+{
+    (void)state;
+    for (int32_t i = 0; moet_families[i]; i++) {
+        const moet_family *f = moet_families[i];
+        moet_config config, parsed;
+        char text[MOET_CONFIG_SIZE];
+        moet_config_first(f, &config);
+        size_t used = (size_t)snprintf(text, sizeof text, "%s", f->name);
+        for (int32_t p = f->param_count - 1, n = 0; p >= 0; p--)
+            used += (size_t)snprintf(text + used, sizeof text - used, "%c%s=%s", n++ ? ',' : ':', f->params[p].name,
+                                     moet_config_text(&config, p));
+        TEST_OK(moet_config_parse(text, &parsed));
+        assert_true(moet_config_equal(&config, &parsed));
+    }
+}
+
+static void test_set_and_number(void **state)
+{
+    (void)state;
+    for (int32_t i = 0; moet_families[i]; i++) {
+        const moet_family *f = moet_families[i];
+        moet_config config;
+        moet_config_first(f, &config);
+        for (int32_t p = 0; p < f->param_count; p++) {
+            for (int32_t v = 0; f->params[p].values[v]; v++) {
+                moet_config_set(&config, f->params[p].name, f->params[p].values[v]);
+                assert_int_equal(config.value[p], v);
+                assert_string_equal(moet_config_text(&config, p), f->params[p].values[v]);
+                assert_int_equal(moet_config_number(&config, p), atoi(f->params[p].values[v]));
+            }
+        }
+    }
+}
+
+/* What no family serves is refused by each with its reason; a device that no family serves has no default. */
+static void test_refusals(void **state)
+{
+    (void)state;
+    moet_problem problem;
+    moet_device_info nowhere = {.backend = "abacus", .name = "beads"}, tiny = {.backend = "cuda", .cc_major = 1};
+    moet_problem_init(&problem, MOET_OP_UP, 8, 64, 64);
+    for (int32_t i = 0; moet_families[i]; i++) {
+        const moet_family *f = moet_families[i];
+        moet_config config;
+        char why[MOET_REASON_SIZE] = "";
+        moet_config_first(f, &config);
+        assert_false(f->applicable(&problem, &config, &nowhere, why));
+        TEST_CONTAINS(why, f->name);
+        TEST_CONTAINS(why, "abacus");
+        moet_device_info own = {.sm_count = 1};
+        snprintf(own.backend, sizeof own.backend, "%s", f->backend);
+        moet_problem bad = problem;
+        bad.hidden = 12;
+        why[0] = '\0';
+        assert_false(f->applicable(&bad, &config, &own, why));
+        TEST_CONTAINS(why, "multiples of 8");
+        if (strcmp(f->backend, "cuda") == 0) {
+            why[0] = '\0';
+            assert_false(f->applicable(&problem, &config, &tiny, why)); /* compute capability 1.0 */
+            assert_true(why[0]);
+        }
+    }
+    moet_config config;
+    TEST_FAILS(MOET_UNSUPPORTED, "none is built for this backend", moet_default_config(&problem, 1, false, &nowhere, &config));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_declarations),
+        cmocka_unit_test(test_round_trip_over_the_space),
+        cmocka_unit_test(test_malformed),
+        cmocka_unit_test(test_order_does_not_matter),
+        cmocka_unit_test(test_set_and_number),
+        cmocka_unit_test(test_refusals),
+    };
+    return cmocka_run_group_tests_name("config", tests, NULL, NULL);
+}

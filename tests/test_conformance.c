@@ -1,0 +1,433 @@
+/* What every kernel family must do, over every line of families.def that runs on a device:
+ *
+ *   test_conformance [--device SPEC] [--family NAME] [--every N] [--shapes N]      MOET_TEST_EVERY=N is --every N
+ *
+ * The default is applicable; each refusal has its reason; every applicable config (every N-th on a shape, each on some shapes) is right on edge shapes,
+ * bit for bit on inputs whose sums are exact and within the bound on random ones, writes nothing but its rows, gives
+ * equal bits when repeated and, where its traits say so, the same bits for a row whatever batch it is in. */
+#include "test.h"
+
+#include <math.h>
+
+#include "../kernels/reference.h"
+#include "../src/family.h"
+
+static const char *spec = "host", *only_family;
+static int32_t every = 1, shape_limit = INT32_MAX;
+static moet_device *device;
+
+/* ---- the edge shapes ---- */
+
+#define MAX_ROUTINGS 4
+typedef struct edge_shape {
+    const char *what;
+    moet_op op;
+    int32_t experts, hidden, inter;
+    /* Rows of the first experts of each routing; the rest follows from fill. Ended by a routing of -1. */
+    int32_t counts[MAX_ROUTINGS][6];
+    int32_t fill; /* modulus: expert e of 6 and more gets (7 e) % fill, every third nothing; 0: all nothing */
+} edge_shape;
+
+static const edge_shape shapes[] = {
+    {"tails in rows, N and K", MOET_OP_UP, 5, 104, 76, {{17, 0, 129, 1, 64}, {0, 0, 257, 0, 0}, {0}, {-1}}, 0},
+    {"the smallest, N = K = 8", MOET_OP_DOWN, 4, 8, 8, {{3, 1, 0, 5}, {1}, {0}, {0, 0, 0, 1}}, 0},
+    {"64 experts, many empty", MOET_OP_DOWN, 64, 40, 24, {{0, 9, 0, 16, 17, 1}, {-1}}, 20},
+    {"one expert", MOET_OP_DOWN, 1, 72, 136, {{130}, {33}, {1}, {0}}, 0},
+    {"N = 2880", MOET_OP_DOWN, 2, 2880, 40, {{5, 0}, {0, 34}, {-1}}, 0},
+    {"K = 2880", MOET_OP_DOWN, 2, 16, 2880, {{3, 18}, {-1}}, 0},
+    {"1024 experts", MOET_OP_DOWN, MOET_MAX_EXPERTS, 8, 16, {{0, 0, 2, 0, 0, 1}, {-1}}, 3},
+};
+
+typedef enum input_kind { EXACT, RANDOM, INPUT_KINDS } input_kind;
+
+/* A shape in one layout, with inputs on the device and what must come out. Every buffer has guard bytes on both sides,
+ * all of them 0xff: NaN, where a kernel reads them as input. */
+enum { guard_bytes = 4096, poison = 0xff };
+typedef struct guarded {
+    uint8_t *memory; /* on the device */
+    size_t size_bytes;
+} guarded;
+
+typedef struct problem_case {
+    char label[160];
+    moet_problem problem;
+    int64_t max_rows;
+    int32_t routing_count;
+    int32_t *counts[MAX_ROUTINGS];
+    int64_t rows[MAX_ROUTINGS];
+    guarded device_counts[MAX_ROUTINGS];
+    guarded x[INPUT_KINDS], w[INPUT_KINDS], bias[INPUT_KINDS], out;
+    uint16_t *want[MAX_ROUTINGS];       /* EXACT: bits */
+    float *low[MAX_ROUTINGS], *high[MAX_ROUTINGS]; /* RANDOM: bounds */
+    uint16_t *got, *again;              /* [max_rows * N] */
+    uint8_t *raw;                       /* out with its guards */
+} problem_case;
+
+static void *allocate(size_t size_bytes)
+{
+    void *memory = calloc(1, size_bytes ? size_bytes : 1);
+    if (!memory) test_fail("out of memory: %zu bytes", size_bytes);
+    return memory;
+}
+
+static void guarded_create(guarded *g, const void *content, size_t size_bytes)
+{
+    g->size_bytes = size_bytes;
+    void *memory;
+    TEST_OK(device->backend->alloc(device, size_bytes + 2 * guard_bytes, &memory));
+    g->memory = memory;
+    TEST_OK(device->backend->fill(device, memory, poison, size_bytes + 2 * guard_bytes));
+    if (content) TEST_OK(device->backend->upload(device, g->memory + guard_bytes, content, size_bytes));
+}
+
+static void *inside(const guarded *g) { return g->memory + guard_bytes; }
+static void guarded_destroy(guarded *g) { device->backend->free(device, g->memory); }
+
+/* EXACT: 1 and 2 of either sign, whose sums fp32 holds and BF16 must round once. RANDOM: normal-like. */
+static uint16_t draw(uint64_t *random, input_kind kind)
+{
+    static const uint16_t exact[] = {0x3f80, 0xbf80, 0x4000, 0xc000};
+    uint64_t bits = test_random(random);
+    if (kind == EXACT) return exact[bits & 3];
+    double sum = (double)(bits & 0xffff) + (double)(bits >> 16 & 0xffff) + (double)(bits >> 32 & 0xffff) + (double)(bits >> 48);
+    return moet_bf16_from_float((float)((sum / 65535 - 2) * sqrt(3.0)));
+}
+
+static void draw_all(uint16_t *to, int64_t count, uint64_t *random, input_kind kind)
+{
+    for (int64_t i = 0; i < count; i++) to[i] = draw(random, kind);
+}
+
+static void expect(problem_case *c, int32_t r, const uint16_t *x, const uint16_t *w, const uint16_t *bias)
+{
+    int32_t n = moet_problem_n(&c->problem), k = moet_problem_k(&c->problem);
+    c->low[r] = allocate((size_t)(c->rows[r] * n) * sizeof(float));
+    c->high[r] = allocate((size_t)(c->rows[r] * n) * sizeof(float));
+    int64_t row = 0;
+    for (int32_t e = 0; e < c->problem.experts; e++) {
+        for (int32_t i = 0; i < c->counts[r][e]; i++, row++) {
+            for (int32_t j = 0; j < n; j++) {
+                double magnitude, reference = moet_reference_element(&c->problem, x, w, bias, e, row, j, &magnitude);
+                double bound = moet_reference_bound(k, reference, magnitude);
+                c->low[r][row * n + j] = (float)(reference - bound);
+                c->high[r][row * n + j] = (float)(reference + bound);
+            }
+        }
+    }
+}
+
+static void case_create(const edge_shape *shape, moet_layout layout, bool bias, problem_case *c)
+{
+    static const char *const layouts[] = {"nk", "kn"};
+    uint64_t random = 77;
+    *c = (problem_case){0};
+    moet_problem_init(&c->problem, shape->op, shape->experts, shape->hidden, shape->inter);
+    c->problem.layout = layout;
+    c->problem.bias = bias;
+    snprintf(c->label, sizeof c->label, "%s, %s%s", shape->what, layouts[layout], bias ? ", bias" : "");
+    int32_t experts = shape->experts, n = moet_problem_n(&c->problem), k = moet_problem_k(&c->problem);
+    while (c->routing_count < MAX_ROUTINGS && shape->counts[c->routing_count][0] >= 0) {
+        int32_t r = c->routing_count++;
+        c->counts[r] = allocate((size_t)experts * sizeof(int32_t));
+        for (int32_t e = 0; e < experts; e++) {
+            c->counts[r][e] = e < 6 ? shape->counts[r][e] : shape->fill && e % 3 ? 7 * e % shape->fill : 0;
+            c->rows[r] += c->counts[r][e];
+        }
+        if (c->rows[r] > c->max_rows) c->max_rows = c->rows[r];
+        guarded_create(&c->device_counts[r], c->counts[r], (size_t)experts * sizeof(int32_t));
+    }
+    size_t x_count = (size_t)(c->max_rows * k), w_count = (size_t)experts * (size_t)n * (size_t)k;
+    size_t bias_count = (size_t)experts * (size_t)n;
+    uint16_t *x = allocate(2 * x_count), *w = allocate(2 * w_count), *b = allocate(2 * bias_count);
+    for (int32_t kind = 0; kind < INPUT_KINDS; kind++) {
+        draw_all(x, (int64_t)x_count, &random, (input_kind)kind);
+        draw_all(w, (int64_t)w_count, &random, (input_kind)kind);
+        draw_all(b, (int64_t)bias_count, &random, (input_kind)kind);
+        for (int32_t r = 0; r < c->routing_count; r++) {
+            if (kind == EXACT) {
+                c->want[r] = allocate((size_t)(c->rows[r] * n) * 2);
+                moet_reference_gemm(&c->problem, x, w, bias ? b : NULL, c->counts[r], c->want[r]);
+            } else {
+                expect(c, r, x, w, bias ? b : NULL);
+            }
+        }
+        /* An expert that never has a row has NaN for weights: nobody may notice. */
+        for (int32_t e = 0; e < experts; e++) {
+            int64_t rows = 0;
+            for (int32_t r = 0; r < c->routing_count; r++) rows += c->counts[r][e];
+            if (rows == 0) memset(w + (size_t)e * (size_t)n * (size_t)k, 0xff, 2 * (size_t)n * (size_t)k);
+        }
+        guarded_create(&c->x[kind], x, 2 * x_count);
+        guarded_create(&c->w[kind], w, 2 * w_count);
+        if (bias) guarded_create(&c->bias[kind], b, 2 * bias_count);
+    }
+    size_t out_bytes = 2 * (size_t)c->max_rows * (size_t)n;
+    guarded_create(&c->out, NULL, out_bytes);
+    c->got = allocate(out_bytes);
+    c->again = allocate(out_bytes);
+    c->raw = allocate(out_bytes + 2 * guard_bytes);
+    free(x);
+    free(w);
+    free(b);
+}
+
+static void case_destroy(problem_case *c)
+{
+    for (int32_t r = 0; r < c->routing_count; r++) {
+        free(c->counts[r]);
+        guarded_destroy(&c->device_counts[r]);
+        free(c->want[r]);
+        free(c->low[r]);
+        free(c->high[r]);
+    }
+    for (int32_t kind = 0; kind < INPUT_KINDS; kind++) {
+        guarded_destroy(&c->x[kind]);
+        guarded_destroy(&c->w[kind]);
+        guarded_destroy(&c->bias[kind]);
+    }
+    guarded_destroy(&c->out);
+    free(c->got);
+    free(c->again);
+    free(c->raw);
+}
+
+/* ---- one config on one case ---- */
+
+typedef struct subject {
+    const moet_config *config;
+    char config_text[MOET_CONFIG_SIZE];
+    problem_case *c;
+    void *state, *workspace, *stream;
+    bool on_device; /* where the counts are */
+} subject;
+
+/* All of raw[from .. from + count) must be poison. */
+static void check_untouched(const subject *s, int64_t rows, size_t from, size_t count)
+{
+    const uint8_t *at = s->c->raw + from;
+    if (at[0] == poison && memcmp(at, at + 1, count - 1) == 0) return;
+    size_t i = 0;
+    while (at[i] == poison) i++;
+    test_fail("%s (%s, %lld rows, counts on the %s): byte %lld from the start of out was written", s->config_text,
+              s->c->label, (long long)rows, s->on_device ? "device" : "host", (long long)(from + i) - guard_bytes);
+}
+
+/* Launches with x from `row` on, for counts that sum to rows; out comes back into bits[rows * N]; everything else of out
+ * must still be poison. */
+static void launch(const subject *s, input_kind kind, const int32_t *counts, int64_t rows, int64_t row, uint16_t *bits)
+{
+    problem_case *c = s->c;
+    const moet_backend *backend = device->backend;
+    int64_t n = moet_problem_n(&c->problem), k = moet_problem_k(&c->problem);
+    TEST_OK(backend->fill(device, c->out.memory, poison, c->out.size_bytes + 2 * guard_bytes));
+    moet_family_launch_args args = {.x = (uint16_t *)inside(&c->x[kind]) + row * k, .w = inside(&c->w[kind]),
+                                    .bias = c->problem.bias ? inside(&c->bias[kind]) : NULL, .out = inside(&c->out),
+                                    .counts = counts, .counts_on_device = s->on_device,
+                                    .rows = s->on_device ? c->max_rows : rows, .workspace = s->workspace, .stream = s->stream};
+    moet_status status = s->config->family->launch(s->state, &args);
+    if (status == MOET_OK) status = backend->stream_synchronize(device, s->stream);
+    if (status != MOET_OK) test_fail("%s (%s): %s", s->config_text, c->label, moet_last_error());
+    TEST_OK(backend->download(device, c->raw, c->out.memory, c->out.size_bytes + 2 * guard_bytes));
+    size_t used = (size_t)(rows * n) * 2;
+    check_untouched(s, rows, 0, guard_bytes);
+    check_untouched(s, rows, guard_bytes + used, c->out.size_bytes - used + guard_bytes);
+    memcpy(bits, c->raw + guard_bytes, used);
+}
+
+static void wrong(const subject *s, int32_t r, int64_t at, const char *what, double got, double low, double high)
+{
+    int64_t n = moet_problem_n(&s->c->problem);
+    test_fail("%s (%s, routing %d of %lld rows, counts on the %s): %s: out[%lld][%lld] is %g, expected %g to %g",
+              s->config_text, s->c->label, r, (long long)s->c->rows[r], s->on_device ? "device" : "host", what,
+              (long long)(at / n), (long long)(at % n), got, low, high);
+}
+
+static void check_routing(const subject *s, int32_t r)
+{
+    problem_case *c = s->c;
+    int64_t count = c->rows[r] * moet_problem_n(&c->problem);
+    const int32_t *counts = s->on_device ? inside(&c->device_counts[r]) : c->counts[r];
+    launch(s, EXACT, counts, c->rows[r], 0, c->got);
+    for (int64_t i = 0; i < count; i++) {
+        double want = (double)moet_bf16_to_float(c->want[r][i]);
+        if (c->got[i] != c->want[r][i]) wrong(s, r, i, "exact inputs", (double)moet_bf16_to_float(c->got[i]), want, want);
+    }
+    launch(s, RANDOM, counts, c->rows[r], 0, c->got);
+    for (int64_t i = 0; i < count; i++) {
+        float value = moet_bf16_to_float(c->got[i]);
+        if (!(value >= c->low[r][i] && value <= c->high[r][i]))
+            wrong(s, r, i, "random inputs", (double)value, (double)c->low[r][i], (double)c->high[r][i]);
+    }
+    launch(s, RANDOM, counts, c->rows[r], 0, c->again);
+    if (memcmp(c->got, c->again, (size_t)count * 2) != 0)
+        test_fail("%s (%s, routing %d): repeated, it gives other bits", s->config_text, c->label, r);
+}
+
+/* The first, a middle and the last row of the busiest routing, each alone: the same bits as among the others. */
+static void check_invariance(const subject *s)
+{
+    problem_case *c = s->c;
+    int64_t n = moet_problem_n(&c->problem), row = 0;
+    int32_t *alone = allocate((size_t)c->problem.experts * sizeof *alone);
+    void *device_alone = NULL;
+    TEST_OK(device->backend->alloc(device, (size_t)c->problem.experts * sizeof *alone, &device_alone));
+    launch(s, RANDOM, s->on_device ? inside(&c->device_counts[0]) : c->counts[0], c->rows[0], 0, c->got);
+    for (int32_t e = 0, tried = 0; e < c->problem.experts && tried < 4; row += c->counts[0][e], e++) {
+        if (c->counts[0][e] == 0) continue;
+        tried++;
+        int32_t picks[] = {0, c->counts[0][e] / 2, c->counts[0][e] - 1};
+        for (int32_t p = 0; p < MOET_COUNT_OF(picks); p++) {
+            memset(alone, 0, (size_t)c->problem.experts * sizeof *alone);
+            alone[e] = 1;
+            TEST_OK(device->backend->upload(device, device_alone, alone, (size_t)c->problem.experts * sizeof *alone));
+            launch(s, RANDOM, s->on_device ? device_alone : alone, 1, row + picks[p], c->again);
+            if (memcmp(c->again, c->got + (row + picks[p]) * n, (size_t)n * 2) != 0)
+                test_fail("%s (%s): says batch-invariant, but row %d of expert %d differs alone", s->config_text, c->label,
+                          picks[p], e);
+        }
+    }
+    device->backend->free(device, device_alone);
+    free(alone);
+}
+
+/* false: prepare refused it, for a reason that only the library knows. */
+static bool check_config(const moet_config *config, problem_case *c, char *why)
+{
+    const moet_family *family = config->family;
+    moet_traits traits = family->traits(&c->problem, config);
+    subject s = {.config = config, .c = c};
+    moet_config_format(config, s.config_text);
+    if (!traits.host_counts && !traits.device_counts) test_fail("%s takes no counts at all", s.config_text);
+    TEST_OK(device->backend->stream_create(device, &s.stream));
+    for (int32_t place = 0; place < 2; place++) {
+        s.on_device = place == 1;
+        if (s.on_device ? !traits.device_counts : !traits.host_counts) continue;
+        moet_prepare_args args = {.device = device, .problem = &c->problem, .config = config, .max_rows = c->max_rows,
+                                  .device_counts = s.on_device};
+        moet_status status = family->prepare(&args, &s.state);
+        if (status == MOET_UNSUPPORTED || status == MOET_NOT_FOUND) {
+            snprintf(why, MOET_REASON_SIZE, "%.250s", moet_last_error());
+            if (!why[0]) test_fail("%s: refused without a reason", s.config_text);
+            device->backend->stream_destroy(device, s.stream);
+            return false;
+        }
+        if (status != MOET_OK) test_fail("%s (%s): prepare: %s", s.config_text, c->label, moet_last_error());
+        size_t bytes = family->workspace_bytes(&c->problem, config, &device->info, c->max_rows);
+        if (bytes) {
+            TEST_OK(device->backend->alloc(device, bytes, &s.workspace));
+            TEST_OK(device->backend->fill(device, s.workspace, poison, bytes)); /* whatever was there before */
+        }
+        for (int32_t r = 0; r < c->routing_count; r++) check_routing(&s, r);
+        if (traits.batch_invariant) check_invariance(&s);
+        family->release(s.state);
+        device->backend->free(device, s.workspace);
+        s.workspace = NULL;
+    }
+    device->backend->stream_destroy(device, s.stream);
+    return true;
+}
+
+/* ---- over families ---- */
+
+static void check_default(const moet_family *family, const moet_problem *problem)
+{
+    static const int64_t hints[] = {1, 64, 5000, MOET_MAX_ROWS};
+    for (int32_t i = 0; i < MOET_COUNT_OF(hints); i++) {
+        moet_config config = {.family = family}, parsed;
+        char text[MOET_CONFIG_SIZE], why[MOET_REASON_SIZE] = "";
+        family->default_config(problem, hints[i], &device->info, &config);
+        moet_config_format(&config, text);
+        TEST_OK(moet_config_parse(text, &parsed));
+        if (!family->applicable(problem, &config, &device->info, why)) test_fail("default %s is refused: %s", text, why);
+    }
+}
+
+static void check_family(const moet_family *family)
+{
+    int64_t checked = 0, refused = 0, refused_late = 0;
+    char late_why[MOET_REASON_SIZE] = "";
+    int32_t shape_count = MOET_COUNT_OF(shapes) < shape_limit ? MOET_COUNT_OF(shapes) : shape_limit;
+    for (int32_t i = 0; i < shape_count * 4; i++) {
+        problem_case c;
+        moet_config config;
+        int32_t nth = i; /* another starting point for each case, so that with N > 1 all configs see some shapes */
+        case_create(&shapes[i / 4], (moet_layout)(i & 1), i & 2, &c);
+        check_default(family, &c.problem);
+        moet_config_first(family, &config);
+        do {
+            char why[MOET_REASON_SIZE] = "";
+            if (!family->applicable(&c.problem, &config, &device->info, why)) {
+                if (!why[0] || strpbrk(why, "\n\r")) test_fail("%s: a refusal without a reason of one line", family->name);
+                refused++;
+            } else if (nth++ % every == 0) {
+                if (check_config(&config, &c, late_why))
+                    checked++;
+                else
+                    refused_late++;
+            }
+        } while (moet_config_next(&config));
+        case_destroy(&c);
+    }
+    print_message("%s: %lld runs of a config right, %lld refused, %lld refused by the library%s%s\n", family->name,
+                  (long long)checked, (long long)refused, (long long)refused_late, late_why[0] ? ": " : "", late_why);
+    if (checked == 0 && refused_late > 0) skip(); /* the library is not here; the message says so */
+    assert_true(checked > 0);
+}
+
+static void test_family(void **state) { check_family(*state); }
+
+/* A default for every case, both kinds of counts, that some family of this device serves. */
+static void test_defaults(void **state)
+{
+    (void)state;
+    moet_problem problem;
+    for (int32_t s = 0; s < MOET_COUNT_OF(shapes); s++) {
+        moet_problem_init(&problem, shapes[s].op, shapes[s].experts, shapes[s].hidden, shapes[s].inter);
+        for (int32_t layout = 0; layout < MOET_LAYOUT_COUNT; layout++) {
+            for (int32_t on_device = 0; on_device < 2; on_device++) {
+                moet_config config;
+                char why[MOET_REASON_SIZE];
+                problem.layout = (moet_layout)layout;
+                TEST_OK(moet_default_config(&problem, 64, on_device, &device->info, &config));
+                assert_true(config.family->applicable(&problem, &config, &device->info, why));
+                moet_traits traits = config.family->traits(&problem, &config);
+                assert_true(on_device ? traits.device_counts : traits.host_counts);
+            }
+        }
+    }
+}
+
+int main(int argc, char **argv)
+{
+    const char *every_text = getenv("MOET_TEST_EVERY");
+    if (every_text) every = atoi(every_text);
+    for (int32_t i = 1; i + 1 < argc; i += 2) {
+        if (strcmp(argv[i], "--device") == 0) spec = argv[i + 1];
+        if (strcmp(argv[i], "--family") == 0) only_family = argv[i + 1];
+        if (strcmp(argv[i], "--every") == 0) every = atoi(argv[i + 1]);
+        if (strcmp(argv[i], "--shapes") == 0) shape_limit = atoi(argv[i + 1]);
+    }
+    if (every < 1) every = 1;
+    if (moet_device_open(spec, &device) != MOET_OK) {
+        fprintf(stderr, "%s\n", moet_last_error());
+        return 1;
+    }
+    struct CMUnitTest tests[32] = {cmocka_unit_test(test_defaults)};
+    int32_t count = 1;
+    for (int32_t i = 0; moet_families[i] && count < MOET_COUNT_OF(tests); i++) {
+        if (strcmp(moet_families[i]->backend, device->info.backend) != 0) continue;
+        if (only_family && strcmp(moet_families[i]->name, only_family) != 0) continue;
+        union { /* cmocka's state is not const */
+            const moet_family *family;
+            void *state;
+        } u = {.family = moet_families[i]};
+        tests[count++] = (struct CMUnitTest){u.family->name, test_family, NULL, NULL, u.state};
+    }
+    if (count == 1) {
+        fprintf(stderr, "no kernel family runs on %s\n", spec);
+        return 1;
+    }
+    int failed = _cmocka_run_group_tests("conformance", tests, (size_t)count, NULL, NULL);
+    moet_device_close(device);
+    return failed;
+}

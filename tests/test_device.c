@@ -1,0 +1,156 @@
+/* Device specifications, keys, and the backend interface on every device of this machine. */
+#include "test.h"
+
+static moet_device *device;
+static const char *spec = "host";
+
+static int group_open(void **state)
+{
+    (void)state;
+    return moet_device_open(spec, &device) != MOET_OK;
+}
+
+static int group_close(void **state)
+{
+    (void)state;
+    moet_device_close(device);
+    return 0;
+}
+
+static void test_specs(void **state)
+{
+    (void)state;
+    moet_device *other = NULL;
+    TEST_FAILS(MOET_INVALID, "'bogus' is unknown", moet_device_open("bogus", &other));
+    TEST_FAILS(MOET_INVALID, "unknown", moet_device_open("", &other));
+    TEST_FAILS(MOET_INVALID, "unknown", moet_device_open("a_backend_with_a_long_name:1", &other));
+    TEST_FAILS(MOET_INVALID, "a device number", moet_device_open("host:", &other));
+    TEST_FAILS(MOET_INVALID, "a device number", moet_device_open("host:x", &other));
+    TEST_FAILS(MOET_INVALID, "a device number", moet_device_open("host:-1", &other));
+    TEST_FAILS(MOET_INVALID, "a device number", moet_device_open("host:1024", &other));
+    TEST_FAILS(MOET_INVALID, "a device number", moet_device_open("host:0x", &other));
+    TEST_FAILS(MOET_NOT_FOUND, "1 host device", moet_device_open("host:5", &other));
+    moet_status status = moet_device_open("cuda:1000", &other);
+    assert_true(status == MOET_NOT_FOUND || status == MOET_UNSUPPORTED || status == MOET_MISMATCH);
+    assert_true(moet_last_error()[0]);
+    assert_null(other);
+    TEST_OK(moet_device_open("auto", &other));
+    assert_true(other->info.name[0]);
+    moet_device_close(other);
+    TEST_OK(moet_device_open("host:0", &other));
+    assert_string_equal(other->info.backend, "host");
+    moet_device_close(other);
+    moet_device_close(NULL);
+    assert_null(moet_backend_find("bogus"));
+    assert_non_null(moet_backend_find("host"));
+}
+
+static void test_key(void **state)
+{
+    (void)state;
+    char key[MOET_DEVICE_KEY_SIZE];
+    moet_device_info info = {.backend = "cuda", .name = "NVIDIA H100 80GB HBM3", .cc_major = 9, .sm_count = 132,
+                             .memory_bytes = 85520809984, .power_limit_mw = 700000};
+    moet_device_format_key(&info, key);
+    assert_string_equal(key, "backend=cuda,name=NVIDIA H100 80GB HBM3,cc=9.0,sms=132,memory_mib=81559,power_w=700,partition=");
+    /* What is in the key tells devices apart; what is not does not. */
+    char other[MOET_DEVICE_KEY_SIZE];
+    moet_device_info changed = info;
+    strcpy(changed.driver, "999.99");
+    changed.l2_bytes = 12345;
+    moet_device_format_key(&changed, other);
+    assert_string_equal(key, other);
+    strcpy(changed.partition, "1g.10gb");
+    moet_device_format_key(&changed, other);
+    assert_string_not_equal(key, other);
+    /* The longest of everything fits. */
+    memset(&info, 0, sizeof info);
+    memset(info.backend, 'b', sizeof info.backend - 1);
+    memset(info.name, 'n', sizeof info.name - 1);
+    memset(info.partition, 'p', sizeof info.partition - 1);
+    info.cc_major = info.cc_minor = info.sm_count = INT32_MAX;
+    info.memory_bytes = info.power_limit_mw = INT64_MAX;
+    moet_device_format_key(&info, key);
+    assert_int_equal(key[strlen(key) - 1], 'p');
+}
+
+static void test_description(void **state)
+{
+    (void)state;
+    char key[MOET_DEVICE_KEY_SIZE];
+    assert_true(device->info.name[0]);
+    assert_true(device->info.sm_count >= 1);
+    assert_true(device->info.memory_bytes > 1 << 20);
+    assert_null(strpbrk(device->info.name, "\n,\""));
+    moet_device_format_key(&device->info, key);
+    assert_string_equal(key, device->key);
+    moet_device *again;
+    TEST_OK(moet_device_open(spec, &again)); /* the same device has the same key each time */
+    assert_string_equal(again->key, device->key);
+    moet_device_close(again);
+    TEST_OK(device->backend->activate(device));
+}
+
+static void test_memory(void **state)
+{
+    (void)state;
+    const moet_backend *b = device->backend;
+    uint8_t sent[1000], back[1000];
+    void *memory = NULL, *huge = NULL;
+    size_t left = 0;
+    TEST_OK(b->free_bytes(device, &left));
+    assert_true(left > 1 << 20);
+    TEST_OK(b->alloc(device, sizeof sent, &memory));
+    assert_int_equal((uintptr_t)memory % 256, 0);
+    for (size_t i = 0; i < sizeof sent; i++) sent[i] = (uint8_t)(i * 7);
+    TEST_OK(b->upload(device, memory, sent, sizeof sent));
+    TEST_OK(b->download(device, back, memory, sizeof back));
+    assert_memory_equal(sent, back, sizeof sent);
+    TEST_OK(b->fill(device, memory, 0x5c, 500));
+    TEST_OK(b->download(device, back, memory, sizeof back));
+    for (size_t i = 0; i < 500; i++) assert_int_equal(back[i], 0x5c);
+    assert_memory_equal(sent + 500, back + 500, 500);
+    b->free(device, memory);
+    b->free(device, NULL);
+    TEST_FAILS(MOET_NO_DEVICE_MEMORY, NULL, b->alloc(device, (size_t)1 << 60, &huge));
+    assert_null(huge);
+}
+
+static void test_streams_and_events(void **state)
+{
+    (void)state;
+    const moet_backend *b = device->backend;
+    void *stream = NULL, *begin = NULL, *end = NULL;
+    double time_us = -1;
+    TEST_OK(b->stream_create(device, &stream));
+    TEST_OK(b->event_create(device, &begin));
+    TEST_OK(b->event_create(device, &end));
+    TEST_OK(b->event_record(device, begin, stream));
+    TEST_OK(b->event_record(device, end, stream));
+    TEST_OK(b->event_elapsed_us(device, begin, end, &time_us));
+    assert_true(time_us >= 0 && time_us < 1e6);
+    TEST_OK(b->stream_synchronize(device, stream));
+    TEST_OK(b->stream_synchronize(device, NULL));
+    b->event_destroy(device, begin);
+    b->event_destroy(device, end);
+    b->stream_destroy(device, stream);
+    moet_clocks clocks;
+    TEST_OK(b->clocks(device, &clocks));
+    assert_true(clocks.sm_mhz >= 0 && clocks.power_mw >= 0);
+    assert_true(!b->capture_begin == !b->capture_end && !b->capture_begin == !b->graph_launch &&
+                !b->capture_begin == !b->graph_destroy);
+}
+
+/* test_device [--device SPEC] */
+int main(int argc, char **argv)
+{
+    if (argc == 3 && strcmp(argv[1], "--device") == 0) spec = argv[2];
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_specs),
+        cmocka_unit_test(test_key),
+        cmocka_unit_test(test_description),
+        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_streams_and_events),
+    };
+    return cmocka_run_group_tests_name("device", tests, group_open, group_close);
+}

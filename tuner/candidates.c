@@ -1,0 +1,165 @@
+/* candidates.c: see candidates.h. */
+#include "candidates.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool is_chosen(const moet_family *family, const moet_text_list *families)
+{
+    for (int32_t i = 0; i < families->count; i++) {
+        if (strcmp(families->texts[i], family->name) == 0) {
+            return true;
+        }
+    }
+    return families->count == 0;
+}
+
+static moet_status check_families(const moet_device_info *device, const moet_text_list *families)
+{
+    bool any = false;
+    for (int32_t i = 0; i < families->count; i++) {
+        const moet_family *family = moet_family_find(families->texts[i]);
+        if (family == NULL) {
+            char names[256] = "";
+            for (int32_t j = 0, used = 0; moet_families[j] != NULL && used < 200; j++) {
+                used += snprintf(names + used, sizeof names - (size_t)used, " %.32s", moet_families[j]->name);
+            }
+            return moet_fail(MOET_INVALID, "no kernel family '%.40s'; this build has%s", families->texts[i], names);
+        }
+        any = any || strcmp(family->backend, device->backend) == 0;
+    }
+    if (families->count > 0 && !any) {
+        return moet_fail(MOET_UNSUPPORTED, "none of the families asked for runs on %s (%s)", device->name,
+                         device->backend);
+    }
+    return MOET_OK;
+}
+
+static moet_status add(moet_candidates *list, const moet_candidate *candidate)
+{
+    if (list->count == list->capacity) {
+        int32_t capacity = list->capacity == 0 ? 128 : 2 * list->capacity;
+        moet_candidate *items = realloc(list->items, (size_t)capacity * sizeof *items);
+        if (items == NULL) {
+            return moet_fail(MOET_NO_MEMORY, "no memory for %d candidates", capacity);
+        }
+        list->items = items;
+        list->capacity = capacity;
+    }
+    list->items[list->count++] = *candidate;
+    return MOET_OK;
+}
+
+/* Adds a config by the rule at the top of candidates.h. `missing` is why the family cannot run at all, or "". */
+static moet_status add_config(moet_candidates *list, const moet_problem *problem, const moet_device_info *device,
+                              const moet_config *config, bool family_default, const char *validator,
+                              const char *missing)
+{
+    moet_candidate candidate = {
+        .config = *config, .family_default = family_default, .applicable = true, .subject = -1};
+    moet_config_format(config, candidate.text);
+    snprintf(candidate.validator, sizeof candidate.validator, "%s", validator);
+    if (missing[0] != '\0') {
+        candidate.applicable = moet_refuse(candidate.reason, "%s", missing);
+        return add(list, &candidate);
+    }
+    candidate.applicable = config->family->applicable(problem, config, device, candidate.reason);
+    moet_traits traits = config->family->traits(problem, config);
+    candidate.device_counts = traits.device_counts;
+    MOET_TRY(add(list, &candidate));
+    if (family_default && candidate.applicable && traits.device_counts && traits.host_counts) {
+        candidate.device_counts = false;
+        MOET_TRY(add(list, &candidate));
+    }
+    return MOET_OK;
+}
+
+typedef struct listing {
+    const moet_problem *problem;
+    int64_t rows;
+    const moet_device_info *device;
+    const moet_text_list *families;
+    moet_candidates *list;
+} listing;
+
+/* A family's default (defaults true) or the rest of its space. */
+static moet_status add_family(const listing *l, const moet_family *family, bool defaults)
+{
+    char validator[64] = "", missing[MOET_REASON_SIZE] = "";
+    moet_status status = family->validator(validator);
+    if (status == MOET_NO_MEMORY) {
+        return status;
+    }
+    if (status != MOET_OK) {
+        snprintf(missing, sizeof missing, "%.255s", moet_last_error());
+        validator[0] = '\0';
+    }
+    moet_config default_config = {.family = family};
+    family->default_config(l->problem, l->rows, l->device, &default_config);
+    if (defaults) {
+        return add_config(l->list, l->problem, l->device, &default_config, true, validator, missing);
+    }
+    if (missing[0] != '\0' || !is_chosen(family, l->families)) {
+        return MOET_OK;
+    }
+    moet_config config;
+    moet_config_first(family, &config);
+    do {
+        if (!moet_config_equal(&config, &default_config)) {
+            MOET_TRY(add_config(l->list, l->problem, l->device, &config, false, validator, missing));
+        }
+    } while (moet_config_next(&config));
+    return MOET_OK;
+}
+
+moet_status moet_candidates_list(const moet_problem *problem, int64_t rows, const moet_device_info *device,
+                                 const moet_text_list *families, moet_candidates *list)
+{
+    MOET_TRY(check_families(device, families));
+    moet_candidates made = {0};
+    listing l = {problem, rows, device, families, &made};
+    moet_status status = MOET_OK;
+    for (int32_t pass = 0; pass < 2; pass++) {
+        for (int32_t i = 0; moet_families[i] != NULL && status == MOET_OK; i++) {
+            if (strcmp(moet_families[i]->backend, device->backend) == 0) {
+                status = add_family(&l, moet_families[i], pass == 0);
+            }
+        }
+    }
+    if (status != MOET_OK) {
+        moet_candidates_release(&made);
+        return status;
+    }
+    *list = made;
+    return MOET_OK;
+}
+
+void moet_candidates_release(moet_candidates *list)
+{
+    free(list->items);
+    *list = (moet_candidates){0};
+}
+
+int32_t moet_candidates_applicable(const moet_candidates *list)
+{
+    int32_t count = 0;
+    for (int32_t i = 0; i < list->count; i++) {
+        count += list->items[i].applicable;
+    }
+    return count;
+}
+
+void moet_candidates_hash(const moet_candidates *list, int32_t final_rounds, char text[MOET_SHA256_TEXT_SIZE])
+{
+    /* A chain of hashes, so that no text of all candidates is needed. */
+    char link[MOET_SHA256_TEXT_SIZE + MOET_CONFIG_SIZE + 128];
+    snprintf(link, sizeof link, "rounds=%d", final_rounds);
+    moet_sha256_text(link, strlen(link), text);
+    for (int32_t i = 0; i < list->count; i++) {
+        const moet_candidate *c = &list->items[i];
+        snprintf(link, sizeof link, "%s %s %d %d %s", text, c->text, c->device_counts, c->config.family->version,
+                 c->validator);
+        moet_sha256_text(link, strlen(link), text);
+    }
+}

@@ -1,0 +1,43 @@
+/* candidates: what a sweep tries on one workload.
+ *
+ * Every configuration of the chosen families of the device's backend, and every family's default whether chosen or not.
+ * A configuration that takes counts from the device is tried so (the slower way round serves both kinds); one that
+ * cannot, with host counts. A family's default that can do both is tried both ways, as a plan may use it either way. */
+#ifndef MOET_CANDIDATES_H
+#define MOET_CANDIDATES_H
+
+#include "../bench/bench.h"
+#include "parse.h"
+#include "workload.h"
+
+typedef struct moet_candidate {
+    moet_config config;
+    char text[MOET_CONFIG_SIZE];
+    bool device_counts;
+    bool family_default; /* of its family, for this problem and number of rows */
+    bool applicable;
+    char reason[MOET_REASON_SIZE]; /* why not */
+    char validator[64];
+    /* what is known of it; filled by the race */
+    bool stored;             /* its trial is in the store */
+    moet_trial_status status; /* if stored or tried */
+    int32_t subject;         /* in the bench; -1: none */
+    int64_t median_ns, noise_ns; /* 0: not timed */
+} moet_candidate;
+
+typedef struct moet_candidates {
+    int32_t count, capacity;
+    moet_candidate *items; /* family defaults first, then in the order of families.def and of their parameters */
+} moet_candidates;
+
+/* families: names to take (count 0: all of the backend); INVALID names one that is unknown, UNSUPPORTED where none is
+ * of the backend. A family whose library is missing gives one inapplicable candidate, its default. */
+moet_status moet_candidates_list(const moet_problem *problem, int64_t rows, const moet_device_info *device,
+                                 const moet_text_list *families, moet_candidates *list);
+void moet_candidates_release(moet_candidates *list);
+int32_t moet_candidates_applicable(const moet_candidates *list);
+
+/* Hash of the set and of how it is measured: a finished workload is finished for this text. */
+void moet_candidates_hash(const moet_candidates *list, int32_t final_rounds, char text[MOET_SHA256_TEXT_SIZE]);
+
+#endif

@@ -1,0 +1,94 @@
+/* moe-tune emit: a table folder from a database. */
+#include "command.h"
+#include "emit.h"
+#include "output.h"
+#include "store.h"
+
+typedef struct emit_options {
+    const char *db, *out, *device;
+    moet_output_format format;
+} emit_options;
+
+enum { OPTION_DB = 256, OPTION_OUT, OPTION_DEVICE, OPTION_FORMAT };
+
+static const struct argp_option options_table[] = {
+    {"db", OPTION_DB, "FILE", 0, "database of moe-tune sweep (default moe-tune.db)", 0},
+    {"out", OPTION_OUT, "DIR", 0, "folder to write: new, empty, or a table to replace", 0},
+    {"device", OPTION_DEVICE, "TEXT", 0, "only devices whose key holds TEXT (default: all in the database)", 0},
+    {"format", OPTION_FORMAT, "FORMAT", 0, "of the summary: text, csv or json (default text)", 0},
+    {0},
+};
+
+static error_t parse_option(int key, char *argument, struct argp_state *state)
+{
+    emit_options *options = state->input;
+    switch (key) {
+    case OPTION_DB:
+        options->db = argument;
+        return 0;
+    case OPTION_OUT:
+        options->out = argument;
+        return 0;
+    case OPTION_DEVICE:
+        options->device = argument;
+        return 0;
+    case OPTION_FORMAT:
+        moet_command_check(state, moet_output_format_parse(argument, &options->format));
+        return 0;
+    case ARGP_KEY_END:
+        if (!options->out) argp_error(state, "--out DIR is missing");
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static moet_status print_summary(const emit_options *options, const moet_emitted *emitted)
+{
+    static const moet_output_column columns[] = {
+        {"table", MOET_OUTPUT_TEXT, 0},     {"devices", MOET_OUTPUT_INTEGER, 0}, {"problems", MOET_OUTPUT_INTEGER, 0},
+        {"points", MOET_OUTPUT_INTEGER, 0}, {"entries", MOET_OUTPUT_INTEGER, 0}, {"cubins", MOET_OUTPUT_INTEGER, 0},
+        {"changed", MOET_OUTPUT_BOOL, 0},   {"hash", MOET_OUTPUT_TEXT, 0},
+    };
+    moet_output *out = NULL;
+    MOET_TRY(moet_output_create(stdout, options->format, columns, MOET_COUNT_OF(columns), &out));
+    moet_output_text(out, options->out);
+    moet_output_integer(out, emitted->devices);
+    moet_output_integer(out, emitted->problems);
+    moet_output_integer(out, emitted->points);
+    moet_output_integer(out, emitted->entries);
+    moet_output_integer(out, emitted->cubins);
+    moet_output_bool(out, emitted->changed);
+    moet_output_text(out, emitted->hash);
+    return moet_output_finish(out);
+}
+
+static int run_emit(int argc, char **argv)
+{
+    static const struct argp argp = {
+        .options = options_table,
+        .parser = parse_option,
+        .doc = MOET_COMMAND_DOC("Writes the winners as a table: a folder that libmoet loads.",
+                                "moe-tune emit --db moe-tune.db --out table",
+                                "The same database makes the same bytes. A table in the folder is replaced whole, and "
+                                "its hash kept as the new "
+                                "one's parent; moe-tune diff OLD NEW shows what changed."),
+    };
+    emit_options options = {.db = "moe-tune.db"};
+    int code = moet_command_parse(&argp, argc, argv, &options);
+    if (code != MOET_EXIT_OK) return code;
+    moet_store *store = NULL;
+    moet_emitted emitted;
+    moet_status status = moet_store_open(options.db, MOET_STORE_READ, &store);
+    if (status == MOET_OK) status = moet_emit(store, options.out, options.device, &emitted);
+    if (status == MOET_OK) status = print_summary(&options, &emitted);
+    moet_store_close(store);
+    return moet_command_fail(status);
+}
+
+const moet_command moet_command_emit = {
+    .name = "emit",
+    .summary = "write the winners as a table that libmoet loads",
+    .example = "moe-tune emit --db moe-tune.db --out table",
+    .run = run_emit,
+};

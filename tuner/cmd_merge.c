@@ -1,0 +1,100 @@
+/* moe-tune merge: trials of several databases in one. */
+#include <string.h>
+
+#include "command.h"
+#include "output.h"
+#include "store.h"
+
+typedef struct merge_options {
+    const char *db;
+    char **from; /* the arguments, in argv */
+    int from_count;
+    moet_output_format format;
+} merge_options;
+
+enum { OPTION_DB = 256, OPTION_FORMAT };
+
+static const struct argp_option options_table[] = {
+    {"db", OPTION_DB, "INTO.db", 0, "database to merge into; made if absent", 0},
+    {"format", OPTION_FORMAT, "FORMAT", 0, "of the summary: text, csv or json (default text)", 0},
+    {0},
+};
+
+static error_t parse_option(int key, char *argument, struct argp_state *state)
+{
+    merge_options *options = state->input;
+    switch (key) {
+    case OPTION_DB:
+        options->db = argument;
+        return 0;
+    case OPTION_FORMAT:
+        moet_command_check(state, moet_output_format_parse(argument, &options->format));
+        return 0;
+    case ARGP_KEY_ARGS:
+        options->from = state->argv + state->next;
+        options->from_count = state->argc - state->next;
+        return 0;
+    case ARGP_KEY_END:
+        if (!options->db) argp_error(state, "--db INTO.db is missing");
+        if (options->from_count == 0) argp_error(state, "name the databases to merge from");
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static moet_status merge_all(const merge_options *options, moet_store *into, moet_output *out)
+{
+    for (int i = 0; i < options->from_count; i++) {
+        int64_t added = 0;
+        MOET_TRY(moet_store_merge(into, options->from[i], &added));
+        moet_output_text(out, options->from[i]);
+        moet_output_integer(out, added);
+    }
+    return MOET_OK;
+}
+
+/* Every source is looked at before the first is merged, so that a wrong name costs nothing. */
+static moet_status check_sources(const merge_options *options)
+{
+    for (int i = 0; i < options->from_count; i++) {
+        moet_store *source = NULL;
+        MOET_TRY(moet_store_open(options->from[i], MOET_STORE_READ, &source));
+        moet_store_close(source);
+    }
+    return MOET_OK;
+}
+
+static int run_merge(int argc, char **argv)
+{
+    static const struct argp argp = {
+        .options = options_table,
+        .parser = parse_option,
+        .args_doc = "FROM.db...",
+        .doc = MOET_COMMAND_DOC("Merges the trials of several databases into one.",
+                                "moe-tune merge --db all.db h100.db h200.db",
+                                "The order does not matter and merging twice changes nothing. Of two trials of one "
+                                "candidate the one with final "
+                                "rounds stays, then the one with more samples, then the faster one."),
+    };
+    static const moet_output_column columns[] = {{"from", MOET_OUTPUT_TEXT, 0}, {"added", MOET_OUTPUT_INTEGER, 0}};
+    merge_options options = {0};
+    int code = moet_command_parse(&argp, argc, argv, &options);
+    if (code != MOET_EXIT_OK) return code;
+    moet_store *into = NULL;
+    moet_output *out = NULL;
+    moet_status status = check_sources(&options);
+    if (status == MOET_OK) status = moet_store_open(options.db, MOET_STORE_WRITE, &into);
+    if (status == MOET_OK) status = moet_output_create(stdout, options.format, columns, MOET_COUNT_OF(columns), &out);
+    if (status == MOET_OK) status = merge_all(&options, into, out);
+    moet_status finished = moet_output_finish(out);
+    moet_store_close(into);
+    return moet_command_fail(status != MOET_OK ? status : finished);
+}
+
+const moet_command moet_command_merge = {
+    .name = "merge",
+    .summary = "merge databases of several machines or shards",
+    .example = "moe-tune merge --db all.db h100.db h200.db",
+    .run = run_merge,
+};

@@ -1,0 +1,362 @@
+/* From winners to the text of table.json: sorted and with integers only, so that one database makes one text. */
+#include "emit.h"
+
+#include <cjson/cJSON.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct builder {
+    moet_store *store;
+    cJSON *root, *devices;
+    /* where the latest row went; rows come sorted */
+    cJSON *device, *problem, *point;
+    const char *device_key, *problem_key; /* inside the tree */
+    int64_t workload_id;
+    moet_emitted counted;
+    bool failed; /* out of memory somewhere */
+} builder;
+
+/* ---- members ---- */
+
+static cJSON *add(builder *b, cJSON *object, const char *name, cJSON *value)
+{
+    if (value && object && cJSON_AddItemToObject(object, name, value)) return value;
+    cJSON_Delete(value);
+    b->failed = true;
+    return NULL;
+}
+
+static void add_text(builder *b, cJSON *object, const char *name, const char *text)
+{
+    add(b, object, name, cJSON_CreateString(text));
+}
+
+static void add_text_or_null(builder *b, cJSON *object, const char *name, const char *text)
+{
+    add(b, object, name, *text ? cJSON_CreateString(text) : cJSON_CreateNull());
+}
+
+/* cJSON prints numbers by way of double, with exponents; raw text is exact. */
+static void add_integer(builder *b, cJSON *object, const char *name, int64_t value)
+{
+    char text[32];
+    snprintf(text, sizeof text, "%" PRId64, value);
+    add(b, object, name, cJSON_CreateRaw(text));
+}
+
+static const char *text_of(const cJSON *object, const char *name)
+{
+    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, name));
+    return text ? text : "";
+}
+
+/* ---- devices, problems, points ---- */
+
+static moet_status open_device(builder *b, const char *key)
+{
+    if (b->device && strcmp(b->device_key, key) == 0) return MOET_OK;
+    moet_device_info info;
+    moet_ceilings ceilings;
+    MOET_TRY(moet_store_device_info(b->store, key, &info, &ceilings));
+    cJSON *device = cJSON_CreateObject();
+    add_text(b, device, "key", key);
+    add_text(b, device, "backend", info.backend);
+    add_text(b, device, "name", info.name);
+    add_integer(b, device, "cc_major", info.cc_major);
+    add_integer(b, device, "cc_minor", info.cc_minor);
+    add_integer(b, device, "sm_count", info.sm_count);
+    add_integer(b, device, "memory_bytes", info.memory_bytes);
+    add_integer(b, device, "power_limit_mw", info.power_limit_mw);
+    add_text(b, device, "partition", info.partition);
+    add_text(b, device, "driver", info.driver);
+    add_integer(b, device, "driver_cuda_version", info.driver_cuda_version);
+    cJSON *rates = add(b, device, "ceilings", cJSON_CreateObject());
+    add_integer(b, rates, "dense_flops_per_s", llround(ceilings.dense_flops_per_s));
+    add_integer(b, rates, "copy_bytes_per_s", llround(ceilings.copy_bytes_per_s));
+    add_integer(b, rates, "read_bytes_per_s", llround(ceilings.read_bytes_per_s));
+    add(b, device, "problems", cJSON_CreateArray());
+    if (!device || !cJSON_AddItemToArray(b->devices, device)) {
+        cJSON_Delete(device);
+        b->failed = true;
+        return MOET_OK;
+    }
+    b->device = device;
+    b->device_key = text_of(device, "key");
+    b->problem = b->point = NULL;
+    b->counted.devices++;
+    return MOET_OK;
+}
+
+static void open_problem(builder *b, const char *key)
+{
+    if (b->problem && strcmp(b->problem_key, key) == 0) return;
+    cJSON *problem = cJSON_CreateObject();
+    add_text(b, problem, "key", key);
+    add(b, problem, "points", cJSON_CreateArray());
+    add(b, problem, "defaults", cJSON_CreateArray());
+    if (!problem || !cJSON_AddItemToArray(cJSON_GetObjectItemCaseSensitive(b->device, "problems"), problem)) {
+        cJSON_Delete(problem);
+        b->failed = true;
+        return;
+    }
+    b->problem = problem;
+    b->problem_key = text_of(problem, "key");
+    b->point = NULL;
+    b->counted.problems++;
+}
+
+static void open_point(builder *b, const moet_store_trial_row *trial)
+{
+    if (b->point && b->workload_id == trial->workload_id) return;
+    cJSON *point = cJSON_CreateObject();
+    add_text(b, point, "workload", trial->workload_name);
+    add_text(b, point, "skew", trial->skew);
+    add_integer(b, point, "rows", trial->rows);
+    add_integer(b, point, "active", trial->active);
+    add_integer(b, point, "max", trial->max);
+    add(b, point, "counts", cJSON_CreateIntArray(trial->counts, trial->experts));
+    for (moet_table_kind kind = 0; kind < MOET_TABLE_KIND_COUNT; kind++)
+        add(b, point, moet_store_kind_name(kind), cJSON_CreateNull());
+    if (!point || !cJSON_AddItemToArray(cJSON_GetObjectItemCaseSensitive(b->problem, "points"), point)) {
+        cJSON_Delete(point);
+        b->failed = true;
+        return;
+    }
+    b->point = point;
+    b->workload_id = trial->workload_id;
+    b->counted.points++;
+}
+
+static void add_kernel(builder *b, cJSON *object, const moet_store_trial_row *trial)
+{
+    add_text(b, object, "config", trial->config);
+    add_integer(b, object, "version", trial->family_version);
+    add_text(b, object, "validator", trial->validator);
+    add_text_or_null(b, object, "cubin", trial->cubin_sha256);
+    add_text_or_null(b, object, "arch", trial->cubin_arch);
+}
+
+static moet_status out_of_memory(void) { return moet_fail(MOET_NO_MEMORY, "table: out of memory"); }
+
+static moet_status add_winner(void *context, const moet_store_winner_row *row)
+{
+    builder *b = context;
+    MOET_TRY(open_device(b, row->trial.device_key));
+    if (!b->failed) open_problem(b, row->trial.problem_key);
+    if (!b->failed) open_point(b, &row->trial);
+    if (b->failed) return out_of_memory();
+    cJSON *winner = cJSON_CreateObject();
+    add_kernel(b, winner, &row->trial);
+    add(b, winner, "device_counts", cJSON_CreateBool(row->trial.device_counts));
+    add_integer(b, winner, "time_ns", row->trial.median_ns);
+    add_integer(b, winner, "noise_ns", row->trial.noise_ns);
+    if (row->default_trial.config)
+        add_integer(b, winner, "default_time_ns", row->default_trial.median_ns);
+    else
+        add(b, winner, "default_time_ns", cJSON_CreateNull());
+    if (!winner || !cJSON_ReplaceItemInObjectCaseSensitive(b->point, moet_store_kind_name(row->kind), winner)) {
+        cJSON_Delete(winner);
+        b->failed = true;
+    }
+    b->counted.entries++;
+    return b->failed ? out_of_memory() : MOET_OK;
+}
+
+/* ---- defaults ---- */
+
+/* The list's object with this key, NULL if there is none. */
+static cJSON *find_keyed(const cJSON *list, const char *key)
+{
+    cJSON *item;
+    cJSON_ArrayForEach(item, list)
+    {
+        if (strcmp(text_of(item, "key"), key) == 0) return item;
+    }
+    return NULL;
+}
+
+static int compare_kernels(const cJSON *a, const cJSON *b)
+{
+    int order = strcmp(text_of(a, "config"), text_of(b, "config"));
+    if (order) return order;
+    /* raw members: their text is the value's */
+    int64_t va = strtoll(cJSON_GetObjectItemCaseSensitive(a, "version")->valuestring, NULL, 10);
+    int64_t vb = strtoll(cJSON_GetObjectItemCaseSensitive(b, "version")->valuestring, NULL, 10);
+    if (va != vb) return va < vb ? -1 : 1;
+    return strcmp(text_of(a, "validator"), text_of(b, "validator"));
+}
+
+/* Keeps the list sorted. Of two kernels compiled for one config (by two compilers) the one with the lower hash stays.
+ */
+static bool insert_kernel(cJSON *list, cJSON *kernel)
+{
+    int place = 0;
+    cJSON *item;
+    cJSON_ArrayForEach(item, list)
+    {
+        int order = compare_kernels(item, kernel);
+        if (order == 0) {
+            if (strcmp(text_of(kernel, "cubin"), text_of(item, "cubin")) < 0)
+                return cJSON_ReplaceItemViaPointer(list, item, kernel);
+            cJSON_Delete(kernel);
+            return true;
+        }
+        if (order > 0) break;
+        place++;
+    }
+    return item ? cJSON_InsertItemInArray(list, place, kernel) : cJSON_AddItemToArray(list, kernel);
+}
+
+static moet_status add_default(void *context, const moet_store_trial_row *trial)
+{
+    builder *b = context;
+    if (!trial->is_default || !trial->is_current) return MOET_OK;
+    if (!b->device || strcmp(b->device_key, trial->device_key) != 0) {
+        b->device = find_keyed(b->devices, trial->device_key);
+        b->problem = NULL;
+        if (!b->device) return MOET_OK;
+        b->device_key = text_of(b->device, "key");
+    }
+    if (!b->problem || strcmp(b->problem_key, trial->problem_key) != 0) {
+        b->problem = find_keyed(cJSON_GetObjectItemCaseSensitive(b->device, "problems"), trial->problem_key);
+        if (!b->problem) return MOET_OK;
+        b->problem_key = text_of(b->problem, "key");
+    }
+    cJSON *kernel = cJSON_CreateObject();
+    add_kernel(b, kernel, trial);
+    if (b->failed || !insert_kernel(cJSON_GetObjectItemCaseSensitive(b->problem, "defaults"), kernel)) {
+        cJSON_Delete(kernel);
+        return out_of_memory();
+    }
+    return MOET_OK;
+}
+
+/* ---- text and hash ---- */
+
+static const char empty_hash[] = "\"hash\":\t\"\"";
+
+/* Prints the tree with this parent ("" none), computes its hash and puts it in. *text is malloc'd. */
+static moet_status print_table(cJSON *root, const char *parent, char hash[MOET_SHA256_TEXT_SIZE], char **text)
+{
+    cJSON *value = *parent ? cJSON_CreateString(parent) : cJSON_CreateNull();
+    if (!value || !cJSON_ReplaceItemInObjectCaseSensitive(root, "parent", value)) {
+        cJSON_Delete(value);
+        return out_of_memory();
+    }
+    char *blank = cJSON_Print(root), *result = NULL;
+    moet_status status = MOET_OK;
+    size_t length = blank ? strlen(blank) : 0;
+    char *grown = blank ? realloc(blank, length + 2) : NULL;
+    if (!grown) {
+        status = out_of_memory();
+        goto done;
+    }
+    blank = grown;
+    memcpy(blank + length, "\n", 2);
+    moet_sha256_text(blank, length + 1, hash);
+    int before = (int)(strstr(blank, empty_hash) + sizeof empty_hash - 2 - blank);
+    if (asprintf(&result, "%.*s%s%s", before, blank, hash, blank + before) < 0) {
+        status = out_of_memory();
+        goto done;
+    }
+    *text = result;
+done:
+    free(blank);
+    return status;
+}
+
+/* ---- emit ---- */
+
+typedef struct hash_list {
+    const char **texts; /* inside the tree */
+    int32_t count, capacity;
+} hash_list;
+
+static bool collect_cubins(const cJSON *item, hash_list *list)
+{
+    for (const cJSON *child = item->child; child; child = child->next) {
+        if (child->child && !collect_cubins(child, list)) return false;
+        if (!child->string || strcmp(child->string, "cubin") != 0 || !cJSON_IsString(child)) continue;
+        if (list->count == list->capacity) {
+            int32_t capacity = list->capacity ? 2 * list->capacity : 64;
+            const char **grown = realloc(list->texts, (size_t)capacity * sizeof *grown);
+            if (!grown) return false;
+            list->texts = grown;
+            list->capacity = capacity;
+        }
+        list->texts[list->count++] = child->valuestring;
+    }
+    return true;
+}
+
+static int compare_texts(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static void sort_unique(hash_list *list)
+{
+    int32_t kept = 0;
+    if (list->count) qsort(list->texts, (size_t)list->count, sizeof *list->texts, compare_texts);
+    for (int32_t i = 0; i < list->count; i++) {
+        if (i == 0 || strcmp(list->texts[i], list->texts[kept - 1]) != 0) list->texts[kept++] = list->texts[i];
+    }
+    list->count = kept;
+}
+
+static moet_status build(builder *b, const char *device)
+{
+    b->root = cJSON_CreateObject();
+    add_text(b, b->root, "format", "moe-tune table");
+    add_integer(b, b->root, "version", MOET_TABLE_FORMAT_VERSION);
+    add_text(b, b->root, "hash", "");
+    add(b, b->root, "parent", cJSON_CreateNull());
+    b->devices = add(b, b->root, "devices", cJSON_CreateArray());
+    if (b->failed) return out_of_memory();
+    moet_store_filter filter = {.device_key = device, .ok_only = true};
+    MOET_TRY(moet_store_each_winner(b->store, &filter, add_winner, b));
+    b->device = b->problem = NULL;
+    return moet_store_each_trial(b->store, &filter, add_default, b);
+}
+
+moet_status moet_emit(moet_store *store, const char *dir, const char *device, moet_emitted *emitted)
+{
+    builder b = {.store = store};
+    moet_emit_folder folder = {0};
+    hash_list cubins = {0};
+    char *text = NULL;
+    moet_status status = moet_emit_folder_look(dir, &folder);
+    if (status != MOET_OK) return status;
+    if ((status = build(&b, device)) != MOET_OK) goto done;
+    if (b.counted.entries == 0) {
+        status = device ? moet_fail(MOET_NOT_FOUND,
+                                    "the database has no winner of a device whose key holds '%s'; moe-tune "
+                                    "show --format csv lists its devices",
+                                    device)
+                        : moet_fail(MOET_NOT_FOUND, "the database has no winner to emit; run moe-tune sweep first");
+        goto done;
+    }
+    if (!collect_cubins(b.root, &cubins)) {
+        status = out_of_memory();
+        goto done;
+    }
+    sort_unique(&cubins);
+    b.counted.cubins = cubins.count;
+    if ((status = print_table(b.root, folder.parent, b.counted.hash, &text)) != MOET_OK) goto done;
+    b.counted.changed = strcmp(b.counted.hash, folder.hash) != 0;
+    if (b.counted.changed) {
+        free(text);
+        text = NULL;
+        if ((status = print_table(b.root, folder.hash, b.counted.hash, &text)) != MOET_OK) goto done;
+    }
+    status = moet_emit_folder_write(store, dir, b.counted.changed ? text : NULL, cubins.texts, cubins.count);
+    if (status == MOET_OK) *emitted = b.counted;
+done:
+    free(text);
+    free(cubins.texts);
+    cJSON_Delete(b.root);
+    return status;
+}

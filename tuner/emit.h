@@ -1,0 +1,35 @@
+/* emit: the table writer: winners of a store as a folder of plain files (docs/table-format.md). */
+#ifndef MOET_EMIT_H
+#define MOET_EMIT_H
+
+#include "store.h"
+
+struct cJSON;
+
+typedef struct moet_emitted {
+    char hash[MOET_SHA256_TEXT_SIZE];
+    int32_t devices, problems, points, entries, cubins;
+    bool changed; /* false: the folder held this very table */
+} moet_emitted;
+
+/* Writes the table of all devices (device NULL) or of those that moet_store_filter's device_key finds into dir, which
+ * is made if need be (its parent must exist). NOT_FOUND without any winner. INVALID where dir holds something else. On
+ * an error the folder serves as before. */
+moet_status moet_emit(moet_store *store, const char *dir, const char *device, moet_emitted *emitted);
+
+/* Reads dir/table.json as text: format, version and hash are checked, members are not. Freed by cJSON_Delete. */
+moet_status moet_emit_read(const char *dir, struct cJSON **table);
+
+/* emit_files.c: the folder. `hash` (may be NULL) of the table in dir, "" where dir is absent, empty, or holds only
+ * what an interrupted emit left. INVALID where it holds something else. */
+typedef struct moet_emit_folder {
+    char hash[MOET_SHA256_TEXT_SIZE];
+    char parent[MOET_SHA256_TEXT_SIZE];
+} moet_emit_folder;
+moet_status moet_emit_folder_look(const char *dir, moet_emit_folder *folder);
+/* Writes kernels first and the text last (text NULL: it is there already), then removes kernels that are not in
+ * cubins[], which is sorted. */
+moet_status moet_emit_folder_write(moet_store *store, const char *dir, const char *text, const char *const *cubins,
+                                   int32_t cubin_count);
+
+#endif

@@ -1,0 +1,381 @@
+/* race.c: see race.h. */
+#include "race.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define BATCH 24             /* candidates whose graphs are held at once before the slow ones go */
+#define SLOW_FACTOR 1.5      /* step 1 */
+#define RACE_ROUNDS 3        /* step 2 */
+#define CLEAR_FACTOR 1.03    /* step 2 */
+#define FINALISTS 4          /* of each kind, step 3 */
+
+typedef struct race_state {
+    const moet_race *race;
+    moet_race_result *result;
+    bool of_store;
+    int32_t new_count; /* candidates to be tried */
+} race_state;
+
+static bool is_timed(const moet_candidate *c) { return c->status == MOET_TRIAL_OK && c->median_ns > 0; }
+
+static bool is_live(const race_state *s, const moet_candidate *c)
+{
+    return c->subject >= 0 && moet_bench_active(s->race->bench, c->subject);
+}
+
+/* The fastest that serves a kind of counts. live: only those still in the bench. */
+static const moet_candidate *find_leader(const race_state *s, bool device_counts, bool live)
+{
+    const moet_candidate *best = NULL;
+    for (int32_t i = 0; i < s->race->candidates->count; i++) {
+        const moet_candidate *c = &s->race->candidates->items[i];
+        bool serves = c->device_counts || !device_counts;
+        if (serves && is_timed(c) && (!live || is_live(s, c)) && (best == NULL || c->median_ns < best->median_ns)) {
+            best = c;
+        }
+    }
+    return best;
+}
+
+/* ---- the store ---- */
+
+static moet_store_key key_of(const race_state *s, const moet_candidate *c)
+{
+    const moet_race *race = s->race;
+    return (moet_store_key){.device_key = race->device_key,
+                            .problem = race->problem,
+                            .workload = race->workload,
+                            .config = c->text,
+                            .device_counts = c->device_counts,
+                            .family_version = c->config.family->version,
+                            .validator = c->validator};
+}
+
+/* The device's default of a kind: the first family default that runs. Defaults are tried first, so that this is known
+ * before anything is stored. */
+static bool is_device_default(const race_state *s, const moet_candidate *candidate)
+{
+    for (int32_t i = 0; i < s->race->candidates->count; i++) {
+        const moet_candidate *c = &s->race->candidates->items[i];
+        if (c->family_default && c->device_counts == candidate->device_counts && c->applicable &&
+            c->status == MOET_TRIAL_OK) {
+            return c == candidate;
+        }
+    }
+    return false;
+}
+
+static moet_status put(race_state *s, moet_candidate *c, const moet_trial *trial, bool final_rounds, bool replace)
+{
+    moet_store_key key = key_of(s, c);
+    moet_status status = moet_store_put_trial(s->race->store, s->race->run_id, &key, trial, is_device_default(s, c),
+                                              final_rounds, replace, NULL);
+    s->of_store = s->of_store || status != MOET_OK;
+    if (status == MOET_OK) {
+        c->stored = true;
+    }
+    return status;
+}
+
+/* Stores a subject's trial as it stands; one of final rounds in place of the racing one. */
+static moet_status put_subject(race_state *s, moet_candidate *c, bool final_rounds)
+{
+    moet_trial trial = {0};
+    MOET_TRY(moet_bench_trial(s->race->bench, c->subject, &trial));
+    c->status = trial.status;
+    moet_status status = put(s, c, &trial, final_rounds && trial.status == MOET_TRIAL_OK, final_rounds);
+    moet_trial_release(&trial);
+    return status;
+}
+
+/* Stores a subject that was found wrong or failed, in place of any earlier trial, and leaves it. */
+static moet_status put_failure(race_state *s, moet_candidate *c)
+{
+    moet_status status = put_subject(s, c, true);
+    s->result->wrong += c->status == MOET_TRIAL_WRONG;
+    s->result->failed += c->status == MOET_TRIAL_FAILED || c->status == MOET_TRIAL_TIMEOUT;
+    c->subject = -1;
+    return status;
+}
+
+static moet_status put_inapplicable(race_state *s, moet_candidate *c)
+{
+    moet_trial trial = {.status = MOET_TRIAL_INAPPLICABLE, .device_counts = c->device_counts};
+    snprintf(trial.config, sizeof trial.config, "%s", c->text);
+    snprintf(trial.reason, sizeof trial.reason, "%s", c->reason);
+    c->status = MOET_TRIAL_INAPPLICABLE;
+    return put(s, c, &trial, false, false);
+}
+
+/* Fills in what the store knows of a candidate. */
+static moet_status visit_stored(void *context, const moet_store_trial_row *row)
+{
+    const moet_race *race = context;
+    if (row->experts != race->workload->experts ||
+        memcmp(row->counts, race->workload->counts, (size_t)row->experts * sizeof *row->counts) != 0) {
+        return MOET_OK;
+    }
+    for (int32_t i = 0; i < race->candidates->count; i++) {
+        moet_candidate *c = &race->candidates->items[i];
+        if (c->stored && c->device_counts == row->device_counts && c->config.family->version == row->family_version &&
+            strcmp(c->text, row->config) == 0 && strcmp(c->validator, row->validator) == 0) {
+            c->status = row->status;
+            c->median_ns = row->median_ns;
+            c->noise_ns = row->noise_ns;
+        }
+    }
+    return MOET_OK;
+}
+
+static moet_status find_stored(race_state *s)
+{
+    const moet_race *race = s->race;
+    int32_t stored = 0;
+    for (int32_t i = 0; i < race->candidates->count; i++) {
+        moet_candidate *c = &race->candidates->items[i];
+        moet_store_key key = key_of(s, c);
+        moet_status status = moet_store_has_trial(race->store, &key, &c->stored, NULL);
+        if (status != MOET_OK) {
+            s->of_store = true;
+            return status;
+        }
+        stored += c->stored;
+        s->new_count += !c->stored && c->applicable;
+    }
+    if (stored == 0) {
+        return MOET_OK;
+    }
+    char problem_key[MOET_KEY_SIZE];
+    moet_problem_format(race->problem, problem_key);
+    moet_store_filter filter = {.device_key = race->device_key, .problem_key = problem_key};
+    moet_status status = moet_store_each_trial(race->store, &filter, visit_stored, (void *)race);
+    s->of_store = status != MOET_OK;
+    return status;
+}
+
+/* ---- rounds ---- */
+
+static void report(const race_state *s, double part)
+{
+    s->race->report(s->race->context, part, find_leader(s, false, false));
+}
+
+static bool should_stop(race_state *s)
+{
+    s->result->stopped = s->result->stopped || s->race->should_stop(s->race->context);
+    return s->result->stopped;
+}
+
+static moet_status run_round(race_state *s)
+{
+    MOET_TRY(moet_bench_round(s->race->bench));
+    for (int32_t i = 0; i < s->race->candidates->count; i++) {
+        moet_candidate *c = &s->race->candidates->items[i];
+        if (is_live(s, c)) {
+            c->median_ns = moet_bench_median_ns(s->race->bench, c->subject);
+            c->noise_ns = moet_bench_noise_ns(s->race->bench, c->subject);
+        } else if (c->subject >= 0) { /* failed in this round */
+            MOET_TRY(put_failure(s, c));
+        }
+    }
+    return MOET_OK;
+}
+
+/* Stores a candidate that is out of the race and gives its graph back. */
+static moet_status drop(race_state *s, moet_candidate *c)
+{
+    if (!c->stored) {
+        MOET_TRY(put_subject(s, c, false));
+    }
+    moet_bench_retire(s->race->bench, c->subject);
+    c->subject = -1;
+    return MOET_OK;
+}
+
+static moet_status drop_slow(race_state *s)
+{
+    for (int32_t i = 0; i < s->race->candidates->count; i++) {
+        moet_candidate *c = &s->race->candidates->items[i];
+        const moet_candidate *leader = find_leader(s, c->device_counts, false);
+        if (is_live(s, c) && !c->family_default && leader != NULL &&
+            (double)c->median_ns > SLOW_FACTOR * (double)leader->median_ns) {
+            MOET_TRY(drop(s, c));
+        }
+    }
+    return MOET_OK;
+}
+
+static moet_status drop_clear(race_state *s)
+{
+    for (int32_t i = 0; i < s->race->candidates->count; i++) {
+        moet_candidate *c = &s->race->candidates->items[i];
+        /* Live ones only: a time of another day is too far away for 3 %. */
+        const moet_candidate *leader = find_leader(s, c->device_counts, true);
+        if (is_live(s, c) && !c->family_default && leader != NULL &&
+            c->median_ns - c->noise_ns > leader->median_ns + leader->noise_ns &&
+            (double)c->median_ns > CLEAR_FACTOR * (double)leader->median_ns) {
+            MOET_TRY(drop(s, c));
+        }
+    }
+    return MOET_OK;
+}
+
+/* ---- the steps ---- */
+
+static moet_status add_candidate(race_state *s, moet_candidate *c)
+{
+    const moet_race *race = s->race;
+    int32_t subject = -1;
+    int32_t before = moet_bench_subject_count(race->bench);
+    moet_status status = moet_bench_add_config(race->bench, &c->config, c->device_counts, &subject);
+    if (status == MOET_DEVICE && moet_bench_subject_count(race->bench) > before) {
+        /* The candidate that lost the device is the last subject: remembered, so that it costs one process only. */
+        char reason[MOET_REASON_SIZE];
+        snprintf(reason, sizeof reason, "%.255s", moet_last_error());
+        c->subject = before;
+        MOET_TRY(put_failure(s, c));
+        return moet_fail(MOET_DEVICE, "%s: %s", c->text, reason);
+    }
+    if (status != MOET_OK) {
+        return status;
+    }
+    c->subject = subject;
+    s->result->tried++;
+    if (moet_bench_active(race->bench, subject)) {
+        c->status = MOET_TRIAL_OK;
+        return MOET_OK;
+    }
+    return put_failure(s, c);
+}
+
+/* Step 1. Part of the progress: 0 to 0.7. */
+static moet_status try_all(race_state *s)
+{
+    const moet_race *race = s->race;
+    int32_t waiting = 0, tried = 0;
+    for (int32_t i = 0; i < race->candidates->count && !should_stop(s); i++) {
+        moet_candidate *c = &race->candidates->items[i];
+        if (c->stored) {
+            continue;
+        }
+        if (!c->applicable) {
+            MOET_TRY(put_inapplicable(s, c));
+            continue;
+        }
+        MOET_TRY(add_candidate(s, c));
+        waiting += is_live(s, c);
+        report(s, 0.7 * ++tried / s->new_count);
+        if (waiting == BATCH) {
+            MOET_TRY(run_round(s));
+            MOET_TRY(drop_slow(s));
+            waiting = 0;
+        }
+    }
+    if (waiting > 0) {
+        MOET_TRY(run_round(s));
+        MOET_TRY(drop_slow(s));
+    }
+    return MOET_OK;
+}
+
+/* Step 2. 0.7 to 0.8. */
+static moet_status race_few(race_state *s)
+{
+    for (int32_t i = 0; i < RACE_ROUNDS && !should_stop(s); i++) {
+        MOET_TRY(run_round(s));
+        report(s, 0.7 + 0.1 * (i + 1) / RACE_ROUNDS);
+    }
+    return s->result->stopped ? MOET_OK : drop_clear(s);
+}
+
+/* Whether fewer than FINALISTS that serve the kind are faster. */
+static bool is_among_best(const race_state *s, const moet_candidate *candidate, bool device_counts)
+{
+    int32_t faster = 0;
+    for (int32_t i = 0; i < s->race->candidates->count; i++) {
+        const moet_candidate *c = &s->race->candidates->items[i];
+        faster += is_timed(c) && (c->device_counts || !device_counts) && c->median_ns < candidate->median_ns;
+    }
+    return faster < FINALISTS && (candidate->device_counts || !device_counts);
+}
+
+/* Step 3. 0.8 to 1. */
+static moet_status run_finals(race_state *s)
+{
+    const moet_race *race = s->race;
+    int32_t finalists = 0;
+    for (int32_t i = 0; i < race->candidates->count; i++) {
+        moet_candidate *c = &race->candidates->items[i];
+        bool wanted = is_timed(c) && (is_device_default(s, c) || is_among_best(s, c, false) ||
+                                      is_among_best(s, c, true));
+        if (!wanted && is_live(s, c)) {
+            MOET_TRY(drop(s, c));
+        } else if (wanted && !is_live(s, c)) { /* stored by an earlier process, or dropped before others failed */
+            MOET_TRY(add_candidate(s, c));
+        }
+        finalists += is_live(s, c);
+        if (should_stop(s)) {
+            return MOET_OK;
+        }
+    }
+    if (finalists == 0) {
+        return MOET_OK;
+    }
+    /* A racing sample that is not the final one must not be lost to a kill. */
+    for (int32_t i = 0; i < race->candidates->count; i++) {
+        moet_candidate *c = &race->candidates->items[i];
+        if (is_live(s, c) && !c->stored) {
+            MOET_TRY(put_subject(s, c, false));
+        }
+    }
+    moet_bench_clear_samples(race->bench);
+    for (int32_t i = 0; i < race->final_rounds; i++) {
+        MOET_TRY(run_round(s));
+        report(s, 0.8 + 0.2 * (i + 1) / race->final_rounds);
+        if (should_stop(s)) {
+            return MOET_OK;
+        }
+    }
+    for (int32_t i = 0; i < race->candidates->count; i++) {
+        moet_candidate *c = &race->candidates->items[i];
+        if (is_live(s, c)) {
+            MOET_TRY(put_subject(s, c, true));
+        }
+    }
+    return MOET_OK;
+}
+
+/* After a stop or an error: every trial that ended or has samples is kept. */
+static moet_status put_rest(race_state *s)
+{
+    for (int32_t i = 0; i < s->race->candidates->count; i++) {
+        moet_candidate *c = &s->race->candidates->items[i];
+        if (c->subject >= 0 && !is_live(s, c)) {
+            MOET_TRY(put_failure(s, c));
+        } else if (c->subject >= 0 && !c->stored && c->median_ns > 0) {
+            MOET_TRY(put_subject(s, c, false));
+        }
+    }
+    return MOET_OK;
+}
+
+moet_status moet_race_run(const moet_race *race, moet_race_result *result, bool *of_store)
+{
+    *result = (moet_race_result){0};
+    race_state s = {.race = race, .result = result};
+    char message[1024];
+    moet_status status = find_stored(&s);
+    if (status == MOET_OK) status = moet_bench_set_workload(race->bench, race->problem, race->workload->counts);
+    if (status == MOET_OK) status = try_all(&s);
+    if (status == MOET_OK && !result->stopped && s.new_count > 0) status = race_few(&s);
+    if (status == MOET_OK && !result->stopped) status = run_finals(&s);
+    if (!s.of_store && (status != MOET_OK || result->stopped)) {
+        snprintf(message, sizeof message, "%s", moet_last_error());
+        moet_status kept = put_rest(&s);
+        status = status == MOET_OK ? kept : moet_fail(status, "%s", message);
+    }
+    result->best = find_leader(&s, false, false);
+    *of_store = s.of_store;
+    return status;
+}

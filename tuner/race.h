@@ -1,0 +1,43 @@
+/* race: finds the fastest candidates of one workload and stores every trial.
+ *
+ *   1. In batches, every candidate that the store lacks: prepared, verified, one round; those slower than 1.5 times the
+ *      leader drop out.
+ *   2. Three rounds; those clear of the leader (beyond both noises, and 3 %) drop out.
+ *   3. The best few of each kind, and the defaults, among them stored ones: fresh final rounds. Only these can win.
+ *
+ * A leader is the fastest that serves the same kind of counts: a candidate that reads them on the device competes with
+ * its like, as it may be the only choice where the host does not know them. Trials are stored as soon as they end. */
+#ifndef MOET_RACE_H
+#define MOET_RACE_H
+
+#include "../bench/bench.h"
+#include "candidates.h"
+#include "store.h"
+
+typedef struct moet_race {
+    moet_bench *bench;
+    moet_store *store;
+    int64_t run_id;
+    const char *device_key;
+    const moet_problem *problem;
+    const moet_workload *workload;
+    moet_candidates *candidates;
+    int32_t final_rounds;
+    /* Asked between rounds and candidates: true ends the race, what was measured is stored. */
+    bool (*should_stop)(void *context);
+    /* Told between rounds and candidates: the part done, 0 to 1, and the fastest so far (NULL: none). */
+    void (*report)(void *context, double part, const moet_candidate *best);
+    void *context;
+} moet_race;
+
+typedef struct moet_race_result {
+    bool stopped; /* by should_stop: the workload is not finished */
+    int32_t tried, wrong, failed;
+    const moet_candidate *best; /* in race->candidates; NULL: none ran */
+} moet_race_result;
+
+/* The result is filled on an error too. DEVICE: the device is lost; the candidate that did it is stored as failed, so
+ * that the same sweep in a new process goes on behind it. *of_store: the error is the store's, not the workload's. */
+moet_status moet_race_run(const moet_race *race, moet_race_result *result, bool *of_store);
+
+#endif

@@ -1,0 +1,49 @@
+/* What store.c, store_read.c and store_merge.c share. Nothing else includes it, or sqlite3.h. */
+#ifndef MOET_STORE_INTERNAL_H
+#define MOET_STORE_INTERNAL_H
+
+#include <sqlite3.h>
+
+#include "store.h"
+
+#define MOET_STORE_STATEMENTS 24
+
+/* Rows of one device may differ in what its key rounds or leaves out; the larger value stays, whatever the order. */
+#define MOET_STORE_DEVICE_CONFLICT                                                                                     \
+    "ON CONFLICT (key) DO UPDATE SET memory_bytes = max(memory_bytes, excluded.memory_bytes), "                        \
+    "power_limit_mw = max(power_limit_mw, excluded.power_limit_mw), "                                                  \
+    "smem_per_block_optin_bytes = max(smem_per_block_optin_bytes, excluded.smem_per_block_optin_bytes), "              \
+    "smem_per_sm_bytes = max(smem_per_sm_bytes, excluded.smem_per_sm_bytes), "                                         \
+    "regs_per_sm = max(regs_per_sm, excluded.regs_per_sm), l2_bytes = max(l2_bytes, excluded.l2_bytes)"
+
+struct moet_store {
+    sqlite3 *db;
+    char *path;
+    sqlite3_stmt *statements[MOET_STORE_STATEMENTS]; /* prepared when first wanted, by store.c's table */
+};
+
+/* Status and one-line message of an SQLite result code: names the file and the next step. */
+moet_status moet_store_error(const moet_store *store, int code);
+
+/* Prepares sql; runs a text of statements without results. */
+moet_status moet_store_prepare(moet_store *store, const char *sql, sqlite3_stmt **statement);
+moet_status moet_store_exec(moet_store *store, const char *sql);
+
+/* One step; *row (may be NULL where no row can come): whether there is one. */
+moet_status moet_store_step(moet_store *store, sqlite3_stmt *statement, bool *row);
+
+/* BEGIN IMMEDIATE, with retries while another process writes. end commits if status is OK, otherwise rolls back, and
+ * returns status or the commit's error. */
+moet_status moet_store_begin(moet_store *store);
+moet_status moet_store_end(moet_store *store, moet_status status);
+
+/* "file:..." for SQLite from a path and "mode=ro" or the like, malloc'd. */
+char *moet_store_uri(const char *path, const char *query);
+/* Query with which the file at path can be attached for reading: "mode=ro", or with "&immutable=1" where its folder
+ * cannot be written and nothing waits in a write-ahead log. */
+const char *moet_store_read_query(const char *path);
+
+/* Never NULL. */
+const char *moet_store_text(sqlite3_stmt *statement, int column);
+
+#endif

@@ -1,0 +1,141 @@
+/* Merging databases by content. Row ids of the two files have nothing to do with each other: every reference goes by
+ * the referred row's own identity. */
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "store_internal.h"
+
+/* Which of two trials with one identity stays is a total order over their content, hence merging commutes. */
+#define RANK(trial, run)                                                                                               \
+    "(-" trial ".final_rounds, -" trial ".sample_count, " trial ".median_ns, " run ".uid, " trial ".measured_at)"
+
+static const char *const steps[] = {
+    "INSERT INTO main.devices (key, backend, name, cc_major, cc_minor, sm_count, memory_bytes, power_limit_mw, "
+    "partition, smem_per_block_optin_bytes, smem_per_sm_bytes, regs_per_sm, l2_bytes) "
+    "SELECT key, backend, name, cc_major, cc_minor, sm_count, memory_bytes, power_limit_mw, partition, "
+    "smem_per_block_optin_bytes, smem_per_sm_bytes, regs_per_sm, l2_bytes FROM source.devices WHERE "
+    "true " MOET_STORE_DEVICE_CONFLICT,
+
+    "INSERT OR IGNORE INTO main.problems (key) SELECT key FROM source.problems",
+
+    "INSERT OR IGNORE INTO main.workloads (experts, hidden, inter, counts, rows, active, max, max_over_mean, gini) "
+    "SELECT experts, hidden, inter, counts, rows, active, max, max_over_mean, gini FROM source.workloads",
+
+    "INSERT OR IGNORE INTO main.runs (uid, device_id, started_at, command, revision, libraries, driver, "
+    "driver_cuda_version, dense_flops_per_s, copy_bytes_per_s, read_bytes_per_s) "
+    "SELECT s.uid, d.id, s.started_at, s.command, s.revision, s.libraries, s.driver, s.driver_cuda_version, "
+    "s.dense_flops_per_s, s.copy_bytes_per_s, s.read_bytes_per_s FROM source.runs s "
+    "JOIN source.devices sd ON sd.id = s.device_id JOIN main.devices d ON d.key = sd.key",
+
+    "INSERT OR IGNORE INTO main.cubins (sha256, arch, bytes) SELECT sha256, arch, bytes FROM source.cubins",
+
+    /* ids of the source and ours, side by side */
+    "CREATE TEMP TABLE device_ids AS SELECT s.id AS theirs, d.id AS ours FROM source.devices s "
+    "JOIN main.devices d ON d.key = s.key",
+    "CREATE TEMP TABLE problem_ids AS SELECT s.id AS theirs, p.id AS ours FROM source.problems s "
+    "JOIN main.problems p ON p.key = s.key",
+    "CREATE TEMP TABLE workload_ids AS SELECT s.id AS theirs, w.id AS ours FROM source.workloads s "
+    "JOIN main.workloads w ON w.counts = s.counts AND w.hidden = s.hidden AND w.inter = s.inter",
+    "CREATE TEMP TABLE run_ids AS SELECT s.id AS theirs, r.id AS ours FROM source.runs s "
+    "JOIN main.runs r ON r.uid = s.uid",
+
+    "INSERT OR IGNORE INTO main.workload_names (workload_id, name, skew, tokens, seed) "
+    "SELECT w.ours, s.name, s.skew, s.tokens, s.seed FROM source.workload_names s "
+    "JOIN workload_ids w ON w.theirs = s.workload_id",
+
+    "INSERT INTO main.done (device_id, problem_id, workload_id, candidates, run_id) "
+    "SELECT d.ours, p.ours, w.ours, s.candidates, r.ours FROM source.done s "
+    "JOIN device_ids d ON d.theirs = s.device_id JOIN problem_ids p ON p.theirs = s.problem_id "
+    "JOIN workload_ids w ON w.theirs = s.workload_id JOIN run_ids r ON r.theirs = s.run_id WHERE true "
+    "ON CONFLICT DO UPDATE SET run_id = excluded.run_id WHERE (SELECT uid FROM main.runs WHERE id = excluded.run_id) "
+    "< (SELECT uid FROM main.runs WHERE id = done.run_id)",
+
+    "CREATE TEMP TABLE incoming AS "
+    "SELECT s.id AS theirs, o.id AS replaced, d.ours AS device_id, p.ours AS problem_id, w.ours AS workload_id, "
+    "r.ours AS run_id FROM source.trials s "
+    "JOIN device_ids d ON d.theirs = s.device_id JOIN problem_ids p ON p.theirs = s.problem_id "
+    "JOIN workload_ids w ON w.theirs = s.workload_id JOIN run_ids r ON r.theirs = s.run_id "
+    "JOIN source.runs sr ON sr.id = s.run_id "
+    "LEFT JOIN main.trials o ON o.workload_id = w.ours AND o.problem_id = p.ours AND o.device_id = d.ours "
+    "AND o.config = s.config AND o.device_counts = s.device_counts AND o.family_version = s.family_version "
+    "AND o.validator = s.validator LEFT JOIN main.runs oor ON oor.id = o.run_id "
+    "WHERE o.id IS NULL OR " RANK("s", "sr") " < " RANK("o", "oor"),
+
+    "DELETE FROM main.trials WHERE id IN (SELECT replaced FROM incoming WHERE replaced IS NOT NULL)",
+    "CREATE TEMP TABLE base AS SELECT coalesce(max(id), 0) AS id FROM main.trials",
+
+    "INSERT INTO main.trials (id, device_id, problem_id, workload_id, config, device_counts, family_version, "
+    "validator, family, status, reason, median_ns, noise_ns, sample_count, floor_ns, efficiency, error, bit_class, "
+    "is_default, final_rounds, eager, measured_at, run_id, cubin_sha256) "
+    "SELECT base.id + i.rowid, i.device_id, i.problem_id, i.workload_id, s.config, s.device_counts, s.family_version, "
+    "s.validator, s.family, s.status, s.reason, s.median_ns, s.noise_ns, s.sample_count, s.floor_ns, s.efficiency, "
+    "s.error, s.bit_class, s.is_default, s.final_rounds, s.eager, s.measured_at, i.run_id, s.cubin_sha256 "
+    "FROM base, incoming i JOIN source.trials s ON s.id = i.theirs",
+
+    "INSERT INTO main.samples (trial_id, position, round, time_ns, dense_ns, dense2_ns, copy_ns, read_ns, sm_mhz, "
+    "power_mw, throttle_reasons, hardware_slowdown) "
+    "SELECT base.id + i.rowid, s.position, s.round, s.time_ns, s.dense_ns, s.dense2_ns, s.copy_ns, s.read_ns, "
+    "s.sm_mhz, s.power_mw, s.throttle_reasons, s.hardware_slowdown "
+    "FROM base, incoming i JOIN source.samples s ON s.trial_id = i.theirs",
+};
+
+static moet_status count_incoming(moet_store *into, int64_t *added)
+{
+    sqlite3_stmt *s = NULL;
+    MOET_TRY(moet_store_prepare(into, "SELECT count(*) FROM incoming", &s));
+    moet_status status = moet_store_step(into, s, NULL);
+    if (status == MOET_OK) *added = sqlite3_column_int64(s, 0);
+    sqlite3_finalize(s);
+    return status;
+}
+
+/* Inside one transaction: temporary tables included, which a rollback takes back. */
+static moet_status copy_all(moet_store *into, int64_t *added)
+{
+    for (int32_t i = 0; i < MOET_COUNT_OF(steps); i++) MOET_TRY(moet_store_exec(into, steps[i]));
+    MOET_TRY(count_incoming(into, added));
+    return moet_store_exec(into, "DROP TABLE device_ids; DROP TABLE problem_ids; DROP TABLE workload_ids; "
+                                 "DROP TABLE run_ids; DROP TABLE incoming; DROP TABLE base;");
+}
+
+static moet_status attach(moet_store *into, const char *path)
+{
+    sqlite3_stmt *s = NULL;
+    char *uri = moet_store_uri(path, moet_store_read_query(path));
+    moet_status status = uri ? moet_store_prepare(into, "ATTACH ?1 AS source", &s)
+                             : moet_fail(MOET_NO_MEMORY, "database '%s': out of memory", path);
+    if (status == MOET_OK) {
+        sqlite3_bind_text(s, 1, uri, -1, SQLITE_STATIC);
+        status = moet_store_step(into, s, NULL);
+    }
+    sqlite3_finalize(s);
+    free(uri);
+    return status;
+}
+
+static bool same_file(const char *a, const char *b)
+{
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+moet_status moet_store_merge(moet_store *into, const char *from_path, int64_t *added)
+{
+    moet_store *from = NULL;
+    int64_t count = 0;
+    /* Opened by itself first: it must be one of ours, and it stays open so that it is not gone before it is attached.
+     */
+    MOET_TRY(moet_store_open(from_path, MOET_STORE_READ, &from));
+    moet_status status = MOET_OK;
+    if (!same_file(into->path, from_path)) {
+        status = attach(into, from_path);
+        if (status == MOET_OK) {
+            status = moet_store_begin(into);
+            if (status == MOET_OK) status = moet_store_end(into, copy_all(into, &count));
+            sqlite3_exec(into->db, "DETACH source", NULL, NULL, NULL);
+        }
+    }
+    moet_store_close(from);
+    if (status == MOET_OK && added) *added = count;
+    return status;
+}

@@ -1,0 +1,202 @@
+/* sweep.c: goes through the tasks, passes over finished ones, races the others. See sweep.h. */
+#include "sweep.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "command.h"
+#include "libraries.h"
+#include "progress.h"
+#include "race.h"
+
+#define CEILING_ROUNDS 5
+
+typedef struct sweep_state {
+    const moet_sweep_options *options;
+    const moet_sweep_tasks *tasks;
+    moet_device *device;
+    moet_sweep_summary *summary;
+    moet_store *store;
+    moet_bench *bench; /* NULL until something has to be measured */
+    int64_t run_id;
+    int64_t begin_ns;
+    moet_progress progress;
+    int32_t current; /* task */
+} sweep_state;
+
+/* ---- what the race asks ---- */
+
+static bool should_stop(void *context)
+{
+    sweep_state *s = context;
+    s->summary->interrupted = s->summary->interrupted || *s->options->interrupted != 0;
+    s->summary->out_of_budget = s->summary->out_of_budget ||
+                                (s->options->budget_ns > 0 && moet_clock_ns() - s->begin_ns >= s->options->budget_ns);
+    return s->summary->interrupted || s->summary->out_of_budget;
+}
+
+static void format_task(const moet_sweep_task *task, char *text, size_t size)
+{
+    snprintf(text, size, "%s %lld rows %s %s %s", task->workload->name, (long long)task->workload->rows,
+             task->workload->skew, moet_op_text(task->problem.op), moet_layout_text(task->problem.layout));
+}
+
+static void report(void *context, double part, const moet_candidate *best)
+{
+    sweep_state *s = context;
+    char task[256];
+    format_task(&s->tasks->items[s->current], task, sizeof task);
+    if (best != NULL) {
+        moet_progress_update(&s->progress, s->current + part, "%s: best %.1f us, %s", task,
+                             (double)best->median_ns / 1e3, best->text);
+    } else {
+        moet_progress_update(&s->progress, s->current + part, "%s", task);
+    }
+}
+
+/* ---- one task ---- */
+
+/* The key of a task's done mark: no config. */
+static moet_store_key key_of(const sweep_state *s, const moet_sweep_task *task)
+{
+    return (moet_store_key){.device_key = s->device->key,
+                            .problem = &task->problem,
+                            .workload = task->workload,
+                            .config = "",
+                            .validator = ""};
+}
+
+/* The bench and the run's row, when the first task needs them. */
+static moet_status begin_measuring(sweep_state *s)
+{
+    if (s->bench != NULL) {
+        return MOET_OK;
+    }
+    moet_progress_update(&s->progress, s->current, "measuring what %s can do at best", s->device->info.name);
+    moet_ceilings ceilings;
+    MOET_TRY(moet_bench_create(s->device, s->options->seed, true, &s->bench));
+    MOET_TRY(moet_bench_ceilings(s->bench, CEILING_ROUNDS, &ceilings));
+    moet_libraries libraries;
+    char libraries_text[1024];
+    moet_libraries_list(s->device, &libraries);
+    moet_libraries_format(&libraries, libraries_text, sizeof libraries_text);
+    moet_store_run run = {.device = &s->device->info,
+                          .device_key = s->device->key,
+                          .command = s->options->command,
+                          .revision = moet_command_revision(),
+                          .libraries = libraries_text,
+                          .ceilings = ceilings};
+    return moet_store_begin_run(s->store, &run, &s->run_id);
+}
+
+/* Whether an error is one of the workload: others may still be measured. */
+static bool costs_one_task(moet_status status)
+{
+    return status == MOET_NO_DEVICE_MEMORY || status == MOET_WRONG || status == MOET_TIMEOUT ||
+           status == MOET_UNSUPPORTED;
+}
+
+static moet_status race_task(sweep_state *s, const moet_sweep_task *task, moet_candidates *candidates)
+{
+    char hash[MOET_SHA256_TEXT_SIZE];
+    bool done = false, of_store = false;
+    moet_store_key key = key_of(s, task);
+    moet_candidates_hash(candidates, s->options->final_rounds, hash);
+    MOET_TRY(moet_store_is_done(s->store, &key, hash, &done));
+    if (done) {
+        s->summary->already_done++;
+        moet_progress_skip(&s->progress, 1);
+        return MOET_OK;
+    }
+    MOET_TRY(begin_measuring(s));
+    moet_race race = {.bench = s->bench,
+                      .store = s->store,
+                      .run_id = s->run_id,
+                      .device_key = s->device->key,
+                      .problem = &task->problem,
+                      .workload = task->workload,
+                      .candidates = candidates,
+                      .final_rounds = s->options->final_rounds,
+                      .should_stop = should_stop,
+                      .report = report,
+                      .context = s};
+    moet_race_result result;
+    moet_status status = moet_race_run(&race, &result, &of_store);
+    s->summary->tried += result.tried;
+    s->summary->wrong += result.wrong;
+    s->summary->broken += result.failed;
+    char text[256];
+    format_task(task, text, sizeof text);
+    if (status != MOET_OK && !of_store && costs_one_task(status)) {
+        moet_progress_clear(&s->progress);
+        moet_command_note("%s: not measured: %s", text, moet_last_error());
+        s->summary->failed++;
+        return MOET_OK;
+    }
+    if (status != MOET_OK || result.stopped) {
+        return status;
+    }
+    if (result.wrong > 0) {
+        moet_progress_clear(&s->progress);
+        moet_command_note("%s: %d candidates gave wrong results (moe-tune show --trials says which)", text, result.wrong);
+    }
+    if (result.best == NULL) {
+        moet_progress_clear(&s->progress);
+        moet_command_note("%s: no candidate runs on %s (moe-tune show --trials says why)", text, s->device->info.name);
+        s->summary->failed++;
+        return MOET_OK;
+    }
+    MOET_TRY(moet_store_put_done(s->store, s->run_id, &key, hash));
+    s->summary->measured++;
+    return MOET_OK;
+}
+
+/* Says once which families are left out for want of their library. */
+static void note_missing(const moet_candidates *candidates, const moet_device_info *device)
+{
+    for (int32_t i = 0; i < candidates->count; i++) {
+        const moet_candidate *c = &candidates->items[i];
+        char validator[64];
+        if (c->family_default && !c->applicable && c->validator[0] == '\0' &&
+            c->config.family->validator(validator) != MOET_OK) {
+            moet_command_note("family %s is left out on %s: %s", c->config.family->name, device->name, c->reason);
+        }
+    }
+}
+
+moet_status moet_sweep_run(const moet_sweep_options *options, const moet_sweep_tasks *tasks, moet_device *device,
+                           moet_sweep_summary *summary)
+{
+    *summary = (moet_sweep_summary){.left = tasks->count};
+    sweep_state s = {.options = options, .tasks = tasks, .device = device, .summary = summary};
+    s.begin_ns = moet_clock_ns();
+    moet_status status = moet_store_open(options->db_path, MOET_STORE_WRITE, &s.store);
+    if (status != MOET_OK) {
+        return status;
+    }
+    moet_progress_begin(&s.progress, stderr, tasks->count);
+    for (s.current = 0; s.current < tasks->count; s.current++) {
+        const moet_sweep_task *task = &tasks->items[s.current];
+        moet_candidates candidates = {0};
+        status = moet_candidates_list(&task->problem, task->workload->rows, &device->info, &options->families, &candidates);
+        if (status == MOET_OK && s.current == 0) {
+            note_missing(&candidates, &device->info);
+        }
+        if (status == MOET_OK) {
+            status = race_task(&s, task, &candidates);
+        }
+        moet_candidates_release(&candidates);
+        if (status != MOET_OK || summary->interrupted || summary->out_of_budget) {
+            break;
+        }
+        summary->left--;
+        if (s.current + 1 < tasks->count && should_stop(&s)) {
+            break;
+        }
+    }
+    moet_progress_clear(&s.progress);
+    moet_bench_destroy(s.bench);
+    moet_store_close(s.store);
+    return status;
+}

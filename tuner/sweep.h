@@ -1,0 +1,62 @@
+/* sweep: measures every candidate on every workload and puts the trials into the store. */
+#ifndef MOET_SWEEP_H
+#define MOET_SWEEP_H
+
+#include <signal.h>
+
+#include "../bench/bench.h"
+#include "parse.h"
+#include "store.h"
+#include "workload.h"
+
+typedef struct moet_sweep_options {
+    const char *db_path;
+    const char *command;  /* the command line, for provenance and for how to go on */
+    moet_text_list families;
+    moet_op_list ops;
+    moet_layout_list layouts;
+    moet_numerics numerics;
+    bool bias;
+    uint64_t seed;        /* of the inputs */
+    moet_shard shard;     /* {1, 1}: everything */
+    int32_t final_rounds;
+    int64_t budget_ns;    /* 0: none */
+    const volatile sig_atomic_t *interrupted;
+} moet_sweep_options;
+
+/* One problem on one workload: what is raced. */
+typedef struct moet_sweep_task {
+    moet_problem problem;
+    const moet_workload *workload; /* of the list given to moet_sweep_plan */
+} moet_sweep_task;
+typedef struct moet_sweep_tasks {
+    int32_t count;
+    moet_sweep_task *items;
+} moet_sweep_tasks;
+
+/* All tasks of this shard, those that share weights together. A task's shard follows from its problem and counts alone.
+ * INVALID names a workload that cannot be served. */
+moet_status moet_sweep_plan(const moet_sweep_options *options, const moet_workloads *workloads, moet_sweep_tasks *tasks);
+void moet_sweep_tasks_release(moet_sweep_tasks *tasks);
+
+/* What a sweep would do. Seconds are a guess from rates that such devices reach. */
+typedef struct moet_sweep_size {
+    int32_t tasks;
+    int64_t candidates, inapplicable;
+    double seconds;
+} moet_sweep_size;
+moet_status moet_sweep_measure_size(const moet_sweep_options *options, const moet_sweep_tasks *tasks,
+                                    const moet_device_info *device, moet_sweep_size *size);
+
+typedef struct moet_sweep_summary {
+    int32_t measured, already_done, failed, left; /* tasks */
+    int64_t tried, wrong, broken;                 /* candidates; broken: failed or timed out */
+    bool interrupted, out_of_budget;
+} moet_sweep_summary;
+
+/* Messages and progress go to stderr. The summary is filled on an error too; a task that fails by itself (no device
+ * memory, a wrong reference) is no error of the sweep but counts as failed. */
+moet_status moet_sweep_run(const moet_sweep_options *options, const moet_sweep_tasks *tasks, moet_device *device,
+                           moet_sweep_summary *summary);
+
+#endif

@@ -1,0 +1,133 @@
+/* sweep_plan.c: which tasks a sweep has, and how long they may take. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "candidates.h"
+#include "sweep.h"
+
+/* Whether a task falls into the shard: by a hash of what it is, so that shards agree whatever else they sweep. */
+static moet_status is_in_shard(const moet_shard *shard, const moet_sweep_task *task, bool *inside)
+{
+    const moet_workload *workload = task->workload;
+    size_t size = MOET_KEY_SIZE + (size_t)workload->experts * 12;
+    char *text = malloc(size);
+    char hash[MOET_SHA256_TEXT_SIZE];
+    if (text == NULL) {
+        return moet_fail(MOET_NO_MEMORY, "no memory for a task's text");
+    }
+    moet_problem_format(&task->problem, text);
+    size_t used = strlen(text);
+    for (int32_t i = 0; i < workload->experts; i++) {
+        used += (size_t)snprintf(text + used, size - used, " %d", workload->counts[i]);
+    }
+    moet_sha256_text(text, used, hash);
+    free(text);
+    hash[8] = '\0'; /* 32 bits */
+    *inside = strtoull(hash, NULL, 16) % (uint64_t)shard->count == (uint64_t)(shard->index - 1);
+    return MOET_OK;
+}
+
+static moet_status make_task(const moet_sweep_options *options, const moet_workload *workload, moet_op op,
+                             moet_layout layout, moet_sweep_task *task)
+{
+    moet_problem problem;
+    moet_problem_init(&problem, op, workload->experts, workload->hidden, workload->inter);
+    problem.layout = layout;
+    problem.numerics = options->numerics;
+    problem.bias = options->bias;
+    if (moet_problem_validate(&problem) != MOET_OK) {
+        char message[512];
+        snprintf(message, sizeof message, "%s", moet_last_error());
+        return moet_fail(MOET_INVALID, "workload %s, op %s: %s", workload->name, moet_op_text(op), message);
+    }
+    *task = (moet_sweep_task){problem, workload};
+    return MOET_OK;
+}
+
+static bool same_shape(const moet_workload *a, const moet_workload *b)
+{
+    return a->experts == b->experts && a->hidden == b->hidden && a->inter == b->inter;
+}
+
+moet_status moet_sweep_plan(const moet_sweep_options *options, const moet_workloads *workloads, moet_sweep_tasks *tasks)
+{
+    size_t most = (size_t)workloads->count * (size_t)options->ops.count * (size_t)options->layouts.count;
+    moet_sweep_task *items = calloc(most > 0 ? most : 1, sizeof *items);
+    if (items == NULL) {
+        return moet_fail(MOET_NO_MEMORY, "no memory for %zu tasks", most);
+    }
+    moet_status status = MOET_OK;
+    int32_t count = 0;
+    for (int32_t begin = 0, end = 0; begin < workloads->count; begin = end) {
+        while (end < workloads->count && same_shape(&workloads->items[begin], &workloads->items[end])) {
+            end++;
+        }
+        /* Weights belong to a shape, op and layout, and are kept from one workload to the next. */
+        int32_t kinds = options->ops.count * options->layouts.count;
+        for (int32_t kind = 0; kind < kinds; kind++) {
+            moet_op op = options->ops.ops[kind / options->layouts.count];
+            moet_layout layout = options->layouts.layouts[kind % options->layouts.count];
+            for (int32_t i = begin; i < end; i++) {
+                bool inside = false;
+                status = make_task(options, &workloads->items[i], op, layout, &items[count]);
+                if (status == MOET_OK) status = is_in_shard(&options->shard, &items[count], &inside);
+                if (status != MOET_OK) {
+                    free(items);
+                    return status;
+                }
+                count += inside;
+            }
+        }
+    }
+    *tasks = (moet_sweep_tasks){count, items};
+    return MOET_OK;
+}
+
+void moet_sweep_tasks_release(moet_sweep_tasks *tasks)
+{
+    free(tasks->items);
+    *tasks = (moet_sweep_tasks){0};
+}
+
+/* What a device does in a second, and what a candidate costs besides its calls. */
+typedef struct device_speed {
+    double flops_per_s, reference_flops_per_s;
+    double prepare_s;    /* prepare, verify, capture, store */
+    double sample_s;     /* a sample's least time, replayed once untimed */
+    double ceilings_s;   /* of one round */
+} device_speed;
+
+static device_speed guess_speed(const moet_device_info *device)
+{
+    if (strcmp(device->backend, "host") == 0) {
+        return (device_speed){15e9 * device->sm_count, 1e9 * device->sm_count, 0.02, 0.04, 0.1};
+    }
+    return (device_speed){3e12 * device->sm_count, 1e10 * device->sm_count, 0.05, 0.0015, 0.008};
+}
+
+moet_status moet_sweep_measure_size(const moet_sweep_options *options, const moet_sweep_tasks *tasks,
+                                    const moet_device_info *device, moet_sweep_size *size)
+{
+    moet_sweep_size sum = {.tasks = tasks->count};
+    device_speed speed = guess_speed(device);
+    for (int32_t i = 0; i < tasks->count; i++) {
+        const moet_sweep_task *task = &tasks->items[i];
+        moet_candidates candidates = {0};
+        moet_routing routing;
+        MOET_TRY(moet_routing_summarize(task->workload->counts, task->workload->experts, &routing));
+        MOET_TRY(moet_candidates_list(&task->problem, task->workload->rows, device, &options->families, &candidates));
+        int32_t applicable = moet_candidates_applicable(&candidates);
+        double flops = moet_problem_flops(&task->problem, &routing);
+        double call_s = flops / speed.flops_per_s;
+        double sample_s = 2 * (call_s > speed.sample_s ? call_s : speed.sample_s);
+        /* Each candidate: verified by a few calls, one round; about eight in three more and in the final ones. */
+        sum.seconds += flops / speed.reference_flops_per_s + applicable * (speed.prepare_s + 4 * call_s + sample_s) +
+                       (3 + options->final_rounds) * (8 * sample_s + speed.ceilings_s);
+        sum.candidates += applicable;
+        sum.inapplicable += candidates.count - applicable;
+        moet_candidates_release(&candidates);
+    }
+    *size = sum;
+    return MOET_OK;
+}
