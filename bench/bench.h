@@ -51,8 +51,8 @@ typedef struct moet_trial {
     double efficiency; /* floor / time, medians of the same rounds */
     double floor_ns;
     double error;      /* largest |out - ref| / bound over all elements; <= 1 passes */
-    /* "seq", or "<hash>-<seed>" of the output bits on the bench's seeded inputs: for one problem and counts, equal texts
-     * mean equal bits. "" unknown. */
+    /* "seq", or "<hash>-<seed>" of the output bits on the bench's seeded inputs: for one problem and counts, equal
+     * texts mean equal bits. "" unknown. */
     char bit_class[MOET_SHA256_TEXT_SIZE];
     moet_cubin cubin;  /* bytes NULL where the family compiles nothing */
 } moet_trial;
@@ -72,8 +72,8 @@ moet_status moet_bench_set_workload(moet_bench *bench, const moet_problem *probl
 
 /* Adds a configuration: prepare, verify on poisoned outputs, capture. Returns MOET_OK also where the candidate is
  * inapplicable, wrong or failed: moet_bench_trial(subject) then says so and rounds skip it. An error status is the
- * bench's own (a lost device, no host memory); the candidate that lost the device is then the last subject, and its trial
- * says why. A launch finds the workspace with unspecified contents. */
+ * bench's own (a lost device, no host memory); the candidate that lost the device is then the last subject, and its
+ * trial says why. A launch finds the workspace with unspecified contents. */
 moet_status moet_bench_add_config(moet_bench *bench, const moet_config *config, bool device_counts, int32_t *subject);
 
 /* Adds anything that launches like moet_launch, e.g. a plan. `name` goes into trial.config. capturable as in
@@ -82,8 +82,8 @@ typedef moet_status (*moet_bench_launcher)(void *context, const moet_launch_args
 moet_status moet_bench_add_launcher(moet_bench *bench, const char *name, moet_bench_launcher launcher, void *context,
                                     bool capturable, bool device_counts, int32_t *subject);
 
-/* Whether rounds include a subject (all that are right do at first). A retired subject's graph and kernel are given back
- * and its trial stays; a subject that fails in a round retires by itself. */
+/* Whether rounds include a subject (all that are right do at first). A retired subject's graph and kernel are given
+ * back and its trial stays; a subject that fails in a round retires by itself. */
 void moet_bench_retire(moet_bench *bench, int32_t subject);
 bool moet_bench_active(const moet_bench *bench, int32_t subject);
 

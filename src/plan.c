@@ -133,6 +133,10 @@ static moet_status prepare(moet_plan *plan, const moet_config *config, const moe
     char why[MOET_REASON_SIZE];
     if (!config->family->applicable(&plan->problem, config, &device->info, why))
         return moet_fail(MOET_UNSUPPORTED, "%s", why);
+    moet_traits traits = config->family->traits(&plan->problem, config);
+    if (plan->options.device_counts ? !traits.device_counts : !traits.host_counts)
+        return moet_fail(MOET_UNSUPPORTED, "%s takes no counts from %s memory", config->family->name,
+                         plan->options.device_counts ? "device" : "host");
     moet_prepare_args args = {.device = device, .problem = &plan->problem, .config = config,
                               .max_rows = plan->options.max_rows, .max_sms = plan->options.max_sms,
                               .device_counts = plan->options.device_counts, .cubin = cubin};

@@ -2,6 +2,7 @@
  * device first, in the form of other programs' benches, so that `moe-tune compare` reads both. */
 #include <cjson/cJSON.h>
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

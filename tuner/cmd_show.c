@@ -142,7 +142,7 @@ static const show_column winner_columns[] = {
 };
 
 static const show_column trial_columns[] = {
-    {{"device", MOET_OUTPUT_TEXT, 0}, put_device, false},
+    {{"device", MOET_OUTPUT_TEXT, 0}, put_device, true},
     {{"problem", MOET_OUTPUT_TEXT, 0}, put_problem, true},
     {{"workload", MOET_OUTPUT_TEXT, 0}, put_workload, true},
     {{"rows", MOET_OUTPUT_INTEGER, 0}, put_rows, true},

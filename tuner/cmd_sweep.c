@@ -351,6 +351,10 @@ static int run(int argc, char **argv)
     moet_status status = make_workloads(&a, &workloads);
     if (status == MOET_OK) status = moet_sweep_plan(&a.sweep, &workloads, &tasks);
     if (status == MOET_NOT_FOUND && a.models.count > 0) status = MOET_INVALID; /* a wrong model is a wrong argument */
+    if (status == MOET_OK && tasks.count == 0) {
+        moet_command_note("nothing to do: no race falls into shard %d/%d", a.sweep.shard.index, a.sweep.shard.count);
+        goto done;
+    }
     if (status == MOET_OK) status = moet_device_open(a.device, &device);
     if (status != MOET_OK) {
         code = moet_command_fail(status);

@@ -1,6 +1,7 @@
 #include "label.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Whether the comma-separated list holds this field as a whole. */
@@ -36,11 +37,24 @@ void moet_label_problem(const char *key, char *text)
     }
 }
 
+/* The number behind name in a device key, 0 if there is none. */
+static long number_of(const char *key, const char *name)
+{
+    const char *at = strstr(key, name);
+    return at ? strtol(at + strlen(name), NULL, 10) : 0;
+}
+
 void moet_label_device(const char *key, char *text)
 {
     const char *name = strstr(key, ",name="), *end = name ? strstr(name, ",cc=") : NULL;
-    if (end)
-        snprintf(text, MOET_DEVICE_KEY_SIZE, "%.*s", (int)(end - name - 6), name + 6);
-    else
+    if (!end) {
         snprintf(text, MOET_DEVICE_KEY_SIZE, "%s", key);
+        return;
+    }
+    bool host = strncmp(key, "backend=host,", 13) == 0;
+    long power_w = number_of(end, ",power_w=");
+    char power[32] = "";
+    if (power_w > 0) snprintf(power, sizeof power, ", %ld W", power_w);
+    snprintf(text, MOET_DEVICE_KEY_SIZE, "%.*s (%ld %s%s)", (int)(end - name - 6), name + 6, number_of(end, ",sms="),
+             host ? "threads" : "SMs", power);
 }

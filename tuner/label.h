@@ -7,7 +7,8 @@
 /* "up experts=8 hidden=7168 inter=2048", and what differs from moet_problem_init's choices. Any other text is copied.
  * text holds MOET_KEY_SIZE bytes. */
 void moet_label_problem(const char *key, char *text);
-/* The product name in a device key; any other text is copied. text holds MOET_DEVICE_KEY_SIZE bytes. */
+/* "NVIDIA H100 80GB HBM3 (132 SMs, 700 W)" from a device key; any other text is copied. text holds MOET_DEVICE_KEY_SIZE
+ * bytes. */
 void moet_label_device(const char *key, char *text);
 
 #endif

@@ -12,6 +12,7 @@
 #define PLAIN_NS 5000000000LL
 #define LINE_SIZE 512
 #define DEFAULT_WIDTH 80
+#define LEAST_MEASURED 0.2 /* units from which a time left is foretold */
 
 void moet_progress_begin(moet_progress *progress, FILE *stream, double total)
 {
@@ -38,12 +39,12 @@ static int32_t terminal_width(FILE *stream)
     return known ? size.ws_col : DEFAULT_WIDTH;
 }
 
-/* " 3m20s left", "" while nothing is known. */
+/* ", about 3m20s left", "" while nothing is known. */
 static void format_left(const moet_progress *progress, double done, int64_t now_ns, char *text, size_t size)
 {
     double measured = done - progress->skipped;
     text[0] = '\0';
-    if (progress->total <= 0 || measured <= 0) {
+    if (progress->total <= 0 || measured < LEAST_MEASURED) {
         return;
     }
     char time[MOET_TIME_TEXT_SIZE];

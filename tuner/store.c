@@ -129,18 +129,23 @@ typedef struct key_texts {
     char *counts; /* JSON array, owned */
 } key_texts;
 
+moet_status moet_store_counts(const moet_workload *workload, char **text)
+{
+    size_t size = (size_t)workload->experts * 12 + 3, used = 1;
+    char *result = malloc(size);
+    if (!result) return moet_fail(MOET_NO_MEMORY, "store: out of memory");
+    result[0] = '[';
+    for (int32_t i = 0; i < workload->experts; i++)
+        used += (size_t)snprintf(result + used, size - used, "%s%" PRId32, i ? "," : "", workload->counts[i]);
+    snprintf(result + used, size - used, "]");
+    *text = result;
+    return MOET_OK;
+}
+
 static moet_status make_texts(const moet_store_key *key, key_texts *texts)
 {
-    const moet_workload *w = key->workload;
-    size_t size = (size_t)w->experts * 12 + 3, used = 1;
     moet_problem_format(key->problem, texts->problem);
-    texts->counts = malloc(size);
-    if (!texts->counts) return moet_fail(MOET_NO_MEMORY, "store: out of memory");
-    texts->counts[0] = '[';
-    for (int32_t i = 0; i < w->experts; i++)
-        used += (size_t)snprintf(texts->counts + used, size - used, "%s%" PRId32, i ? "," : "", w->counts[i]);
-    snprintf(texts->counts + used, size - used, "]");
-    return MOET_OK;
+    return moet_store_counts(key->workload, &texts->counts);
 }
 
 /* ?1 to ?5 of IDENTITY. */

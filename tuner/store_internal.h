@@ -43,6 +43,9 @@ char *moet_store_uri(const char *path, const char *query);
  * cannot be written and nothing waits in a write-ahead log. */
 const char *moet_store_read_query(const char *path);
 
+/* The counts of a workload as the database holds them, a JSON array; malloc'd. */
+moet_status moet_store_counts(const moet_workload *workload, char **text);
+
 /* Never NULL. */
 const char *moet_store_text(sqlite3_stmt *statement, int column);
 

@@ -16,12 +16,15 @@
     "t.cubin_sha256, c.arch, t.measured_at"
 #define TRIAL_COLUMN_COUNT 31
 
-/* ?1 device, ?2 problem, ?3 name; NULL is any. A workload goes by its first name, of those that ?3 asks for. */
+/* ?1 device, ?2 problem, ?3 name; NULL is any. ?4 to ?5: ids of workloads, which reach into the views where a join or a
+ * subquery would not. A workload goes by its first name, of those that ?3 asks for. */
+#define NAME_FILTER                                                                                                    \
+    "(?3 IS NULL OR substr(m.name || '/' || v.rows || '/' || m.skew || '/', 1, length(?3) + 1) = ?3 || '/')"
 #define NAMES_CTE                                                                                                      \
     "names AS MATERIALIZED (SELECT * FROM (SELECT m.workload_id, m.name, m.skew, row_number() OVER "                   \
     "(PARTITION BY m.workload_id ORDER BY m.name, m.skew, m.tokens, m.seed) AS place "                                 \
     "FROM workload_names m JOIN workloads v ON v.id = m.workload_id "                                                  \
-    "WHERE ?3 IS NULL OR substr(m.name || '/' || v.rows || '/' || m.skew || '/', 1, length(?3) + 1) = ?3 || '/') "     \
+    "WHERE v.id BETWEEN ?4 AND ?5 AND " NAME_FILTER ") "                                                               \
     "WHERE place = 1)"
 #define TRIAL_JOINS                                                                                                    \
     "JOIN devices d ON d.id = t.device_id JOIN problems p ON p.id = t.problem_id "                                     \
@@ -35,15 +38,16 @@
 static const char trials_sql[] =
     "WITH " NAMES_CTE ", "
     "won AS MATERIALIZED (SELECT trial_id, max(kind = 'any') AS any_won, max(kind = 'device_counts') AS device_won "
-    "FROM winners GROUP BY trial_id), "
-    "current AS MATERIALIZED (SELECT id FROM current_trials) "
+    "FROM winners WHERE workload_id BETWEEN ?4 AND ?5 GROUP BY trial_id), "
+    "current AS MATERIALIZED (SELECT id FROM current_trials WHERE workload_id BETWEEN ?4 AND ?5) "
     "SELECT " TRIAL_COLUMNS ", coalesce(won.any_won, 0), coalesce(won.device_won, 0), t.id IN (SELECT id FROM current) "
     "FROM trials t " TRIAL_JOINS "LEFT JOIN won ON won.trial_id = t.id "
-    "WHERE " TRIAL_FILTER "AND (NOT ?4 OR won.trial_id IS NOT NULL) AND (NOT ?5 OR t.status = 'ok') "
+    "WHERE t.workload_id BETWEEN ?4 AND ?5 AND " TRIAL_FILTER
+    "AND (NOT ?6 OR won.trial_id IS NOT NULL) AND (NOT ?7 OR t.status = 'ok') "
     "ORDER BY " POINT_ORDER "t.status <> 'ok', t.median_ns, t.config, t.device_counts, t.family_version, t.validator";
 
 static const char winners_sql[] =
-    "WITH " NAMES_CTE ", won AS MATERIALIZED (SELECT * FROM winners) "
+    "WITH " NAMES_CTE ", won AS MATERIALIZED (SELECT * FROM winners WHERE workload_id BETWEEN ?4 AND ?5) "
     "SELECT " TRIAL_COLUMNS ", won.kind = 'any', won.kind = 'device_counts', 1, "
     "r.config, r.median_ns, r.noise_ns, f.config, f.median_ns, f.noise_ns "
     "FROM won JOIN trials t ON t.id = won.trial_id " TRIAL_JOINS
@@ -138,20 +142,53 @@ static moet_store_rival read_rival(sqlite3_stmt *s, int column)
                               sqlite3_column_int64(s, column + 2)};
 }
 
+/* The first and the last id of the workloads that a filter may find; none: first above last. */
+static moet_status find_range(moet_store *store, const moet_store_filter *filter, int64_t *first, int64_t *last)
+{
+    static const char sql[] =
+        "SELECT coalesce(min(v.id), 1), coalesce(max(v.id), 0) FROM workloads v JOIN workload_names m ON m.workload_id "
+        "= v.id "
+        "WHERE " NAME_FILTER " AND (?4 IS NULL OR v.counts = ?4 AND v.hidden = ?5 AND v.inter = ?6)";
+    const moet_workload *w = filter->workload;
+    sqlite3_stmt *s = NULL;
+    char *counts = NULL;
+    *first = INT64_MIN;
+    *last = INT64_MAX;
+    if (!filter->name && !w) return MOET_OK;
+    moet_status status = w ? moet_store_counts(w, &counts) : MOET_OK;
+    if (status == MOET_OK) status = moet_store_prepare(store, sql, &s);
+    if (status != MOET_OK) goto done;
+    int code = sqlite3_bind_text(s, 3, filter->name, -1, SQLITE_STATIC);
+    if (code == SQLITE_OK) code = sqlite3_bind_text(s, 4, counts, -1, SQLITE_STATIC);
+    if (code == SQLITE_OK) code = sqlite3_bind_int(s, 5, w ? w->hidden : 0);
+    if (code == SQLITE_OK) code = sqlite3_bind_int(s, 6, w ? w->inter : 0);
+    status = code == SQLITE_OK ? moet_store_step(store, s, NULL) : moet_store_error(store, code);
+    if (status == MOET_OK) {
+        *first = sqlite3_column_int64(s, 0);
+        *last = sqlite3_column_int64(s, 1);
+    }
+done:
+    sqlite3_finalize(s);
+    free(counts);
+    return status;
+}
+
 static moet_status open_query(moet_store *store, const char *sql, const moet_store_filter *filter,
                               sqlite3_stmt **statement)
 {
     static const moet_store_filter all = {0};
+    int64_t numbers[4];
     if (!filter) filter = &all;
+    MOET_TRY(find_range(store, filter, &numbers[0], &numbers[1]));
+    numbers[2] = filter->winners_only;
+    numbers[3] = filter->ok_only;
     MOET_TRY(moet_store_prepare(store, sql, statement));
     const char *texts[] = {filter->device_key, filter->problem_key, filter->name};
-    int code = SQLITE_OK;
+    int code = SQLITE_OK, count = sqlite3_bind_parameter_count(*statement);
     for (int i = 0; i < MOET_COUNT_OF(texts) && code == SQLITE_OK; i++)
         code = sqlite3_bind_text(*statement, i + 1, texts[i], -1, SQLITE_STATIC);
-    if (code == SQLITE_OK && sqlite3_bind_parameter_count(*statement) >= 5) {
-        code = sqlite3_bind_int(*statement, 4, filter->winners_only);
-        if (code == SQLITE_OK) code = sqlite3_bind_int(*statement, 5, filter->ok_only);
-    }
+    for (int i = 0; i < MOET_COUNT_OF(numbers) && code == SQLITE_OK && 4 + i <= count; i++)
+        code = sqlite3_bind_int64(*statement, 4 + i, numbers[i]);
     return code == SQLITE_OK ? MOET_OK : moet_store_error(store, code);
 }
 

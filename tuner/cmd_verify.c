@@ -1,0 +1,238 @@
+/* moe-tune verify: every entry of a table, as the runtime library launches it, against the reference on this device. */
+#include <stdio.h>
+#include <string.h>
+
+#include "../src/table.h"
+#include "command.h"
+#include "label.h"
+#include "output.h"
+#include "parse.h"
+#include "planned.h"
+#include "progress.h"
+#include "store.h"
+
+#define SUMMARY "check every entry of a table against the reference on this device"
+#define EXAMPLE "moe-tune verify --table table"
+
+typedef struct verify_arguments {
+    const char *table, *device;
+    uint64_t seed;
+    moet_output_format format;
+} verify_arguments;
+
+enum option_key { KEY_TABLE = 256, KEY_DEVICE, KEY_SEED, KEY_FORMAT };
+
+static const struct argp_option options[] = {
+    {.name = "table", .key = KEY_TABLE, .arg = "DIR", .doc = "The table"},
+    {.name = "device", .key = KEY_DEVICE, .arg = "SPEC", .doc = "auto, host, cuda or cuda:N (default auto)"},
+    {.name = "seed", .key = KEY_SEED, .arg = "N", .doc = "Of the inputs (default 1)"},
+    {.name = "format", .key = KEY_FORMAT, .arg = "FORMAT", .doc = "text, csv or json (default text)"},
+    {0}};
+
+static error_t parse_option(int key, char *arg, struct argp_state *state)
+{
+    verify_arguments *a = state->input;
+    int64_t number = 0;
+    moet_status status = MOET_OK;
+    switch (key) {
+    case KEY_TABLE: a->table = arg; break;
+    case KEY_DEVICE: a->device = arg; break;
+    case KEY_SEED:
+        status = moet_parse_integer(arg, "--seed", 0, INT64_MAX / 10, &number);
+        a->seed = (uint64_t)number;
+        break;
+    case KEY_FORMAT: status = moet_output_format_parse(arg, &a->format); break;
+    case ARGP_KEY_END:
+        if (a->table == NULL) {
+            argp_error(state, "give --table DIR");
+        }
+        break;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+    moet_command_check(state, status);
+    return 0;
+}
+
+static const moet_output_column columns[] = {
+    {"problem", MOET_OUTPUT_TEXT, 0}, {"rows", MOET_OUTPUT_INTEGER, 0}, {"max", MOET_OUTPUT_INTEGER, 0},
+    {"kind", MOET_OUTPUT_TEXT, 0},    {"config", MOET_OUTPUT_TEXT, 0},  {"status", MOET_OUTPUT_TEXT, 0},
+    {"error", MOET_OUTPUT_REAL, 4},   {"reason", MOET_OUTPUT_TEXT, 0},
+};
+
+typedef struct verify_state {
+    moet_bench *bench;
+    moet_handle *handle;
+    moet_output *out;
+    moet_output_format format;
+    moet_progress progress;
+    int32_t right, wrong, failed;
+} verify_state;
+
+typedef struct verified {
+    moet_trial_status status;
+    double error;
+    char reason[MOET_REASON_SIZE];
+} verified;
+
+static moet_status read_subject(verify_state *s, int32_t subject, verified *result)
+{
+    moet_trial trial = {0};
+    MOET_TRY(moet_bench_trial(s->bench, subject, &trial));
+    result->status = trial.status;
+    result->error = trial.error;
+    snprintf(result->reason, sizeof result->reason, "%s", trial.reason);
+    moet_trial_release(&trial);
+    return MOET_OK;
+}
+
+/* Whether an error says that this entry cannot run here, and no more. */
+static bool costs_one_entry(moet_status status)
+{
+    return status == MOET_UNSUPPORTED || status == MOET_NOT_FOUND || status == MOET_COMPILE ||
+           status == MOET_NO_DEVICE_MEMORY;
+}
+
+/* The plan's launch; and the entry's own config where another point of the same rows and busiest expert answers for it. */
+static moet_status verify_entry(verify_state *s, const moet_problem *problem, const moet_table_point *point,
+                                moet_table_kind kind, verified *result)
+{
+    const moet_table_winner *winner = &point->winner[kind];
+    bool device_counts = kind == MOET_TABLE_DEVICE_COUNTS;
+    char config[MOET_CONFIG_SIZE];
+    moet_planned planned = {0};
+    moet_config_format(&winner->config, config);
+    moet_status status = moet_planned_add(s->bench, s->handle, problem, point->counts, device_counts, config, &planned);
+    if (costs_one_entry(status)) {
+        result->status = MOET_TRIAL_FAILED;
+        snprintf(result->reason, sizeof result->reason, "%.255s", moet_last_error());
+        return MOET_OK;
+    }
+    MOET_TRY(status);
+    status = read_subject(s, planned.subject, result);
+    bool answers = planned.choice.hit == MOET_HIT_EXACT && strcmp(planned.choice.config, config) == 0;
+    if (status == MOET_OK && planned.choice.hit != MOET_HIT_EXACT) {
+        result->status = MOET_TRIAL_FAILED;
+        snprintf(result->reason, sizeof result->reason, "the runtime answers with %.150s (%s) instead",
+                 planned.choice.config, moet_hit_name(planned.choice.hit));
+    } else if (status == MOET_OK && !answers && result->status == MOET_TRIAL_OK) {
+        int32_t subject = -1;
+        moet_traits traits = winner->config.family->traits(problem, &winner->config);
+        status = moet_bench_add_config(s->bench, &winner->config, device_counts || !traits.host_counts, &subject);
+        if (status == MOET_OK) status = read_subject(s, subject, result);
+        if (status == MOET_OK) moet_bench_retire(s->bench, subject);
+    }
+    moet_bench_retire(s->bench, planned.subject);
+    moet_planned_release(&planned);
+    return status;
+}
+
+static void print_entry(verify_state *s, const moet_problem *problem, const moet_table_point *point,
+                        moet_table_kind kind, const verified *result)
+{
+    char key[MOET_KEY_SIZE], label[MOET_KEY_SIZE], config[MOET_CONFIG_SIZE];
+    moet_problem_format(problem, key);
+    moet_label_problem(key, label);
+    moet_config_format(&point->winner[kind].config, config);
+    moet_output_text(s->out, s->format == MOET_FORMAT_TEXT ? label : key);
+    moet_output_integer(s->out, point->rows);
+    moet_output_integer(s->out, point->max);
+    moet_output_text(s->out, moet_store_kind_name(kind));
+    moet_output_text(s->out, config);
+    moet_output_text(s->out, moet_trial_status_name(result->status));
+    moet_output_real(s->out, result->error);
+    moet_output_text(s->out, result->reason);
+}
+
+static moet_status verify_point(verify_state *s, const moet_problem *problem, const moet_table_point *point)
+{
+    moet_status status = moet_bench_set_workload(s->bench, problem, point->counts);
+    bool too_big = status == MOET_NO_DEVICE_MEMORY;
+    char reason[MOET_REASON_SIZE];
+    snprintf(reason, sizeof reason, "%.255s", moet_last_error());
+    if (status != MOET_OK && !too_big) {
+        return status;
+    }
+    for (int32_t kind = 0; kind < MOET_TABLE_KIND_COUNT; kind++) {
+        verified result = {.status = MOET_TRIAL_FAILED};
+        if (!point->winner[kind].present) {
+            continue;
+        }
+        if (too_big) {
+            memcpy(result.reason, reason, sizeof reason);
+        } else {
+            MOET_TRY(verify_entry(s, problem, point, (moet_table_kind)kind, &result));
+        }
+        s->right += result.status == MOET_TRIAL_OK;
+        s->wrong += result.status == MOET_TRIAL_WRONG;
+        s->failed += result.status != MOET_TRIAL_OK && result.status != MOET_TRIAL_WRONG;
+        print_entry(s, problem, point, (moet_table_kind)kind, &result);
+    }
+    return MOET_OK;
+}
+
+static moet_status verify_table(verify_state *s, const moet_table *table)
+{
+    int32_t total = 0, done = 0;
+    for (int32_t i = 0; i < table->problem_count; i++) {
+        total += table->problems[i].point_count;
+    }
+    moet_progress_begin(&s->progress, stderr, total);
+    moet_status status = MOET_OK;
+    for (int32_t i = 0; i < table->problem_count && status == MOET_OK; i++) {
+        const moet_table_problem *problem = &table->problems[i];
+        for (int32_t j = 0; j < problem->point_count && status == MOET_OK; j++) {
+            moet_progress_update(&s->progress, done++, "%d right, %d wrong, %d failed", s->right, s->wrong, s->failed);
+            status = verify_point(s, &problem->problem, &problem->points[j]);
+        }
+    }
+    moet_progress_clear(&s->progress);
+    return status;
+}
+
+static int run(int argc, char **argv)
+{
+    static const struct argp argp = {
+        options, parse_option, NULL,
+        MOET_COMMAND_DOC("Runs every entry of a table through the runtime library, on the counts it was tuned for, and "
+                         "checks every element of the result.",
+                         EXAMPLE,
+                         "error is the largest distance to the reference in units of the bound; up to 1 is right. Entries "
+                         "that this device refuses are listed on stderr. Exit codes: 0 all right, 1 some could not run "
+                         "or none serves this device, 3 some are wrong."),
+        NULL, NULL, NULL};
+    verify_arguments a = {.device = "auto", .seed = 1};
+    verify_state s = {0};
+    moet_device *device = NULL;
+    moet_table *table = NULL;
+    int code = moet_command_parse(&argp, argc, argv, &a);
+    if (code != MOET_EXIT_OK) {
+        return code;
+    }
+    s.format = a.format;
+    moet_status status = moet_device_open(a.device, &device);
+    if (status == MOET_OK) status = moet_table_load(a.table, device, &table);
+    if (status == MOET_OK) status = moet_planned_open(a.table, a.device, &s.handle);
+    if (status == MOET_OK) status = moet_bench_create(device, a.seed, false, &s.bench);
+    if (status == MOET_OK) status = moet_output_create(stdout, a.format, columns, MOET_COUNT_OF(columns), &s.out);
+    if (status == MOET_OK) {
+        for (int32_t i = 0; i < table->refusal_count; i++) {
+            moet_command_note("%s: refused: %s", a.table, table->refusals[i]);
+        }
+        status = verify_table(&s, table);
+        moet_status written = moet_output_finish(s.out);
+        status = status == MOET_OK ? written : status;
+    }
+    code = moet_command_fail(status);
+    if (code == MOET_EXIT_OK) {
+        moet_command_note("%s on %s: %d right, %d wrong, %d could not run, %d refused", a.table, device->info.name,
+                          s.right, s.wrong, s.failed, table->refusal_count);
+        code = s.wrong > 0 ? MOET_EXIT_WRONG : s.failed > 0 || s.right == 0 ? MOET_EXIT_FAILED : MOET_EXIT_OK;
+    }
+    moet_bench_destroy(s.bench);
+    moet_close(s.handle);
+    moet_table_close(table);
+    moet_device_close(device);
+    return code;
+}
+
+const moet_command moet_command_verify = {"verify", SUMMARY, EXAMPLE, run};
