@@ -76,10 +76,10 @@ static void blas_default_config(const moet_problem *problem, int64_t rows_hint, 
                                 moet_config *config)
 {
     *config = (moet_config){.family = &moet_family_host_blas};
-    /* The smallest block that holds an expert's rows, as far as numerics allow. */
+    /* The largest block that an expert's rows fill, as far as numerics allow. */
     int64_t mean = (rows_hint + problem->experts - 1) / problem->experts;
     for (int32_t i = 1; i < BLOCK_COUNT; i++) {
-        if (strtol(block_values[i - 1], NULL, 10) >= mean) break;
+        if (strtol(block_values[i], NULL, 10) > mean) break;
         if (problem->numerics != MOET_NUMERICS_TRAIN || block_invariant(i)) config->value[PARAM_BLOCK] = (int16_t)i;
     }
     /* Panels wide enough to pay for widening x, while every thread finds work. */

@@ -1,5 +1,5 @@
-/* host_tile: the project's own tiled product on the processor (host_tile_kernel.c). An output element is one chain of
- * fused multiply-adds over ascending k: every configuration gives the same bits, and a row's bits are its own. */
+/* host_tile: the project's own tiled product on the processor (host_tile_kernel.c). An output element is one fp32 chain
+ * over ascending k: every configuration gives the same bits, and a row's bits are its own. */
 #include <stdlib.h>
 
 #include "../src/family.h"
@@ -11,7 +11,7 @@ enum { PARAM_MR, PARAM_NR, PARAM_KC, PARAM_NC, PARAM_SCHEDULE, PARAM_COUNT };
 static const char *const mr_values[] = {"4", "6", "8", "12", NULL};
 static const char *const nr_values[] = {"16", "32", "64", NULL};
 static const char *const kc_values[] = {"256", "512", NULL};
-static const char *const nc_values[] = {"64", "128", "256", NULL};
+static const char *const nc_values[] = {"64", "256", NULL};
 static const char *const schedule_values[] = {"static", "dynamic", NULL};
 static const moet_param params[PARAM_COUNT] = {
     {"mr", mr_values}, {"nr", nr_values}, {"kc", kc_values}, {"nc", nc_values}, {"schedule", schedule_values},
@@ -70,7 +70,7 @@ static void tile_default_config(const moet_problem *problem, int64_t rows_hint, 
     *config = (moet_config){.family = &moet_family_host_tile};
     if (moet_host_bind(&module) == MOET_OK) module->isa_best(&isa);
     bool wide = isa.lanes >= 16, few = rows_hint <= 4 * (int64_t)problem->experts;
-    moet_config_set(config, "mr", few ? "4" : wide ? "12" : "6");
+    moet_config_set(config, "mr", few ? "4" : wide ? "8" : "6");
     moet_config_set(config, "nr", wide ? "32" : "16");
     moet_config_set(config, "kc", "256");
     moet_config_set(config, "schedule", "dynamic");

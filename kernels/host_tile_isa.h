@@ -2,10 +2,11 @@
  * with these macros:
  *   ISA(name)   name with the set's suffix          TARGET   function attribute that enables the set
  *   VEC, LANES  its vector of floats                LOAD(p) STORE(p, v) ZERO() SPLAT(f)
- *   FMA(a, b, c)   a * b + c; one rounding, except where the set has no such instruction
+ *   FMA(a, b, c)   a * b + c
  *
- * An output element is one chain over ascending k, from zero, whatever the tile, the block or the vector: its bits are
- * the same for every configuration, and for every instruction set with a fused multiply-add. */
+ * An output element is one chain over ascending k, from zero, whatever the tile, the block or the vector. A product of
+ * two BF16 is exact in fp32 as long as it neither overflows nor underflows, so a set without fused multiply-add gives
+ * the same bits too: they are the same for every configuration on every processor. */
 
 /* c[mr][nr] (+)= a[mr][kc] * b[kc][nr]. MR and NR are constants where this is inlined, and acc lives in registers. */
 static inline __attribute__((always_inline)) TARGET void ISA(micro)(const int MR, const int NR, int32_t kc,
@@ -81,11 +82,18 @@ static TARGET void ISA(pack_nk)(const uint16_t *w, size_t ldw, int32_t kc, float
     }
 }
 
-/* Eight columns of w (kn). */
-static TARGET void ISA(pack_kn)(const uint16_t *w, size_t ldw, int32_t kc, float *to, size_t ldt)
+/* Rows of w (kn) into all strips of a block at once: each is read in one go. columns is a multiple of 8. */
+static TARGET void ISA(pack_kn)(const uint16_t *w, size_t ldw, int32_t kc, size_t columns, size_t nr, float *to)
 {
-    for (int32_t k = 0; k < kc; k++) {
-        for (int i = 0; i < 8; i++) to[(size_t)k * ldt + (size_t)i] = moet_host_widen(w[(size_t)k * ldw + (size_t)i]);
+    for (size_t k = 0; k < (size_t)kc; k++) {
+        for (size_t first = 0; first < columns; first += nr) {
+            const uint16_t *from = w + k * ldw + first;
+            float *strip = to + first * (size_t)kc + k * nr;
+            size_t count = columns - first < nr ? columns - first : nr;
+            for (size_t j = 0; j < count; j += 8) {
+                for (size_t i = 0; i < 8; i++) strip[j + i] = moet_host_widen(from[j + i]);
+            }
+        }
     }
 }
 

@@ -44,7 +44,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "pairs of BF16 are unp
 #define FMA _mm256_fmadd_ps
 #include "host_tile_isa.h"
 
-/* What every x86-64 has: no fused multiply-add, so two roundings. */
+/* What every x86-64 has. */
 #define ISA(name) name##_sse2
 #define TARGET
 #define VEC __m128
@@ -80,7 +80,8 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "pairs of BF16 are unp
 #endif
 
 typedef void micro_function(int32_t kc, const float *a, size_t lda, const float *b, float *c, size_t ldc, bool first);
-typedef void pack_function(const uint16_t *w, size_t ldw, int32_t kc, float *to, size_t ldt);
+typedef void pack_nk_function(const uint16_t *w, size_t ldw, int32_t kc, float *to, size_t ldt);
+typedef void pack_kn_function(const uint16_t *w, size_t ldw, int32_t kc, size_t columns, size_t nr, float *to);
 
 #define TILE_ENUM(MR, NR) TILE_##MR##x##NR,
 enum { TILES(TILE_ENUM) TILE_COUNT };
@@ -88,7 +89,8 @@ enum { TILES(TILE_ENUM) TILE_COUNT };
 typedef struct isa_row {
     moet_host_isa isa;
     micro_function *micro[TILE_COUNT];
-    pack_function *pack_nk, *pack_kn;
+    pack_nk_function *pack_nk;
+    pack_kn_function *pack_kn;
     void (*widen)(float *to, const uint16_t *from, int32_t count);
     void (*finish)(uint16_t *to, const float *from, const uint16_t *bias, int32_t count);
 } isa_row;
@@ -167,15 +169,13 @@ static void pack_weights(const tile_run *run, const moet_host_task *task, int32_
     size_t n = (size_t)g->n, k = (size_t)g->k, nr = (size_t)run->config->nr;
     const uint16_t *w = g->w + (size_t)task->expert * n * k;
     size_t columns = (size_t)task->columns, padded = (columns + nr - 1) / nr * nr;
-    for (size_t j = 0; j < padded; j += 8) {
+    if (g->kn) run->isa->pack_kn(w + (size_t)first_k * n + (size_t)task->column, n, kc, columns, nr, b);
+    for (size_t j = g->kn ? columns : 0; j < padded; j += 8) {
         float *to = b + j / nr * nr * (size_t)kc + j % nr;
-        size_t column = (size_t)task->column + j;
-        if (j >= columns) {
-            for (int32_t i = 0; i < kc; i++) memset(to + (size_t)i * nr, 0, 8 * sizeof *to);
-        } else if (g->kn) {
-            run->isa->pack_kn(w + (size_t)first_k * n + column, n, kc, to, nr);
+        if (j < columns) {
+            run->isa->pack_nk(w + ((size_t)task->column + j) * k + (size_t)first_k, k, kc, to, nr);
         } else {
-            run->isa->pack_nk(w + column * k + (size_t)first_k, k, kc, to, nr);
+            for (int32_t i = 0; i < kc; i++) memset(to + (size_t)i * nr, 0, 8 * sizeof *to);
         }
     }
 }

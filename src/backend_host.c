@@ -251,7 +251,7 @@ static moet_status host_free_bytes(moet_device *device, size_t *size_bytes)
 
 static moet_status host_alloc(moet_device *device, size_t size_bytes, void **memory)
 {
-    size_t available_bytes;
+    size_t available_bytes = 0;
     void *result = NULL;
     MOET_TRY(host_free_bytes(device, &available_bytes));
     if (size_bytes > available_bytes || posix_memalign(&result, ALIGNMENT_BYTES, size_bytes ? size_bytes : 1) != 0)

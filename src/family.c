@@ -24,6 +24,12 @@ const moet_family *moet_family_find(const char *name)
     return NULL;
 }
 
+moet_status moet_family_validator(const moet_family *family, char *text)
+{
+    text[0] = '\0';
+    return family->validator ? family->validator(text) : MOET_OK;
+}
+
 /* ---- configurations ---- */
 
 static int32_t find_param(const moet_family *family, const char *name, size_t length)

@@ -9,6 +9,7 @@
 #include "moet.h"
 
 #define MOET_MAX_PARAMS 12
+#define MOET_VALIDATOR_SIZE 64
 
 /* A tunable: its values are the search space and their texts the syntax. */
 typedef struct moet_param {
@@ -82,14 +83,17 @@ struct moet_family {
      * nothing. false: not for this architecture. */
     bool (*source)(const moet_problem *problem, const moet_config *config, int32_t cc_major, int32_t cc_minor,
                    moet_source *source);
-    /* Version of the library whose change makes measurements stale, "cublasLt 130100", "" where there is none. At
-     * most 63 characters. Loads the library if need be. */
+    /* Version of the library whose change makes measurements stale, "cublasLt 130100", into text[MOET_VALIDATOR_SIZE].
+     * Loads the library if need be. NULL where the family stands on none: use moet_family_validator. */
     moet_status (*validator)(char *text);
 };
 
 /* All families of this build, ended by NULL, in the order of families.def: the first applicable one is the default. */
 extern const moet_family *const moet_families[];
 const moet_family *moet_family_find(const char *name);
+
+/* The family's validator into text[MOET_VALIDATOR_SIZE]; "" where it stands on no library. */
+moet_status moet_family_validator(const moet_family *family, char *text);
 
 /* Index of a parameter by name; asserts that it exists. Text and number of its value in a config. */
 int32_t moet_family_param(const moet_family *family, const char *name);

@@ -239,8 +239,8 @@ static bool kernel_serves(const reader *r, const kernel_text *kernel, moet_confi
     if (kernel->version != family->version)
         return moet_refuse(why, "kernel family %s version %lld expected, %d found", family->name,
                            (long long)kernel->version, family->version);
-    char validator[64] = "";
-    if (family->validator && family->validator(validator) != MOET_OK)
+    char validator[MOET_VALIDATOR_SIZE];
+    if (moet_family_validator(family, validator) != MOET_OK)
         return moet_refuse(why, "%.60s expected: %.160s", kernel->validator, moet_last_error());
     if (strcmp(validator, kernel->validator) != 0)
         return moet_refuse(why, "%.60s expected, %.60s found", kernel->validator, validator);

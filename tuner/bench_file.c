@@ -52,7 +52,8 @@ static moet_status read_counts(const cJSON *object, const char *where, moet_benc
         return moet_fail(MOET_NO_MEMORY, "%s: no memory for %d counts", where, length);
     }
     const cJSON *item = NULL;
-    cJSON_ArrayForEach(item, list) {
+    cJSON_ArrayForEach(item, list)
+    {
         if (!cJSON_IsNumber(item) || !(item->valuedouble >= 0 && item->valuedouble <= MOET_MAX_ROWS)) {
             return moet_fail(MOET_MALFORMED, "%s: counts[%d] is no number of rows", where, point->experts);
         }

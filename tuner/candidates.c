@@ -56,8 +56,7 @@ static moet_status add_config(moet_candidates *list, const moet_problem *problem
                               const moet_config *config, bool family_default, const char *validator,
                               const char *missing)
 {
-    moet_candidate candidate = {
-        .config = *config, .family_default = family_default, .applicable = true, .subject = -1};
+    moet_candidate candidate = {.config = *config, .family_default = family_default, .applicable = true, .subject = -1};
     moet_config_format(config, candidate.text);
     snprintf(candidate.validator, sizeof candidate.validator, "%s", validator);
     if (missing[0] != '\0') {
@@ -87,7 +86,7 @@ typedef struct listing {
 static moet_status add_family(const listing *l, const moet_family *family, bool defaults)
 {
     char validator[64] = "", missing[MOET_REASON_SIZE] = "";
-    moet_status status = family->validator(validator);
+    moet_status status = moet_family_validator(family, validator);
     if (status == MOET_NO_MEMORY) {
         return status;
     }

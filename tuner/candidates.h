@@ -19,9 +19,9 @@ typedef struct moet_candidate {
     char reason[MOET_REASON_SIZE]; /* why not */
     char validator[64];
     /* what is known of it; filled by the race */
-    bool stored;             /* its trial is in the store */
-    moet_trial_status status; /* if stored or tried */
-    int32_t subject;         /* in the bench; -1: none */
+    bool stored;                 /* its trial is in the store */
+    moet_trial_status status;    /* if stored or tried */
+    int32_t subject;             /* in the bench; -1: none */
     int64_t median_ns, noise_ns; /* 0: not timed */
 } moet_candidate;
 

@@ -29,8 +29,20 @@ typedef struct bench_arguments {
 /* ---- options ---- */
 
 enum option_key {
-    KEY_TABLE = 256, KEY_WORKLOADS, KEY_DEFAULT, KEY_WITH_DEFAULT, KEY_OPS, KEY_LAYOUT, KEY_NUMERICS, KEY_BIAS,
-    KEY_DEVICE_COUNTS, KEY_SECONDS, KEY_ROUNDS, KEY_MATCH, KEY_DEVICE, KEY_SEED
+    KEY_TABLE = 256,
+    KEY_WORKLOADS,
+    KEY_DEFAULT,
+    KEY_WITH_DEFAULT,
+    KEY_OPS,
+    KEY_LAYOUT,
+    KEY_NUMERICS,
+    KEY_BIAS,
+    KEY_DEVICE_COUNTS,
+    KEY_SECONDS,
+    KEY_ROUNDS,
+    KEY_MATCH,
+    KEY_DEVICE,
+    KEY_SEED
 };
 
 static const struct argp_option options[] = {
@@ -56,22 +68,46 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     int64_t number = 0;
     moet_status status = MOET_OK;
     switch (key) {
-    case KEY_TABLE: a->table = arg; break;
-    case KEY_WORKLOADS: a->workloads = arg; break;
-    case KEY_DEFAULT: a->use_default = true; break;
-    case KEY_WITH_DEFAULT: a->with_default = true; break;
-    case KEY_OPS: status = moet_parse_ops(arg, "--ops", &a->problem.ops); break;
-    case KEY_LAYOUT: status = moet_parse_layouts(arg, "--layout", &a->problem.layouts); break;
-    case KEY_NUMERICS: status = moet_parse_numerics(arg, "--numerics", &a->problem.numerics); break;
-    case KEY_BIAS: status = moet_parse_yes(arg, "--bias", &a->problem.bias); break;
-    case KEY_DEVICE_COUNTS: a->device_counts = true; break;
-    case KEY_SECONDS: status = moet_parse_time(arg, "--seconds", &a->limit_ns); break;
+    case KEY_TABLE:
+        a->table = arg;
+        break;
+    case KEY_WORKLOADS:
+        a->workloads = arg;
+        break;
+    case KEY_DEFAULT:
+        a->use_default = true;
+        break;
+    case KEY_WITH_DEFAULT:
+        a->with_default = true;
+        break;
+    case KEY_OPS:
+        status = moet_parse_ops(arg, "--ops", &a->problem.ops);
+        break;
+    case KEY_LAYOUT:
+        status = moet_parse_layouts(arg, "--layout", &a->problem.layouts);
+        break;
+    case KEY_NUMERICS:
+        status = moet_parse_numerics(arg, "--numerics", &a->problem.numerics);
+        break;
+    case KEY_BIAS:
+        status = moet_parse_yes(arg, "--bias", &a->problem.bias);
+        break;
+    case KEY_DEVICE_COUNTS:
+        a->device_counts = true;
+        break;
+    case KEY_SECONDS:
+        status = moet_parse_time(arg, "--seconds", &a->limit_ns);
+        break;
     case KEY_ROUNDS:
         status = moet_parse_integer(arg, "--rounds", 3, 1000, &number);
         a->rounds = (int32_t)number;
         break;
-    case KEY_MATCH: a->match = arg; break;
-    case KEY_DEVICE: a->device = arg; break;
+    case KEY_MATCH:
+        a->match = arg;
+        break;
+    case KEY_DEVICE:
+        a->device = arg;
+        break;
     case KEY_SEED:
         status = moet_parse_integer(arg, "--seed", 0, INT64_MAX / 10, &number);
         a->problem.seed = (uint64_t)number;
@@ -85,7 +121,8 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
             argp_error(state, "--with-default goes with --table");
         }
         break;
-    default: return ARGP_ERR_UNKNOWN;
+    default:
+        return ARGP_ERR_UNKNOWN;
     }
     moet_command_check(state, status);
     return 0;
@@ -143,23 +180,22 @@ static moet_status print_point(const moet_sweep_task *task, const char *peer, co
     const moet_workload *w = task->workload;
     double time_ns = (double)trial->median_ns;
     cJSON *line = cJSON_CreateObject();
-    bool complete =
-        cJSON_AddStringToObject(line, "name", w->name) != NULL &&
-        add_number(line, "rows", "%lld", (long long)w->rows) &&
-        cJSON_AddStringToObject(line, "skew", w->skew) != NULL &&
-        cJSON_AddStringToObject(line, "op", moet_op_text(task->problem.op)) != NULL &&
-        cJSON_AddStringToObject(line, "peer", peer) != NULL &&
-        add_number(line, "time_us", "%.2f", time_ns / 1e3) &&
-        add_number(line, "tflops", "%.4g", flops / time_ns / 1e3) &&
-        add_number(line, "efficiency", "%.3f", isfinite(trial->efficiency) ? trial->efficiency : 0.0) &&
-        add_number(line, "floor_us", "%.2f", isfinite(trial->floor_ns) ? trial->floor_ns / 1e3 : 0.0) &&
-        add_number(line, "spread", "%.3f", 2 * (double)trial->noise_ns / time_ns) &&
-        add_number(line, "sm_mhz", "%d", median_mhz(trial)) &&
-        cJSON_AddStringToObject(line, "layout", moet_layout_text(task->problem.layout)) != NULL &&
-        cJSON_AddStringToObject(line, "config", choice->config) != NULL &&
-        cJSON_AddStringToObject(line, "hit", moet_hit_name(choice->hit)) != NULL &&
-        cJSON_AddBoolToObject(line, "device_counts", trial->device_counts) != NULL &&
-        cJSON_AddBoolToObject(line, "eager", trial->eager) != NULL;
+    bool complete = cJSON_AddStringToObject(line, "name", w->name) != NULL &&
+                    add_number(line, "rows", "%lld", (long long)w->rows) &&
+                    cJSON_AddStringToObject(line, "skew", w->skew) != NULL &&
+                    cJSON_AddStringToObject(line, "op", moet_op_text(task->problem.op)) != NULL &&
+                    cJSON_AddStringToObject(line, "peer", peer) != NULL &&
+                    add_number(line, "time_us", "%.2f", time_ns / 1e3) &&
+                    add_number(line, "tflops", "%.4g", flops / time_ns / 1e3) &&
+                    add_number(line, "efficiency", "%.3f", isfinite(trial->efficiency) ? trial->efficiency : 0.0) &&
+                    add_number(line, "floor_us", "%.2f", isfinite(trial->floor_ns) ? trial->floor_ns / 1e3 : 0.0) &&
+                    add_number(line, "spread", "%.3f", 2 * (double)trial->noise_ns / time_ns) &&
+                    add_number(line, "sm_mhz", "%d", median_mhz(trial)) &&
+                    cJSON_AddStringToObject(line, "layout", moet_layout_text(task->problem.layout)) != NULL &&
+                    cJSON_AddStringToObject(line, "config", choice->config) != NULL &&
+                    cJSON_AddStringToObject(line, "hit", moet_hit_name(choice->hit)) != NULL &&
+                    cJSON_AddBoolToObject(line, "device_counts", trial->device_counts) != NULL &&
+                    cJSON_AddBoolToObject(line, "eager", trial->eager) != NULL;
     cJSON *counts = cJSON_CreateIntArray(w->counts, w->experts);
     if (counts == NULL || !cJSON_AddItemToObject(line, "counts", counts)) {
         cJSON_Delete(counts);
@@ -339,15 +375,20 @@ static moet_status run_tasks(bench_state *s, const moet_sweep_tasks *tasks)
 static int run(int argc, char **argv)
 {
     static const struct argp argp = {
-        options, parse_option, NULL,
-        MOET_COMMAND_DOC("Plans and launches every workload through the runtime library, as a program that links it "
-                         "would, and times it beside the device's ceilings.",
-                         EXAMPLE,
-                         "Prints one JSON object a line: the device and its ceilings, then name, rows, skew, op, peer, "
-                         "time_us, tflops, efficiency, floor_us, spread, sm_mhz, layout, config, hit (exact, nearest or "
-                         "default), device_counts, eager and counts of each point. Every point is verified before it "
-                         "is timed; a wrong one is exit code 3. The command line wins over MOET_TABLE."),
-        NULL, NULL, NULL};
+        options,
+        parse_option,
+        NULL,
+        MOET_COMMAND_DOC(
+            "Plans and launches every workload through the runtime library, as a program that links it "
+            "would, and times it beside the device's ceilings.",
+            EXAMPLE,
+            "Prints one JSON object a line: the device and its ceilings, then name, rows, skew, op, peer, "
+            "time_us, tflops, efficiency, floor_us, spread, sm_mhz, layout, config, hit (exact, nearest or "
+            "default), device_counts, eager and counts of each point. Every point is verified before it "
+            "is timed; a wrong one is exit code 3. The command line wins over MOET_TABLE."),
+        NULL,
+        NULL,
+        NULL};
     bench_arguments a = {.device = "auto",
                          .rounds = 11,
                          .problem = {.ops = {2, {MOET_OP_UP, MOET_OP_DOWN}},

@@ -24,9 +24,14 @@ typedef struct compare_arguments {
 enum option_key { KEY_PEER = 256, KEY_AGAINST, KEY_AT_LEAST, KEY_FORMAT };
 
 static const struct argp_option options[] = {
-    {.name = "peer", .key = KEY_PEER, .arg = "NAME", .doc = "The peer of A (default " DEFAULT_PEER ", or A's only one)"},
+    {.name = "peer",
+     .key = KEY_PEER,
+     .arg = "NAME",
+     .doc = "The peer of A (default " DEFAULT_PEER ", or A's only one)"},
     {.name = "against", .key = KEY_AGAINST, .arg = "NAMES", .doc = "The peers of B (default all but A's own)"},
-    {.name = "at-least", .key = KEY_AT_LEAST, .arg = "R",
+    {.name = "at-least",
+     .key = KEY_AT_LEAST,
+     .arg = "R",
      .doc = "Exit with 4 if the geometric mean of the ratios is below R"},
     {.name = "format", .key = KEY_FORMAT, .arg = "FORMAT", .doc = "text, csv or json (default text)"},
     {0}};
@@ -36,13 +41,19 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     compare_arguments *a = state->input;
     moet_status status = MOET_OK;
     switch (key) {
-    case KEY_PEER: a->peer = arg; break;
+    case KEY_PEER:
+        a->peer = arg;
+        break;
     case KEY_AGAINST:
         moet_text_list_release(&a->against);
         status = moet_parse_texts(arg, "--against", &a->against);
         break;
-    case KEY_AT_LEAST: status = moet_parse_decimal(arg, "--at-least", 1e-6, 1e6, &a->at_least); break;
-    case KEY_FORMAT: status = moet_output_format_parse(arg, &a->format); break;
+    case KEY_AT_LEAST:
+        status = moet_parse_decimal(arg, "--at-least", 1e-6, 1e6, &a->at_least);
+        break;
+    case KEY_FORMAT:
+        status = moet_output_format_parse(arg, &a->format);
+        break;
     case ARGP_KEY_ARG:
         if (state->arg_num > 1) {
             argp_error(state, "give two files");
@@ -54,7 +65,8 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
             argp_error(state, "give two files");
         }
         break;
-    default: return ARGP_ERR_UNKNOWN;
+    default:
+        return ARGP_ERR_UNKNOWN;
     }
     moet_command_check(state, status);
     return 0;
@@ -153,9 +165,9 @@ static bool is_rival(const comparison *c, const char *peer)
 }
 
 static const moet_output_column columns[] = {
-    {"name", MOET_OUTPUT_TEXT, 0},    {"rows", MOET_OUTPUT_INTEGER, 0}, {"skew", MOET_OUTPUT_TEXT, 0},
-    {"op", MOET_OUTPUT_TEXT, 0},      {"a_us", MOET_OUTPUT_REAL, 2},    {"b_us", MOET_OUTPUT_REAL, 2},
-    {"b_peer", MOET_OUTPUT_TEXT, 0},  {"ratio", MOET_OUTPUT_REAL, 3},
+    {"name", MOET_OUTPUT_TEXT, 0},   {"rows", MOET_OUTPUT_INTEGER, 0}, {"skew", MOET_OUTPUT_TEXT, 0},
+    {"op", MOET_OUTPUT_TEXT, 0},     {"a_us", MOET_OUTPUT_REAL, 2},    {"b_us", MOET_OUTPUT_REAL, 2},
+    {"b_peer", MOET_OUTPUT_TEXT, 0}, {"ratio", MOET_OUTPUT_REAL, 3},
 };
 
 /* Joins one point of A with every rival's; prints it beside the best. */
@@ -254,15 +266,20 @@ static int judge(const comparison *c)
 static int run(int argc, char **argv)
 {
     static const struct argp argp = {
-        options, parse_option, "A.jsonl B.jsonl",
-        MOET_COMMAND_DOC("Joins the points of two benches on name, rows, skew, op, layout, and counts where both have "
-                         "them.",
-                         EXAMPLE,
-                         "ratio = time of B / time of A: above 1, A is faster. Where B has several peers, the table and "
-                         "the geometric mean that --at-least judges take the fastest at each point; the means against "
-                         "each peer follow. One file can be given twice, to compare its peers. Exit codes: 0, 4 below "
-                         "--at-least, 1 no point in common."),
-        NULL, NULL, NULL};
+        options,
+        parse_option,
+        "A.jsonl B.jsonl",
+        MOET_COMMAND_DOC(
+            "Joins the points of two benches on name, rows, skew, op, layout, and counts where both have "
+            "them.",
+            EXAMPLE,
+            "ratio = time of B / time of A: above 1, A is faster. Where B has several peers, the table and "
+            "the geometric mean that --at-least judges take the fastest at each point; the means against "
+            "each peer follow. One file can be given twice, to compare its peers. Exit codes: 0, 4 below "
+            "--at-least, 1 no point in common."),
+        NULL,
+        NULL,
+        NULL};
     compare_arguments a = {0};
     comparison c = {.arguments = &a};
     int code = moet_command_parse(&argp, argc, argv, &a);

@@ -30,10 +30,17 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     doctor_arguments *a = state->input;
     moet_status status = MOET_OK;
     switch (key) {
-    case KEY_DEVICE: a->device = arg; break;
-    case KEY_NO_MEASURE: a->no_measure = true; break;
-    case KEY_FORMAT: status = moet_output_format_parse(arg, &a->format); break;
-    default: return ARGP_ERR_UNKNOWN;
+    case KEY_DEVICE:
+        a->device = arg;
+        break;
+    case KEY_NO_MEASURE:
+        a->no_measure = true;
+        break;
+    case KEY_FORMAT:
+        status = moet_output_format_parse(arg, &a->format);
+        break;
+    default:
+        return ARGP_ERR_UNKNOWN;
     }
     moet_command_check(state, status);
     return 0;
@@ -157,11 +164,15 @@ static void examine_all(moet_output *out, const doctor_arguments *a, int32_t *us
 static int run(int argc, char **argv)
 {
     static const struct argp argp = {
-        options, parse_option, NULL,
+        options,
+        parse_option,
+        NULL,
         MOET_COMMAND_DOC("Shows devices, the libraries they need with versions, what the devices reach at best, and "
                          "what is missing with what that costs.",
                          EXAMPLE, "Exit codes: 0 at least one device can be used, 1 none can."),
-        NULL, NULL, NULL};
+        NULL,
+        NULL,
+        NULL};
     doctor_arguments a = {0};
     int code = moet_command_parse(&argp, argc, argv, &a);
     if (code != MOET_EXIT_OK) {

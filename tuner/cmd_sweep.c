@@ -27,8 +27,26 @@ typedef struct sweep_arguments {
 /* ---- options ---- */
 
 enum option_key {
-    KEY_MODEL = 256, KEY_EP, KEY_EXPERTS, KEY_HIDDEN, KEY_INTER, KEY_ROWS, KEY_SKEW, KEY_WORKLOADS, KEY_OPS, KEY_LAYOUT,
-    KEY_FAMILIES, KEY_DB, KEY_BUDGET, KEY_DRY_RUN, KEY_SEED, KEY_SHARD, KEY_DEVICE, KEY_NUMERICS, KEY_BIAS, KEY_ROUNDS,
+    KEY_MODEL = 256,
+    KEY_EP,
+    KEY_EXPERTS,
+    KEY_HIDDEN,
+    KEY_INTER,
+    KEY_ROWS,
+    KEY_SKEW,
+    KEY_WORKLOADS,
+    KEY_OPS,
+    KEY_LAYOUT,
+    KEY_FAMILIES,
+    KEY_DB,
+    KEY_BUDGET,
+    KEY_DRY_RUN,
+    KEY_SEED,
+    KEY_SHARD,
+    KEY_DEVICE,
+    KEY_NUMERICS,
+    KEY_BIAS,
+    KEY_ROUNDS,
     KEY_LIST_MODELS
 };
 
@@ -40,16 +58,21 @@ static const struct argp_option options[] = {
     {.name = "hidden", .key = KEY_HIDDEN, .arg = "LIST", .doc = "Hidden sizes"},
     {.name = "inter", .key = KEY_INTER, .arg = "LIST", .doc = "Intermediate sizes of an expert"},
     {.name = "rows", .key = KEY_ROWS, .arg = "LIST", .doc = "Rows of all experts together (default " DEFAULT_ROWS ")"},
-    {.name = "skew", .key = KEY_SKEW, .arg = "LIST",
-     .doc = "How rows are spread: balanced, uniform, lognormal:S, zipf:S, powerlaw:A, hot:F, idle:F (default "
-            DEFAULT_SKEWS ")"},
+    {.name = "skew",
+     .key = KEY_SKEW,
+     .arg = "LIST",
+     .doc = "How rows are spread: balanced, uniform, lognormal:S, zipf:S, powerlaw:A, hot:F, idle:F "
+            "(default " DEFAULT_SKEWS ")"},
     {.name = "workloads", .key = KEY_WORKLOADS, .arg = "FILE", .doc = "Workloads from a .jsonl file (- for stdin)"},
     {.name = "list-models", .key = KEY_LIST_MODELS, .doc = "Print the models and end"},
     {.doc = "The problem", .group = 2},
     {.name = "ops", .key = KEY_OPS, .arg = "LIST", .doc = "up, down (default both)"},
     {.name = "layout", .key = KEY_LAYOUT, .arg = "LIST", .doc = "Weights as nk, kn (default nk)"},
     {.name = "numerics", .key = KEY_NUMERICS, .arg = "MODE", .doc = "train or fast (default train)"},
-    {.name = "bias", .key = KEY_BIAS, .arg = "yes|no", .flags = OPTION_ARG_OPTIONAL,
+    {.name = "bias",
+     .key = KEY_BIAS,
+     .arg = "yes|no",
+     .flags = OPTION_ARG_OPTIONAL,
      .doc = "With a bias (default: as the model has it; else no)"},
     {.doc = "The sweep", .group = 3},
     {.name = "db", .key = KEY_DB, .arg = "FILE", .doc = "Database of trials (default moe-tune.db)"},
@@ -69,8 +92,14 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     moet_status status = MOET_OK;
     /* A list given twice: the last one counts. */
     switch (key) {
-    case KEY_MODEL: moet_text_list_release(&a->models); status = moet_parse_texts(arg, "--model", &a->models); break;
-    case KEY_EP: moet_int_list_release(&a->ep); status = moet_parse_list(arg, "--ep", 1, 4096, &a->ep); break;
+    case KEY_MODEL:
+        moet_text_list_release(&a->models);
+        status = moet_parse_texts(arg, "--model", &a->models);
+        break;
+    case KEY_EP:
+        moet_int_list_release(&a->ep);
+        status = moet_parse_list(arg, "--ep", 1, 4096, &a->ep);
+        break;
     case KEY_EXPERTS:
         moet_int_list_release(&a->experts);
         status = moet_parse_list(arg, "--experts", 1, MOET_MAX_EXPERTS, &a->experts);
@@ -87,24 +116,45 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         moet_int_list_release(&a->rows);
         status = moet_parse_list(arg, "--rows", 1, MOET_MAX_ROWS, &a->rows);
         break;
-    case KEY_SKEW: moet_text_list_release(&a->skews); status = moet_parse_texts(arg, "--skew", &a->skews); break;
-    case KEY_WORKLOADS: a->workloads = arg; break;
-    case KEY_OPS: status = moet_parse_ops(arg, "--ops", &a->sweep.ops); break;
-    case KEY_LAYOUT: status = moet_parse_layouts(arg, "--layout", &a->sweep.layouts); break;
+    case KEY_SKEW:
+        moet_text_list_release(&a->skews);
+        status = moet_parse_texts(arg, "--skew", &a->skews);
+        break;
+    case KEY_WORKLOADS:
+        a->workloads = arg;
+        break;
+    case KEY_OPS:
+        status = moet_parse_ops(arg, "--ops", &a->sweep.ops);
+        break;
+    case KEY_LAYOUT:
+        status = moet_parse_layouts(arg, "--layout", &a->sweep.layouts);
+        break;
     case KEY_FAMILIES:
         moet_text_list_release(&a->sweep.families);
         status = moet_parse_texts(arg, "--families", &a->sweep.families);
         break;
-    case KEY_DB: a->sweep.db_path = arg; break;
-    case KEY_BUDGET: status = moet_parse_time(arg, "--budget", &a->sweep.budget_ns); break;
-    case KEY_DRY_RUN: a->dry_run = true; break;
+    case KEY_DB:
+        a->sweep.db_path = arg;
+        break;
+    case KEY_BUDGET:
+        status = moet_parse_time(arg, "--budget", &a->sweep.budget_ns);
+        break;
+    case KEY_DRY_RUN:
+        a->dry_run = true;
+        break;
     case KEY_SEED:
         status = moet_parse_integer(arg, "--seed", 1, MAX_SEED, &number);
         a->sweep.seed = (uint64_t)number;
         break;
-    case KEY_SHARD: status = moet_parse_shard(arg, "--shard", &a->sweep.shard); break;
-    case KEY_DEVICE: a->device = arg; break;
-    case KEY_NUMERICS: status = moet_parse_numerics(arg, "--numerics", &a->sweep.numerics); break;
+    case KEY_SHARD:
+        status = moet_parse_shard(arg, "--shard", &a->sweep.shard);
+        break;
+    case KEY_DEVICE:
+        a->device = arg;
+        break;
+    case KEY_NUMERICS:
+        status = moet_parse_numerics(arg, "--numerics", &a->sweep.numerics);
+        break;
     case KEY_BIAS:
         status = moet_parse_yes(arg, "--bias", &a->sweep.bias);
         a->bias_given = true;
@@ -113,7 +163,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         status = moet_parse_integer(arg, "--rounds", 3, 1000, &number);
         a->sweep.final_rounds = (int32_t)number;
         break;
-    case KEY_LIST_MODELS: a->list_models = true; break;
+    case KEY_LIST_MODELS:
+        a->list_models = true;
+        break;
     case ARGP_KEY_END: {
         int32_t sources = (a->models.count > 0) + (a->workloads != NULL) +
                           (a->experts.count > 0 || a->hidden.count > 0 || a->inter.count > 0);
@@ -132,7 +184,8 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         }
         break;
     }
-    default: return ARGP_ERR_UNKNOWN;
+    default:
+        return ARGP_ERR_UNKNOWN;
     }
     moet_command_check(state, status);
     return 0;
@@ -171,8 +224,8 @@ static moet_status add_shape(const sweep_arguments *a, const char *name, int64_t
                 return moet_fail(MOET_NO_MEMORY, "no memory for a workload of %lld experts", (long long)experts);
             }
             snprintf(workload.name, sizeof workload.name, "%s", name);
-            moet_status status = moet_skew_draw(a->skews.texts[k], workload.experts, workload.rows, workload.seed,
-                                                workload.counts);
+            moet_status status =
+                moet_skew_draw(a->skews.texts[k], workload.experts, workload.rows, workload.seed, workload.counts);
             if (status == MOET_OK) {
                 snprintf(workload.skew, sizeof workload.skew, "%s", a->skews.texts[k]);
                 status = moet_workloads_add(list, &workload);
@@ -206,7 +259,8 @@ static moet_status add_models(sweep_arguments *a, moet_workloads *list)
         }
     }
     if (!a->bias_given && any_bias && any_plain) {
-        return moet_fail(MOET_INVALID, "some of these models have biases, some not: sweep them apart, or say --bias=yes|no");
+        return moet_fail(MOET_INVALID,
+                         "some of these models have biases, some not: sweep them apart, or say --bias=yes|no");
     }
     if (!a->bias_given) {
         a->sweep.bias = any_bias;
@@ -296,10 +350,14 @@ static moet_status print_size(const sweep_arguments *a, const moet_sweep_tasks *
 static int finish(const sweep_arguments *a, const moet_sweep_summary *s, moet_status status)
 {
     int code = moet_command_fail(status);
-    moet_command_note("%d races finished, %d were finished before, %d failed, %d left; %lld candidates tried, %lld wrong, "
-                      "%lld failed",
-                      s->measured, s->already_done, s->failed, s->left, (long long)s->tried, (long long)s->wrong,
-                      (long long)s->broken);
+    if (status != MOET_OK && s->tried + s->measured + s->already_done + s->failed == 0) {
+        return code; /* it did not begin */
+    }
+    moet_command_note(
+        "%d races finished, %d were finished before, %d failed, %d left; %lld candidates tried, %lld wrong, "
+        "%lld failed",
+        s->measured, s->already_done, s->failed, s->left, (long long)s->tried, (long long)s->wrong,
+        (long long)s->broken);
     if (status != MOET_OK || s->left > 0) {
         moet_command_note("%s; the same command goes on: %s",
                           s->interrupted     ? "interrupted"
@@ -320,15 +378,19 @@ static int finish(const sweep_arguments *a, const moet_sweep_summary *s, moet_st
 static int run(int argc, char **argv)
 {
     static const struct argp argp = {
-        options, parse_option, NULL,
-        MOET_COMMAND_DOC("Measures every applicable kernel configuration on a list of workloads and stores every trial.",
-                         EXAMPLE,
-                         "LIST is numbers and ranges: 512,2048 or 1024..8192x2 (multiplied) or 1024..8192+1024 (added). "
-                         "Interrupted (Ctrl-C, kill, kill -9), the same command goes on where it stopped; no finished "
-                         "trial is measured again. The first Ctrl-C ends the round and stores it (exit 1), a second one "
-                         "ends at once. Exit codes: 0 all measured, or the budget is spent; 1 a workload failed, or "
-                         "interrupted."),
-        NULL, NULL, NULL};
+        options,
+        parse_option,
+        NULL,
+        MOET_COMMAND_DOC(
+            "Measures every applicable kernel configuration on a list of workloads and stores every trial.", EXAMPLE,
+            "LIST is numbers and ranges: 512,2048 or 1024..8192x2 (multiplied) or 1024..8192+1024 (added). "
+            "Interrupted (Ctrl-C, kill, kill -9), the same command goes on where it stopped; no finished "
+            "trial is measured again. The first Ctrl-C ends the round and stores it (exit 1), a second one "
+            "ends at once. Exit codes: 0 all measured, or the budget is spent; 1 a workload failed, or "
+            "interrupted."),
+        NULL,
+        NULL,
+        NULL};
     sweep_arguments a = {.device = "auto",
                          .sweep = {.db_path = "moe-tune.db",
                                    .ops = {2, {MOET_OP_UP, MOET_OP_DOWN}},

@@ -35,19 +35,26 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     int64_t number = 0;
     moet_status status = MOET_OK;
     switch (key) {
-    case KEY_TABLE: a->table = arg; break;
-    case KEY_DEVICE: a->device = arg; break;
+    case KEY_TABLE:
+        a->table = arg;
+        break;
+    case KEY_DEVICE:
+        a->device = arg;
+        break;
     case KEY_SEED:
         status = moet_parse_integer(arg, "--seed", 0, INT64_MAX / 10, &number);
         a->seed = (uint64_t)number;
         break;
-    case KEY_FORMAT: status = moet_output_format_parse(arg, &a->format); break;
+    case KEY_FORMAT:
+        status = moet_output_format_parse(arg, &a->format);
+        break;
     case ARGP_KEY_END:
         if (a->table == NULL) {
             argp_error(state, "give --table DIR");
         }
         break;
-    default: return ARGP_ERR_UNKNOWN;
+    default:
+        return ARGP_ERR_UNKNOWN;
     }
     moet_command_check(state, status);
     return 0;
@@ -92,7 +99,8 @@ static bool costs_one_entry(moet_status status)
            status == MOET_NO_DEVICE_MEMORY;
 }
 
-/* The plan's launch; and the entry's own config where another point of the same rows and busiest expert answers for it. */
+/* The plan's launch; and the entry's own config where another point of the same rows and busiest expert answers for it.
+ */
 static moet_status verify_entry(verify_state *s, const moet_problem *problem, const moet_table_point *point,
                                 moet_table_kind kind, verified *result)
 {
@@ -192,14 +200,19 @@ static moet_status verify_table(verify_state *s, const moet_table *table)
 static int run(int argc, char **argv)
 {
     static const struct argp argp = {
-        options, parse_option, NULL,
-        MOET_COMMAND_DOC("Runs every entry of a table through the runtime library, on the counts it was tuned for, and "
-                         "checks every element of the result.",
-                         EXAMPLE,
-                         "error is the largest distance to the reference in units of the bound; up to 1 is right. Entries "
-                         "that this device refuses are listed on stderr. Exit codes: 0 all right, 1 some could not run "
-                         "or none serves this device, 3 some are wrong."),
-        NULL, NULL, NULL};
+        options,
+        parse_option,
+        NULL,
+        MOET_COMMAND_DOC(
+            "Runs every entry of a table through the runtime library, on the counts it was tuned for, and "
+            "checks every element of the result.",
+            EXAMPLE,
+            "error is the largest distance to the reference in units of the bound; up to 1 is right. Entries "
+            "that this device refuses are listed on stderr. Exit codes: 0 all right, 1 some could not run "
+            "or none serves this device, 3 some are wrong."),
+        NULL,
+        NULL,
+        NULL};
     verify_arguments a = {.device = "auto", .seed = 1};
     verify_state s = {0};
     moet_device *device = NULL;

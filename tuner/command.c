@@ -10,18 +10,21 @@
 #define MOET_REVISION "unknown"
 #endif
 
-int moet_command_parse(const struct argp *argp, int argc, char **argv, void *input) {
+int moet_command_parse(const struct argp *argp, int argc, char **argv, void *input)
+{
     argp_err_exit_status = MOET_EXIT_USAGE;
     return argp_parse(argp, argc, argv, 0, NULL, input) == 0 ? MOET_EXIT_OK : MOET_EXIT_USAGE;
 }
 
-void moet_command_check(struct argp_state *state, moet_status status) {
+void moet_command_check(struct argp_state *state, moet_status status)
+{
     if (status != MOET_OK) {
         argp_error(state, "%s", moet_last_error());
     }
 }
 
-int moet_command_fail(moet_status status) {
+int moet_command_fail(moet_status status)
+{
     if (status == MOET_OK) {
         return MOET_EXIT_OK;
     }
@@ -33,7 +36,8 @@ int moet_command_fail(moet_status status) {
     return status == MOET_WRONG ? MOET_EXIT_WRONG : MOET_EXIT_FAILED;
 }
 
-void moet_command_note(const char *format, ...) {
+void moet_command_note(const char *format, ...)
+{
     va_list args;
     va_start(args, format);
     flockfile(stderr);
@@ -44,17 +48,17 @@ void moet_command_note(const char *format, ...) {
     va_end(args);
 }
 
-const char *moet_command_revision(void) {
-    return MOET_REVISION;
-}
+const char *moet_command_revision(void) { return MOET_REVISION; }
 
 /* Characters that no shell treats specially. */
-static bool is_plain(const char *text) {
+static bool is_plain(const char *text)
+{
     static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=./:,@%";
     return text[0] != '\0' && text[strspn(text, plain)] == '\0';
 }
 
-char *moet_command_line(int argc, char *const *argv) {
+char *moet_command_line(int argc, char *const *argv)
+{
     size_t size = 1;
     for (int i = 0; i < argc; i++) {
         size += 4 * strlen(argv[i]) + 3; /* a quote becomes '\'' */

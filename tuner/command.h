@@ -11,14 +11,13 @@
 
 typedef struct moet_command {
     const char *name;
-    const char *summary; /* one line */
-    const char *example; /* one command line that works */
+    const char *summary;               /* one line */
+    const char *example;               /* one command line that works */
     int (*run)(int argc, char **argv); /* argv[0] is "moe-tune <name>"; returns an exit code */
 } moet_command;
 
 /* In the order in which `moe-tune --help` lists them: the way of the data. */
-#define MOET_COMMAND_TABLE(X)                                                                                         \
-    X(doctor) X(sweep) X(show) X(emit) X(diff) X(merge) X(bench) X(compare) X(verify)
+#define MOET_COMMAND_TABLE(X) X(doctor) X(sweep) X(show) X(emit) X(diff) X(merge) X(bench) X(compare) X(verify)
 #define MOET_X(name) extern const moet_command moet_command_##name;
 MOET_COMMAND_TABLE(MOET_X)
 #undef MOET_X

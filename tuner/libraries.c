@@ -58,7 +58,7 @@ void moet_libraries_list(moet_device *device, moet_libraries *libraries)
             continue;
         }
         char version[64] = "";
-        moet_status status = family->validator(version);
+        moet_status status = moet_family_validator(family, version);
         if (status == MOET_OK && version[0] == '\0') {
             continue; /* stands on no library */
         }
@@ -82,7 +82,8 @@ void moet_libraries_format(const moet_libraries *libraries, char *text, size_t s
     for (int32_t i = 0; i < libraries->count && used < size; i++) {
         const moet_library_row *row = &libraries->rows[i];
         if (row->present && row->version[0] != '\0') {
-            used += (size_t)snprintf(text + used, size - used, "%s%s %s", used > 0 ? ", " : "", row->name, row->version);
+            used +=
+                (size_t)snprintf(text + used, size - used, "%s%s %s", used > 0 ? ", " : "", row->name, row->version);
         }
     }
 }

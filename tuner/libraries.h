@@ -8,11 +8,11 @@
 #define MOET_MAX_LIBRARIES 24
 
 typedef struct moet_library_row {
-    char name[32];                    /* "NVRTC", "driver", or a kernel family that stands on a library */
+    char name[32]; /* "NVRTC", "driver", or a kernel family that stands on a library */
     bool present;
-    char version[64];                 /* "13.0", "cublasLt 130100"; "" if missing or if there is none to tell */
-    char missing[MOET_REASON_SIZE];   /* why it could not be loaded */
-    char cost[MOET_REASON_SIZE];      /* what does not work without it */
+    char version[64];               /* "13.0", "cublasLt 130100"; "" if missing or if there is none to tell */
+    char missing[MOET_REASON_SIZE]; /* why it could not be loaded */
+    char cost[MOET_REASON_SIZE];    /* what does not work without it */
 } moet_library_row;
 
 typedef struct moet_libraries {

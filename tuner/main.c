@@ -15,7 +15,8 @@ static const moet_command *const commands[] = {
 };
 #define COMMAND_COUNT (sizeof commands / sizeof commands[0])
 
-static const moet_command *find_command(const char *name) {
+static const moet_command *find_command(const char *name)
+{
     for (size_t i = 0; i < COMMAND_COUNT; i++) {
         if (strcmp(commands[i]->name, name) == 0) {
             return commands[i];
@@ -24,7 +25,8 @@ static const moet_command *find_command(const char *name) {
     return NULL;
 }
 
-static int fail_unknown(const char *name) {
+static int fail_unknown(const char *name)
+{
     const moet_command *nearest = NULL;
     int32_t best = 3; /* further away is no slip of the finger */
     for (size_t i = 0; i < COMMAND_COUNT; i++) {
@@ -42,7 +44,8 @@ static int fail_unknown(const char *name) {
     return MOET_EXIT_USAGE;
 }
 
-static void print_help(FILE *to) {
+static void print_help(FILE *to)
+{
     fputs("Usage: moe-tune COMMAND [OPTION...]\n"
           "Finds the fastest kernels for the experts of a mixture-of-experts layer on this machine.\n\n",
           to);
@@ -62,7 +65,8 @@ static void print_help(FILE *to) {
           to);
 }
 
-static int run_command(const moet_command *command, int argc, char **argv) {
+static int run_command(const moet_command *command, int argc, char **argv)
+{
     char name[COMMAND_NAME_SIZE];
     snprintf(name, sizeof name, "moe-tune %s", command->name);
     argv[0] = name;
@@ -75,7 +79,8 @@ static int run_command(const moet_command *command, int argc, char **argv) {
     return code;
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
     if (argc < 2) {
         print_help(stderr);
         return MOET_EXIT_USAGE;

@@ -16,7 +16,8 @@ enum column { NAME, ALIASES, EXPERTS, TOP_K, HIDDEN, INTER, LAYERS, BIAS, NOTE, 
 #define NEAREST_COUNT 3
 
 /* Copies the next model's line, without comments and blank lines, and moves *at behind it; false at the end. */
-static bool next_line(const char **at, char *line) {
+static bool next_line(const char **at, char *line)
+{
     while (**at != '\0') {
         size_t length = strcspn(*at, "\n");
         const char *begin = *at;
@@ -31,7 +32,8 @@ static bool next_line(const char **at, char *line) {
 }
 
 /* Splits line at tabs, in place. */
-static moet_status split_line(char *line, char **columns) {
+static moet_status split_line(char *line, char **columns)
+{
     char *rest = line;
     for (int32_t i = 0; i < COLUMN_COUNT; i++) {
         columns[i] = strsep(&rest, "\t");
@@ -42,7 +44,8 @@ static moet_status split_line(char *line, char **columns) {
     return MOET_OK;
 }
 
-static moet_status read_model(char *const *columns, moet_model *model) {
+static moet_status read_model(char *const *columns, moet_model *model)
+{
     int64_t numbers[COLUMN_COUNT] = {0};
     for (int32_t i = EXPERTS; i <= LAYERS; i++) {
         MOET_TRY(moet_parse_integer(columns[i], "models.tsv", 1, MOET_MAX_DIM, &numbers[i]));
@@ -60,7 +63,8 @@ static moet_status read_model(char *const *columns, moet_model *model) {
 }
 
 /* Whether the comma-separated aliases hold name; *distance falls to the nearest one's. */
-static bool match_aliases(const char *aliases, const char *name, int32_t *distance) {
+static bool match_aliases(const char *aliases, const char *name, int32_t *distance)
+{
     char copy[LINE_SIZE];
     snprintf(copy, sizeof copy, "%s", aliases);
     char *rest = copy;
@@ -81,7 +85,8 @@ typedef struct nearest {
     char name[NEAREST_COUNT][64];
 } nearest;
 
-static void nearest_insert(nearest *list, const char *name, int32_t distance) {
+static void nearest_insert(nearest *list, const char *name, int32_t distance)
+{
     int32_t at = list->count;
     while (at > 0 && distance < list->distance[at - 1]) {
         at--;
@@ -98,7 +103,8 @@ static void nearest_insert(nearest *list, const char *name, int32_t distance) {
     snprintf(list->name[at], sizeof list->name[at], "%s", name);
 }
 
-moet_status moet_model_find(const char *name, moet_model *model) {
+moet_status moet_model_find(const char *name, moet_model *model)
+{
     const char *at = moet_source_models;
     char line[LINE_SIZE];
     nearest near = {0};
@@ -118,7 +124,8 @@ moet_status moet_model_find(const char *name, moet_model *model) {
                      name, near.name[0], near.name[1], near.name[2]);
 }
 
-int32_t moet_model_count(void) {
+int32_t moet_model_count(void)
+{
     const char *at = moet_source_models;
     char line[LINE_SIZE];
     int32_t count = 0;
@@ -128,7 +135,8 @@ int32_t moet_model_count(void) {
     return count;
 }
 
-moet_status moet_model_at(int32_t index, moet_model *model) {
+moet_status moet_model_at(int32_t index, moet_model *model)
+{
     const char *at = moet_source_models;
     char line[LINE_SIZE];
     for (int32_t i = 0; next_line(&at, line); i++) {

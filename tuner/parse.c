@@ -10,7 +10,8 @@
 #define MAX_DISTANCE_LENGTH 64
 
 /* Reads digits at *at and moves it behind them; false for none, or too many. */
-static bool read_digits(const char **at, int64_t *value) {
+static bool read_digits(const char **at, int64_t *value)
+{
     size_t digits = strspn(*at, "0123456789");
     if (digits == 0 || digits > MAX_DIGITS) {
         return false;
@@ -24,7 +25,8 @@ static bool read_digits(const char **at, int64_t *value) {
     return true;
 }
 
-static moet_status check_range(int64_t value, const char *what, int64_t min, int64_t max) {
+static moet_status check_range(int64_t value, const char *what, int64_t min, int64_t max)
+{
     if (value < min || value > max) {
         return moet_fail(MOET_INVALID, "%s: %lld is not between %lld and %lld", what, (long long)value, (long long)min,
                          (long long)max);
@@ -32,7 +34,8 @@ static moet_status check_range(int64_t value, const char *what, int64_t min, int
     return MOET_OK;
 }
 
-moet_status moet_parse_integer(const char *text, const char *what, int64_t min, int64_t max, int64_t *value) {
+moet_status moet_parse_integer(const char *text, const char *what, int64_t min, int64_t max, int64_t *value)
+{
     const char *at = text;
     int64_t parsed = 0;
     if (!read_digits(&at, &parsed) || *at != '\0') {
@@ -44,7 +47,8 @@ moet_status moet_parse_integer(const char *text, const char *what, int64_t min, 
     return MOET_OK;
 }
 
-moet_status moet_parse_decimal(const char *text, const char *what, double min, double max, double *value) {
+moet_status moet_parse_decimal(const char *text, const char *what, double min, double max, double *value)
+{
     size_t whole = strspn(text, "0123456789");
     const char *rest = text + whole;
     size_t fraction = *rest == '.' ? strspn(rest + 1, "0123456789") : 0;
@@ -62,7 +66,8 @@ moet_status moet_parse_decimal(const char *text, const char *what, double min, d
 
 /* ---- lists ---- */
 
-static moet_status add_value(moet_int_list *list, const char *what, int64_t value) {
+static moet_status add_value(moet_int_list *list, const char *what, int64_t value)
+{
     for (int32_t i = 0; i < list->count; i++) {
         if (list->values[i] == value) {
             return MOET_OK;
@@ -76,7 +81,8 @@ static moet_status add_value(moet_int_list *list, const char *what, int64_t valu
 }
 
 /* One item, a number or a range, at *at. */
-static moet_status read_item(const char **at, const char *what, int64_t min, int64_t max, moet_int_list *list) {
+static moet_status read_item(const char **at, const char *what, int64_t min, int64_t max, moet_int_list *list)
+{
     int64_t first = 0, last = 0, step = 0;
     if (!read_digits(at, &first)) {
         return moet_fail(MOET_INVALID, "%s: '%.40s' is no number; give %s", what, *at, MOET_PARSE_LIST_FORMS);
@@ -103,8 +109,8 @@ static moet_status read_item(const char **at, const char *what, int64_t min, int
     }
     bool multiplies = kind == 'x';
     if (step < (multiplies ? 2 : 1) || (multiplies && first == 0)) {
-        return moet_fail(MOET_INVALID, "%s: range %lld..%lld%c%lld never ends", what, (long long)first,
-                         (long long)last, kind, (long long)step);
+        return moet_fail(MOET_INVALID, "%s: range %lld..%lld%c%lld never ends", what, (long long)first, (long long)last,
+                         kind, (long long)step);
     }
     for (int64_t value = first;;) {
         MOET_TRY(add_value(list, what, value));
@@ -116,7 +122,8 @@ static moet_status read_item(const char **at, const char *what, int64_t min, int
     }
 }
 
-moet_status moet_parse_list(const char *text, const char *what, int64_t min, int64_t max, moet_int_list *list) {
+moet_status moet_parse_list(const char *text, const char *what, int64_t min, int64_t max, moet_int_list *list)
+{
     moet_int_list parsed = {.values = malloc(MOET_PARSE_MAX_VALUES * sizeof(int64_t))};
     if (parsed.values == NULL) {
         return moet_fail(MOET_NO_MEMORY, "%s: no memory for a list", what);
@@ -142,12 +149,14 @@ moet_status moet_parse_list(const char *text, const char *what, int64_t min, int
     return MOET_OK;
 }
 
-void moet_int_list_release(moet_int_list *list) {
+void moet_int_list_release(moet_int_list *list)
+{
     free(list->values);
     *list = (moet_int_list){0};
 }
 
-moet_status moet_parse_texts(const char *text, const char *what, moet_text_list *list) {
+moet_status moet_parse_texts(const char *text, const char *what, moet_text_list *list)
+{
     int32_t count = 1;
     for (const char *c = text; *c != '\0'; c++) {
         count += *c == ',';
@@ -172,7 +181,8 @@ moet_status moet_parse_texts(const char *text, const char *what, moet_text_list 
     return MOET_OK;
 }
 
-void moet_text_list_release(moet_text_list *list) {
+void moet_text_list_release(moet_text_list *list)
+{
     if (list->texts != NULL) {
         free(list->texts[0]);
     }
@@ -182,7 +192,8 @@ void moet_text_list_release(moet_text_list *list) {
 
 /* ---- times and shards ---- */
 
-moet_status moet_parse_time(const char *text, const char *what, int64_t *time_ns) {
+moet_status moet_parse_time(const char *text, const char *what, int64_t *time_ns)
+{
     static const struct {
         char suffix;
         double seconds;
@@ -209,7 +220,8 @@ moet_status moet_parse_time(const char *text, const char *what, int64_t *time_ns
     return MOET_OK;
 }
 
-moet_status moet_parse_shard(const char *text, const char *what, moet_shard *shard) {
+moet_status moet_parse_shard(const char *text, const char *what, moet_shard *shard)
+{
     const char *at = text;
     int64_t index = 0, count = 0;
     bool read = read_digits(&at, &index);
@@ -221,7 +233,8 @@ moet_status moet_parse_shard(const char *text, const char *what, moet_shard *sha
     return MOET_OK;
 }
 
-moet_status moet_parse_yes(const char *text, const char *what, bool *yes) {
+moet_status moet_parse_yes(const char *text, const char *what, bool *yes)
+{
     if (text != NULL && strcmp(text, "yes") != 0 && strcmp(text, "no") != 0) {
         return moet_fail(MOET_INVALID, "%s: '%.40s' is neither yes nor no", what, text);
     }
@@ -242,7 +255,8 @@ static const char *const numerics_texts[] = {MOET_NUMERICS_TABLE(MOET_X)};
 #define NUMERICS_CHOICES MOET_NUMERICS_TABLE(MOET_X)
 
 static moet_status find_text(const char *text, const char *what, const char *const *texts, int32_t count,
-                             const char *choices, int32_t *index) {
+                             const char *choices, int32_t *index)
+{
     for (int32_t i = 0; i < count; i++) {
         if (strcmp(texts[i], text) == 0) {
             *index = i;
@@ -254,7 +268,8 @@ static moet_status find_text(const char *text, const char *what, const char *con
 
 /* Indices of a comma-separated list of distinct names; `indices` holds `count`. */
 static moet_status find_texts(const char *text, const char *what, const char *const *texts, int32_t count,
-                              const char *choices, int32_t *indices, int32_t *found) {
+                              const char *choices, int32_t *indices, int32_t *found)
+{
     moet_text_list list = {0};
     MOET_TRY(moet_parse_texts(text, what, &list));
     moet_status status = MOET_OK;
@@ -277,26 +292,22 @@ static moet_status find_texts(const char *text, const char *what, const char *co
     return status;
 }
 
-const char *moet_op_text(moet_op op) {
-    return op_texts[op];
-}
+const char *moet_op_text(moet_op op) { return op_texts[op]; }
 
-const char *moet_layout_text(moet_layout layout) {
-    return layout_texts[layout];
-}
+const char *moet_layout_text(moet_layout layout) { return layout_texts[layout]; }
 
-const char *moet_numerics_text(moet_numerics numerics) {
-    return numerics_texts[numerics];
-}
+const char *moet_numerics_text(moet_numerics numerics) { return numerics_texts[numerics]; }
 
-moet_status moet_parse_numerics(const char *text, const char *what, moet_numerics *numerics) {
+moet_status moet_parse_numerics(const char *text, const char *what, moet_numerics *numerics)
+{
     int32_t index = 0;
     MOET_TRY(find_text(text, what, numerics_texts, MOET_NUMERICS_COUNT, NUMERICS_CHOICES, &index));
     *numerics = (moet_numerics)index;
     return MOET_OK;
 }
 
-moet_status moet_parse_ops(const char *text, const char *what, moet_op_list *list) {
+moet_status moet_parse_ops(const char *text, const char *what, moet_op_list *list)
+{
     int32_t indices[MOET_OP_COUNT], found = 0;
     MOET_TRY(find_texts(text, what, op_texts, MOET_OP_COUNT, OP_CHOICES, indices, &found));
     list->count = found;
@@ -306,7 +317,8 @@ moet_status moet_parse_ops(const char *text, const char *what, moet_op_list *lis
     return MOET_OK;
 }
 
-moet_status moet_parse_layouts(const char *text, const char *what, moet_layout_list *list) {
+moet_status moet_parse_layouts(const char *text, const char *what, moet_layout_list *list)
+{
     int32_t indices[MOET_LAYOUT_COUNT], found = 0;
     MOET_TRY(find_texts(text, what, layout_texts, MOET_LAYOUT_COUNT, LAYOUT_CHOICES, indices, &found));
     list->count = found;
@@ -316,7 +328,8 @@ moet_status moet_parse_layouts(const char *text, const char *what, moet_layout_l
     return MOET_OK;
 }
 
-int32_t moet_text_distance(const char *a, const char *b) {
+int32_t moet_text_distance(const char *a, const char *b)
+{
     int32_t row[MAX_DISTANCE_LENGTH + 1];
     size_t b_length = strlen(b);
     if (strlen(a) > MAX_DISTANCE_LENGTH || b_length > MAX_DISTANCE_LENGTH) {

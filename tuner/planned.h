@@ -6,9 +6,9 @@
 #include "workload.h"
 
 typedef struct moet_planned {
-    moet_plan *plan;     /* owned */
-    moet_choice choice;  /* what it launches for the workload */
-    int32_t subject;     /* in the bench */
+    moet_plan *plan;    /* owned */
+    moet_choice choice; /* what it launches for the workload */
+    int32_t subject;    /* in the bench */
 } moet_planned;
 
 /* Opens a table folder, or with NULL none, whatever MOET_TABLE says. */

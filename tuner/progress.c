@@ -66,8 +66,7 @@ void moet_progress_update(moet_progress *progress, double done, const char *form
     vsnprintf(what, sizeof what, format, args);
     va_end(args);
     format_left(progress, done, now_ns, left, sizeof left);
-    snprintf(line, sizeof line, "[%.0f/%.0f] %s%s", (double)(int64_t)done, progress->total, what,
-             left);
+    snprintf(line, sizeof line, "[%.0f/%.0f] %s%s", (double)(int64_t)done, progress->total, what, left);
     if (!progress->is_terminal) {
         fprintf(progress->stream, "%s\n", line);
         return;

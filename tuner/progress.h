@@ -10,8 +10,8 @@
 typedef struct moet_progress {
     FILE *stream;
     bool is_terminal, is_drawn;
-    double total;            /* units of work; 0: unknown */
-    double skipped;          /* units that took no time: they say nothing on what is left */
+    double total;   /* units of work; 0: unknown */
+    double skipped; /* units that took no time: they say nothing on what is left */
     int64_t begin_ns, drawn_ns;
 } moet_progress;
 

@@ -4,11 +4,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#define BATCH 24             /* candidates whose graphs are held at once before the slow ones go */
-#define SLOW_FACTOR 1.5      /* step 1 */
-#define RACE_ROUNDS 3        /* step 2 */
-#define CLEAR_FACTOR 1.03    /* step 2 */
-#define FINALISTS 4          /* of each kind, step 3 */
+#define BATCH 24          /* candidates whose graphs are held at once before the slow ones go */
+#define SLOW_FACTOR 1.5   /* step 1 */
+#define RACE_ROUNDS 3     /* step 2 */
+#define CLEAR_FACTOR 1.03 /* step 2 */
+#define FINALISTS 4       /* of each kind, step 3 */
 
 typedef struct race_state {
     const moet_race *race;
@@ -307,8 +307,8 @@ static moet_status run_finals(race_state *s)
     int32_t finalists = 0;
     for (int32_t i = 0; i < race->candidates->count; i++) {
         moet_candidate *c = &race->candidates->items[i];
-        bool wanted = is_timed(c) && (is_device_default(s, c) || is_among_best(s, c, false) ||
-                                      is_among_best(s, c, true));
+        bool wanted =
+            is_timed(c) && (is_device_default(s, c) || is_among_best(s, c, false) || is_among_best(s, c, true));
         if (!wanted && is_live(s, c)) {
             MOET_TRY(drop(s, c));
         } else if (wanted && !is_live(s, c)) { /* stored by an earlier process, or dropped before others failed */

@@ -32,7 +32,8 @@
 /* ---- deterministic arithmetic ---- */
 
 /* SplitMix64 (Steele, Lea, Flood 2014). */
-static uint64_t next_random(uint64_t *state) {
+static uint64_t next_random(uint64_t *state)
+{
     uint64_t z = (*state += 0x9e3779b97f4a7c15u);
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
@@ -40,7 +41,8 @@ static uint64_t next_random(uint64_t *state) {
 }
 
 /* Uniform in [0, bound), without bias: draws from the incomplete last block are repeated. */
-static uint64_t random_below(uint64_t *state, uint64_t bound) {
+static uint64_t random_below(uint64_t *state, uint64_t bound)
+{
     uint64_t excess = (UINT64_MAX - bound + 1) % bound; /* 2^64 mod bound */
     uint64_t value;
     do {
@@ -52,7 +54,8 @@ static uint64_t random_below(uint64_t *state, uint64_t bound) {
 #define LN2 0.69314718055994530942
 
 /* Within a few ulp for |x| < 700. */
-static double exact_exp(double x) {
+static double exact_exp(double x)
+{
     int32_t halvings = (int32_t)(x / LN2 + (x < 0 ? -0.5 : 0.5));
     double r = x - halvings * LN2, sum = 1, term = 1;
     for (int32_t i = 1; i < 20; i++) {
@@ -65,7 +68,8 @@ static double exact_exp(double x) {
 }
 
 /* x > 0: x = m 2^e with m in [3/4, 3/2), log m = 2 artanh((m - 1) / (m + 1)). */
-static double exact_log(double x) {
+static double exact_log(double x)
+{
     int32_t exponent = 0;
     for (; x >= 1.5; exponent++) x *= 0.5;
     for (; x < 0.75; exponent--) x *= 2;
@@ -78,14 +82,16 @@ static double exact_log(double x) {
 }
 
 /* Newton's iteration, x > 0. */
-static double exact_sqrt(double x) {
+static double exact_sqrt(double x)
+{
     double root = x > 1 ? x : 1;
     for (int32_t i = 0; i < 60; i++) root = 0.5 * (root + x / root);
     return root;
 }
 
 /* Quantile of the normal distribution, 0 < p < 1: Abramowitz and Stegun 26.2.23, error below 4.5e-4. */
-static double normal_quantile(double p) {
+static double normal_quantile(double p)
+{
     bool lower = p < 0.5;
     double t = exact_sqrt(-2 * exact_log(lower ? p : 1 - p));
     double z = t - (2.515517 + t * (0.802853 + t * 0.010328)) / (1 + t * (1.432788 + t * (0.189269 + t * 0.001308)));
@@ -97,22 +103,26 @@ static double normal_quantile(double p) {
 /* Popularity at quantile q = (rank + 1/2) / E of the distribution; not normalised. */
 typedef double (*popularity)(double parameter, int32_t rank, double q, int64_t rows);
 
-static double uniform_popularity(double parameter, int32_t rank, double q, int64_t rows) {
+static double uniform_popularity(double parameter, int32_t rank, double q, int64_t rows)
+{
     (void)parameter, (void)rank, (void)q, (void)rows;
     return 1;
 }
 
-static double lognormal_popularity(double sigma, int32_t rank, double q, int64_t rows) {
+static double lognormal_popularity(double sigma, int32_t rank, double q, int64_t rows)
+{
     (void)rank, (void)rows;
     return exact_exp(sigma * normal_quantile(q));
 }
 
-static double zipf_popularity(double s, int32_t rank, double q, int64_t rows) {
+static double zipf_popularity(double s, int32_t rank, double q, int64_t rows)
+{
     (void)q, (void)rows;
     return exact_exp(-s * exact_log(rank + 1));
 }
 
-static double powerlaw_popularity(double alpha, int32_t rank, double q, int64_t rows) {
+static double powerlaw_popularity(double alpha, int32_t rank, double q, int64_t rows)
+{
     (void)rank;
     double top = 0.8 * (double)rows / 8;
     double log_top = top > 2 ? exact_log(top) : LN2; /* few rows: at least a factor of 2 */
@@ -136,19 +146,22 @@ typedef struct draw {
 } draw;
 
 /* rows shared evenly by order[first .. first + experts), the remainder to the first of them. */
-static void share_evenly(const draw *d, int32_t first, int32_t experts, int64_t rows) {
+static void share_evenly(const draw *d, int32_t first, int32_t experts, int64_t rows)
+{
     for (int32_t i = 0; i < experts; i++) {
         d->counts[d->order[first + i]] = (int32_t)(rows / experts + (i < rows % experts));
     }
 }
 
-static moet_status draw_balanced(draw *d) {
+static moet_status draw_balanced(draw *d)
+{
     for (int32_t i = 0; i < d->experts; i++) d->order[i] = i;
     share_evenly(d, 0, d->experts, d->rows);
     return MOET_OK;
 }
 
-static moet_status draw_multinomial(draw *d) {
+static moet_status draw_multinomial(draw *d)
+{
     /* Cumulative popularities as integers: the busiest has 2^40, so that the sum of 1024 stays below 2^51. */
     uint64_t *below = malloc((size_t)d->experts * sizeof *below);
     if (below == NULL) {
@@ -183,7 +196,8 @@ static moet_status draw_multinomial(draw *d) {
     return MOET_OK;
 }
 
-static moet_status draw_hot(draw *d) {
+static moet_status draw_hot(draw *d)
+{
     int64_t hot = d->experts == 1 ? d->rows : (int64_t)(d->parameter * (double)d->rows + 0.5);
     d->counts[d->order[0]] = (int32_t)hot;
     if (d->experts > 1) {
@@ -192,7 +206,8 @@ static moet_status draw_hot(draw *d) {
     return MOET_OK;
 }
 
-static moet_status draw_idle(draw *d) {
+static moet_status draw_idle(draw *d)
+{
     int32_t idle = (int32_t)(d->parameter * d->experts + 0.5);
     idle = idle < d->experts ? idle : d->experts - 1; /* somebody has to work */
     for (int32_t i = 0; i < idle; i++) d->counts[d->order[i]] = 0;
@@ -217,7 +232,8 @@ static const struct {
 };
 
 /* Row of skews[] and parameter of a skew's text. */
-static moet_status parse_skew(const char *text, int32_t *kind, double *parameter) {
+static moet_status parse_skew(const char *text, int32_t *kind, double *parameter)
+{
     size_t name_length = strcspn(text, ":");
     for (int32_t i = 0; i < MOET_COUNT_OF(skews); i++) {
         if (strlen(skews[i].name) != name_length || strncmp(skews[i].name, text, name_length) != 0) {
@@ -237,7 +253,8 @@ static moet_status parse_skew(const char *text, int32_t *kind, double *parameter
     return moet_fail(MOET_INVALID, "no skew '%.40s'; the forms are " SKEW_FORMS, text);
 }
 
-moet_status moet_skew_draw(const char *skew, int32_t experts, int64_t rows, uint64_t seed, int32_t *counts) {
+moet_status moet_skew_draw(const char *skew, int32_t experts, int64_t rows, uint64_t seed, int32_t *counts)
+{
     int32_t kind = 0;
     double parameter = 0;
     MOET_TRY(parse_skew(skew, &kind, &parameter));

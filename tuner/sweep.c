@@ -139,7 +139,8 @@ static moet_status race_task(sweep_state *s, const moet_sweep_task *task, moet_c
     }
     if (result.wrong > 0) {
         moet_progress_clear(&s->progress);
-        moet_command_note("%s: %d candidates gave wrong results (moe-tune show --trials says which)", text, result.wrong);
+        moet_command_note("%s: %d candidates gave wrong results (moe-tune show --trials says which)", text,
+                          result.wrong);
     }
     if (result.best == NULL) {
         moet_progress_clear(&s->progress);
@@ -159,7 +160,7 @@ static void note_missing(const moet_candidates *candidates, const moet_device_in
         const moet_candidate *c = &candidates->items[i];
         char validator[64];
         if (c->family_default && !c->applicable && c->validator[0] == '\0' &&
-            c->config.family->validator(validator) != MOET_OK) {
+            moet_family_validator(c->config.family, validator) != MOET_OK) {
             moet_command_note("family %s is left out on %s: %s", c->config.family->name, device->name, c->reason);
         }
     }
@@ -179,7 +180,8 @@ moet_status moet_sweep_run(const moet_sweep_options *options, const moet_sweep_t
     for (s.current = 0; s.current < tasks->count; s.current++) {
         const moet_sweep_task *task = &tasks->items[s.current];
         moet_candidates candidates = {0};
-        status = moet_candidates_list(&task->problem, task->workload->rows, &device->info, &options->families, &candidates);
+        status =
+            moet_candidates_list(&task->problem, task->workload->rows, &device->info, &options->families, &candidates);
         if (status == MOET_OK && s.current == 0) {
             note_missing(&candidates, &device->info);
         }

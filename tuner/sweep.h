@@ -11,16 +11,16 @@
 
 typedef struct moet_sweep_options {
     const char *db_path;
-    const char *command;  /* the command line, for provenance and for how to go on */
+    const char *command; /* the command line, for provenance and for how to go on */
     moet_text_list families;
     moet_op_list ops;
     moet_layout_list layouts;
     moet_numerics numerics;
     bool bias;
-    uint64_t seed;        /* of the inputs */
-    moet_shard shard;     /* {1, 1}: everything */
+    uint64_t seed;    /* of the inputs */
+    moet_shard shard; /* {1, 1}: everything */
     int32_t final_rounds;
-    int64_t budget_ns;    /* 0: none */
+    int64_t budget_ns; /* 0: none */
     const volatile sig_atomic_t *interrupted;
 } moet_sweep_options;
 
@@ -36,7 +36,8 @@ typedef struct moet_sweep_tasks {
 
 /* All tasks of this shard, those that share weights together. A task's shard follows from its problem and counts alone.
  * INVALID names a workload that cannot be served. */
-moet_status moet_sweep_plan(const moet_sweep_options *options, const moet_workloads *workloads, moet_sweep_tasks *tasks);
+moet_status moet_sweep_plan(const moet_sweep_options *options, const moet_workloads *workloads,
+                            moet_sweep_tasks *tasks);
 void moet_sweep_tasks_release(moet_sweep_tasks *tasks);
 
 /* What a sweep would do. Seconds are a guess from rates that such devices reach. */

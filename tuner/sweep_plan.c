@@ -93,9 +93,9 @@ void moet_sweep_tasks_release(moet_sweep_tasks *tasks)
 /* What a device does in a second, and what a candidate costs besides its calls. */
 typedef struct device_speed {
     double flops_per_s, reference_flops_per_s;
-    double prepare_s;    /* prepare, verify, capture, store */
-    double sample_s;     /* a sample's least time, replayed once untimed */
-    double ceilings_s;   /* of one round */
+    double prepare_s;  /* prepare, verify, capture, store */
+    double sample_s;   /* a sample's least time, replayed once untimed */
+    double ceilings_s; /* of one round */
 } device_speed;
 
 static device_speed guess_speed(const moet_device_info *device)

@@ -10,12 +10,14 @@
 
 #define MAX_WHERE 256
 
-void moet_workload_release(moet_workload *workload) {
+void moet_workload_release(moet_workload *workload)
+{
     free(workload->counts);
     *workload = (moet_workload){0};
 }
 
-moet_status moet_workload_copy(const moet_workload *from, moet_workload *to) {
+moet_status moet_workload_copy(const moet_workload *from, moet_workload *to)
+{
     size_t size_bytes = (size_t)from->experts * sizeof *from->counts;
     int32_t *counts = malloc(size_bytes);
     if (counts == NULL) {
@@ -27,7 +29,8 @@ moet_status moet_workload_copy(const moet_workload *from, moet_workload *to) {
     return MOET_OK;
 }
 
-moet_status moet_workloads_add(moet_workloads *list, moet_workload *workload) {
+moet_status moet_workloads_add(moet_workloads *list, moet_workload *workload)
+{
     if (list->count == list->capacity) {
         int32_t capacity = list->capacity == 0 ? 64 : 2 * list->capacity;
         moet_workload *items = realloc(list->items, (size_t)capacity * sizeof *items);
@@ -42,7 +45,8 @@ moet_status moet_workloads_add(moet_workloads *list, moet_workload *workload) {
     return MOET_OK;
 }
 
-void moet_workloads_release(moet_workloads *list) {
+void moet_workloads_release(moet_workloads *list)
+{
     for (int32_t i = 0; i < list->count; i++) {
         moet_workload_release(&list->items[i]);
     }
@@ -50,7 +54,8 @@ void moet_workloads_release(moet_workloads *list) {
     *list = (moet_workloads){0};
 }
 
-static bool is_blank(const char *line, size_t length) {
+static bool is_blank(const char *line, size_t length)
+{
     for (size_t i = 0; i < length; i++) {
         if (line[i] != ' ' && line[i] != '\t' && line[i] != '\r' && line[i] != '\n') {
             return false;
@@ -59,7 +64,8 @@ static bool is_blank(const char *line, size_t length) {
     return true;
 }
 
-moet_status moet_workloads_read(const char *path, moet_workloads *list) {
+moet_status moet_workloads_read(const char *path, moet_workloads *list)
+{
     bool is_stdin = strcmp(path, "-") == 0;
     const char *shown = is_stdin ? "stdin" : path;
     FILE *file = is_stdin ? stdin : fopen(path, "re");

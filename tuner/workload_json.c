@@ -18,7 +18,8 @@
 /* ---- the scan ---- */
 
 /* Length of the UTF-8 character at text (no overlong forms, no surrogates: RFC 3629), 0 if it is none. */
-static size_t utf8_length(const unsigned char *text, size_t left) {
+static size_t utf8_length(const unsigned char *text, size_t left)
+{
     unsigned char lead = text[0];
     if (lead < 0x80) {
         return 1;
@@ -38,7 +39,8 @@ static size_t utf8_length(const unsigned char *text, size_t left) {
 }
 
 /* A number outside strings at line[at]: its length if it is a plain integer of at most 16 digits, else an error. */
-static moet_status scan_number(const char *line, size_t length, size_t at, const char *where, size_t *number_length) {
+static moet_status scan_number(const char *line, size_t length, size_t at, const char *where, size_t *number_length)
+{
     size_t end = at;
     while (end < length && strchr("+-.eE0123456789", line[end]) != NULL && line[end] != '\0') {
         end++;
@@ -58,7 +60,8 @@ static moet_status scan_number(const char *line, size_t length, size_t at, const
     return MOET_OK;
 }
 
-static moet_status scan(const char *line, size_t length, const char *where) {
+static moet_status scan(const char *line, size_t length, const char *where)
+{
     if (length > MAX_LINE_BYTES) {
         return moet_fail(MOET_MALFORMED, "%s: a line of %zu bytes; at most %d are read", where, length, MAX_LINE_BYTES);
     }
@@ -89,7 +92,8 @@ static moet_status scan(const char *line, size_t length, const char *where) {
 
 /* ---- fields ---- */
 
-static moet_status read_integer(const cJSON *item, const char *where, int64_t min, int64_t max, int64_t *value) {
+static moet_status read_integer(const cJSON *item, const char *where, int64_t min, int64_t max, int64_t *value)
+{
     const char *name = item->string != NULL ? item->string : "";
     if (!cJSON_IsNumber(item)) {
         return moet_fail(MOET_MALFORMED, "%s: \"%.32s\" must be a whole number", where, name);
@@ -103,7 +107,8 @@ static moet_status read_integer(const cJSON *item, const char *where, int64_t mi
     return MOET_OK;
 }
 
-static moet_status read_text(const cJSON *item, const char *where, char *text, size_t size) {
+static moet_status read_text(const cJSON *item, const char *where, char *text, size_t size)
+{
     if (!cJSON_IsString(item) || item->valuestring == NULL) {
         return moet_fail(MOET_MALFORMED, "%s: \"%.32s\" must be a text", where, item->string);
     }
@@ -122,7 +127,8 @@ static moet_status read_text(const cJSON *item, const char *where, char *text, s
     return MOET_OK;
 }
 
-static moet_status read_counts(const cJSON *item, const char *where, moet_workload *workload) {
+static moet_status read_counts(const cJSON *item, const char *where, moet_workload *workload)
+{
     if (!cJSON_IsArray(item)) {
         return moet_fail(MOET_MALFORMED, "%s: \"counts\" must be an array of rows per expert", where);
     }
@@ -138,7 +144,8 @@ static moet_status read_counts(const cJSON *item, const char *where, moet_worklo
     int64_t sum = 0;
     int32_t index = 0;
     const cJSON *number = NULL;
-    cJSON_ArrayForEach(number, item) {
+    cJSON_ArrayForEach(number, item)
+    {
         if (!cJSON_IsNumber(number) || !(number->valuedouble >= 0 && number->valuedouble <= MOET_MAX_ROWS)) {
             return moet_fail(MOET_MALFORMED, "%s: counts[%d] is no whole number between 0 and %d", where, index,
                              MOET_MAX_ROWS);
@@ -176,9 +183,11 @@ static const struct {
 };
 
 /* Finds every field's item; unknown, repeated and missing ones are errors. */
-static moet_status sort_fields(const cJSON *object, const char *where, const cJSON **items) {
+static moet_status sort_fields(const cJSON *object, const char *where, const cJSON **items)
+{
     const cJSON *item = NULL;
-    cJSON_ArrayForEach(item, object) {
+    cJSON_ArrayForEach(item, object)
+    {
         int32_t found = FIELD_COUNT;
         for (int32_t i = 0; i < FIELD_COUNT; i++) {
             if (strcmp(fields[i].name, item->string) == 0) {
@@ -201,7 +210,8 @@ static moet_status sort_fields(const cJSON *object, const char *where, const cJS
     return MOET_OK;
 }
 
-static moet_status read_workload(const cJSON *object, const char *where, moet_workload *workload) {
+static moet_status read_workload(const cJSON *object, const char *where, moet_workload *workload)
+{
     const cJSON *items[FIELD_COUNT] = {NULL};
     int64_t numbers[FIELD_COUNT] = {0};
     MOET_TRY(sort_fields(object, where, items));
@@ -221,7 +231,8 @@ static moet_status read_workload(const cJSON *object, const char *where, moet_wo
     return read_counts(items[COUNTS], where, workload);
 }
 
-moet_status moet_workload_parse(const char *line, size_t length, const char *where, moet_workload *workload) {
+moet_status moet_workload_parse(const char *line, size_t length, const char *where, moet_workload *workload)
+{
     while (length > 0 && strchr(" \t\r\n", line[length - 1]) != NULL && line[length - 1] != '\0') {
         length--;
     }
@@ -234,8 +245,8 @@ moet_status moet_workload_parse(const char *line, size_t length, const char *whe
         size_t column = end >= line && end <= line + length ? (size_t)(end - line) + 1 : 1;
         status = moet_fail(MOET_MALFORMED, "%s: column %zu: not a complete JSON object", where, column);
     } else if (end != line + length) {
-        status = moet_fail(MOET_MALFORMED, "%s: column %zu: text after the JSON object", where,
-                           (size_t)(end - line) + 1);
+        status =
+            moet_fail(MOET_MALFORMED, "%s: column %zu: text after the JSON object", where, (size_t)(end - line) + 1);
     } else if (!cJSON_IsObject(object)) {
         status = moet_fail(MOET_MALFORMED, "%s: a line must hold one JSON object", where);
     } else {
@@ -251,13 +262,15 @@ moet_status moet_workload_parse(const char *line, size_t length, const char *whe
 }
 
 /* Adds an integer in plain digits, which cJSON's own printing of doubles does not promise. */
-static bool add_integer(cJSON *object, const char *name, int64_t value) {
+static bool add_integer(cJSON *object, const char *name, int64_t value)
+{
     char text[32];
     snprintf(text, sizeof text, "%lld", (long long)value);
     return cJSON_AddRawToObject(object, name, text) != NULL;
 }
 
-moet_status moet_workload_format(const moet_workload *workload, char **line) {
+moet_status moet_workload_format(const moet_workload *workload, char **line)
+{
     if (workload->seed > MAX_EXACT_INTEGER) {
         return moet_fail(MOET_INVALID, "workload %s: seed %llu is above 2^53 - 1, which JSON cannot hold",
                          workload->name, (unsigned long long)workload->seed);

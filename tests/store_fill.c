@@ -1,0 +1,96 @@
+#include "store_fill.h"
+
+#include "test.h"
+
+int64_t fill_run(moet_store *store, const moet_device *device)
+{
+    moet_store_run run = {.device = &device->info, .device_key = device->key, .command = "moe-tune sweep --test",
+                          .revision = "test", .libraries = "none 1",
+                          .ceilings = {.dense_flops_per_s = 1e12, .copy_bytes_per_s = 2e10, .read_bytes_per_s = 3e10}};
+    int64_t id = 0;
+    TEST_OK(moet_store_begin_run(store, &run, &id));
+    assert_true(id > 0);
+    return id;
+}
+
+bool fill_put(moet_store *store, int64_t run, const fill_trial *t)
+{
+    char config[MOET_CONFIG_SIZE], validator[64] = "";
+    moet_workload workload = {.name = "test/made-up", .skew = "by hand", .experts = t->problem->experts,
+                              .hidden = t->problem->hidden, .inter = t->problem->inter};
+    moet_routing routing;
+    TEST_OK(moet_routing_summarize(t->counts, t->problem->experts, &routing));
+    workload.rows = routing.rows;
+    workload.counts = malloc((size_t)workload.experts * sizeof *workload.counts);
+    assert_non_null(workload.counts);
+    memcpy(workload.counts, t->counts, (size_t)workload.experts * sizeof *workload.counts);
+    moet_config_format(t->config, config);
+    if (t->config->family->validator && strcmp(t->config->family->backend, "host") == 0)
+        TEST_OK(t->config->family->validator(validator));
+    moet_store_key key = {.device_key = t->device->key, .problem = t->problem, .workload = &workload, .config = config,
+                          .device_counts = t->device_counts,
+                          .family_version = t->version ? t->version : t->config->family->version, .validator = validator};
+    int32_t samples = t->status == MOET_TRIAL_OK ? t->samples ? t->samples : 3 : 0;
+    moet_trial trial = {.status = t->status, .device_counts = t->device_counts, .sample_count = samples,
+                        .median_ns = t->median_ns, .noise_ns = t->noise_ns, .efficiency = 0.5, .floor_ns = 100,
+                        .error = 0.25};
+    strcpy(trial.config, config);
+    strcpy(trial.bit_class, "host_tile");
+    if (t->status != MOET_TRIAL_OK) strcpy(trial.reason, "because of the test");
+    trial.samples = calloc((size_t)samples + 1, sizeof *trial.samples);
+    assert_non_null(trial.samples);
+    for (int32_t i = 0; i < samples; i++)
+        trial.samples[i] = (moet_sample){.round = i, .time_ns = t->median_ns + i - samples / 2, .dense_ns = 10,
+                                         .dense2_ns = 11, .copy_ns = 12, .read_ns = 13, .clocks = {.sm_mhz = 1980}};
+    if (t->cubin) {
+        trial.cubin.bytes = (void *)(uintptr_t)t->cubin;
+        trial.cubin.size_bytes = strlen(t->cubin);
+        moet_sha256_text(t->cubin, strlen(t->cubin), trial.cubin.sha256);
+        strcpy(trial.cubin.arch, "sm_90");
+    }
+    bool inserted = false;
+    TEST_OK(moet_store_put_trial(store, run, &key, &trial, t->is_default, t->final_rounds, t->replace, &inserted));
+    bool present = false, final_rounds = false;
+    TEST_OK(moet_store_has_trial(store, &key, &present, &final_rounds));
+    assert_true(present);
+    if (inserted) assert_int_equal(final_rounds, t->final_rounds);
+    free(trial.samples);
+    moet_workload_release(&workload);
+    return inserted;
+}
+
+static moet_status dump_row(void *context, const moet_store_trial_row *row)
+{
+    FILE *out = context;
+    fprintf(out, "%s|%s|%s|%s|", row->device_key, row->problem_key, row->workload_name, row->skew);
+    for (int32_t e = 0; e < row->experts; e++) fprintf(out, "%d ", row->counts[e]);
+    fprintf(out, "|%lld|%.12g|%.12g|%s|%d|%s|%d%d%d%d|%d%d|%d|%s|%lld|%lld|%d|%.12g|%.12g|%s|%s|%s\n", (long long)row->rows,
+            row->max_over_mean, row->gini, row->config, row->family_version, row->validator, row->device_counts, row->eager,
+            row->final_rounds, row->is_default, row->is_winner[0], row->is_winner[1], row->status, row->reason,
+            (long long)row->median_ns, (long long)row->noise_ns, row->sample_count, row->efficiency, row->error,
+            row->bit_class, row->cubin_sha256, row->measured_at);
+    return MOET_OK;
+}
+
+char *fill_dump(moet_store *store)
+{
+    char *text = NULL;
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
+    assert_non_null(out);
+    TEST_OK(moet_store_each_trial(store, NULL, dump_row, out));
+    assert_int_equal(fclose(out), 0);
+    return text;
+}
+
+void fill_config(const moet_device *device, const moet_problem *problem, int32_t n, moet_config *config)
+{
+    const moet_family *family = moet_family_find("host_tile");
+    char why[MOET_REASON_SIZE];
+    assert_non_null(family);
+    moet_config_first(family, config);
+    for (;;) {
+        if (family->applicable(problem, config, &device->info, why) && n-- == 0) return;
+        assert_true(moet_config_next(config));
+    }
+}

@@ -1,0 +1,31 @@
+/* store_fill: puts made-up trials into databases, and reads whole databases as text. */
+#ifndef MOET_STORE_FILL_H
+#define MOET_STORE_FILL_H
+
+#include "../tuner/store.h"
+
+/* What a test varies of a trial; the rest is filled in. */
+typedef struct fill_trial {
+    const moet_device *device;
+    const moet_problem *problem;
+    const int32_t *counts; /* [problem->experts] */
+    const moet_config *config;
+    bool device_counts, is_default, final_rounds, replace;
+    int32_t version; /* 0: the family's */
+    moet_trial_status status;
+    int64_t median_ns, noise_ns;
+    int32_t samples;
+    const char *cubin; /* bytes of a made-up kernel; NULL: none */
+} fill_trial;
+
+int64_t fill_run(moet_store *store, const moet_device *device);
+/* Whether it was inserted. */
+bool fill_put(moet_store *store, int64_t run, const fill_trial *trial);
+
+/* Every trial, one a line, all but row ids; malloc'd. */
+char *fill_dump(moet_store *store);
+
+/* The n-th config of the host's tunable family that is applicable. */
+void fill_config(const moet_device *device, const moet_problem *problem, int32_t n, moet_config *config);
+
+#endif

@@ -1,0 +1,332 @@
+/* emit∘load: the table that a store emits is the table that libmoet loads; byte-stable, all or nothing. */
+#include "store_fill.h"
+#include "test.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../src/table.h"
+#include "../tuner/emit.h"
+
+static moet_device *host;
+static moet_device elsewhere;
+static char folder[256];
+
+static int group_open(void **state)
+{
+    (void)state;
+    test_folder_make(folder);
+    if (moet_device_open("host", &host) != MOET_OK) return 1;
+    elsewhere = *host;
+    strcpy(elsewhere.info.name, "Another processor");
+    moet_device_format_key(&elsewhere.info, elsewhere.key);
+    return 0;
+}
+
+static int group_close(void **state)
+{
+    (void)state;
+    moet_device_close(host);
+    test_folder_remove(folder);
+    return 0;
+}
+
+static void path_of(const char *name, char path[512]) { snprintf(path, 512, "%s/%s", folder, name); }
+
+static char *table_text(const char *dir)
+{
+    char path[600];
+    snprintf(path, sizeof path, "%s/table.json", dir);
+    return test_file_read(path, NULL);
+}
+
+/* Random trials of several problems, routings and configs on two devices. */
+static void fill(moet_store *store, uint64_t seed, int32_t trials)
+{
+    uint64_t random = seed;
+    int64_t runs[2] = {fill_run(store, host), fill_run(store, &elsewhere)};
+    for (int32_t i = 0; i < trials; i++) {
+        moet_problem problem;
+        moet_config config;
+        int32_t counts[8], experts = (int32_t)test_between(&random, 1, 8), which = test_between(&random, 0, 3) == 0;
+        moet_problem_init(&problem, (moet_op)test_between(&random, 0, 1), experts, 64, 32);
+        problem.layout = (moet_layout)test_between(&random, 0, 1);
+        fill_config(host, &problem, (int32_t)test_between(&random, 0, 7), &config);
+        for (int32_t e = 0; e < experts; e++) counts[e] = (int32_t)test_between(&random, 0, 3);
+        counts[0]++;
+        fill_trial t = {.device = which ? &elsewhere : host, .problem = &problem, .counts = counts, .config = &config,
+                        .device_counts = test_between(&random, 0, 1), .final_rounds = test_between(&random, 0, 2) == 0,
+                        .is_default = test_between(&random, 0, 2) == 0, .noise_ns = test_between(&random, 0, 20),
+                        .median_ns = test_between(&random, 100, 200000), .samples = 3};
+        fill_put(store, runs[which], &t);
+    }
+}
+
+typedef struct expectation {
+    const moet_table *table;
+    int32_t own, others;
+} expectation;
+
+/* A winner of the store must be what the table's lookup finds. */
+static moet_status find_winner(void *context, const moet_store_winner_row *row)
+{
+    expectation *e = context;
+    if (strcmp(row->trial.device_key, host->key) != 0) {
+        e->others++;
+        return MOET_OK;
+    }
+    moet_problem problem;
+    TEST_OK(moet_problem_parse(row->trial.problem_key, &problem));
+    const moet_table_problem *p = moet_table_find(e->table, &problem);
+    assert_non_null(p);
+    const moet_table_point *found = NULL;
+    for (int32_t i = 0; i < p->point_count; i++) {
+        if (memcmp(p->points[i].counts, row->trial.counts, (size_t)problem.experts * sizeof(int32_t)) == 0) found = &p->points[i];
+    }
+    assert_non_null(found);
+    const moet_table_winner *winner = &found->winner[row->kind];
+    char config[MOET_CONFIG_SIZE];
+    assert_true(winner->present);
+    moet_config_format(&winner->config, config);
+    assert_string_equal(config, row->trial.config);
+    assert_int_equal(winner->time_ns, row->trial.median_ns);
+    moet_hit hit;
+    double distance;
+    const moet_table_point *at =
+        moet_table_lookup(p, row->kind, NULL, row->trial.rows, row->trial.max_over_mean, &hit, &distance);
+    assert_non_null(at);
+    assert_int_equal(hit, MOET_HIT_EXACT);
+    e->own++;
+    return MOET_OK;
+}
+
+static void test_emit_and_load(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 5; seed++) {
+        char db[512], dir[512], name[64];
+        moet_store *store;
+        moet_table *table;
+        moet_emitted emitted;
+        snprintf(name, sizeof name, "load-%d.db", (int)seed);
+        path_of(name, db);
+        TEST_OK(moet_store_open(db, MOET_STORE_WRITE, &store));
+        fill(store, seed, 60);
+        snprintf(name, sizeof name, "load-%d", (int)seed);
+        path_of(name, dir);
+        TEST_OK(moet_emit(store, dir, NULL, &emitted));
+        assert_true(emitted.changed);
+        TEST_OK(moet_table_load(dir, host, &table));
+        assert_string_equal(table->hash, emitted.hash);
+        expectation e = {.table = table};
+        TEST_OK(moet_store_each_winner(store, NULL, find_winner, &e));
+        assert_true(e.own > 10);
+        assert_int_equal(table->entry_count, e.own);
+        assert_int_equal(table->refusal_count, e.others);
+        assert_int_equal(emitted.entries, e.own + e.others);
+        moet_table_close(table);
+        moet_store_close(store);
+    }
+}
+
+static void test_byte_stable(void **state)
+{
+    (void)state;
+    char db[512], a[512], b[512];
+    moet_store *store;
+    moet_emitted first, second, again;
+    path_of("stable.db", db);
+    path_of("stable-a", a);
+    path_of("stable-b", b);
+    TEST_OK(moet_store_open(db, MOET_STORE_WRITE, &store));
+    fill(store, 11, 40);
+    TEST_OK(moet_emit(store, a, NULL, &first));
+    moet_store_close(store);
+    TEST_OK(moet_store_open(db, MOET_STORE_READ, &store));
+    TEST_OK(moet_emit(store, b, NULL, &second));
+    char *text_a = table_text(a), *text_b = table_text(b);
+    assert_string_equal(text_a, text_b);
+    assert_string_equal(first.hash, second.hash);
+    TEST_CONTAINS(text_a, first.hash);
+    assert_null(strstr(text_a, "e+")); /* integers only */
+    /* Emitted again: nothing is written. */
+    struct stat before, after;
+    char path[600];
+    snprintf(path, sizeof path, "%s/table.json", a);
+    assert_int_equal(stat(path, &before), 0);
+    TEST_OK(moet_emit(store, a, NULL, &again));
+    assert_false(again.changed);
+    assert_int_equal(stat(path, &after), 0);
+    assert_int_equal(before.st_ino, after.st_ino);
+    assert_int_equal(test_file_count(a), 1);
+    moet_store_close(store);
+    /* A changed database: the old hash becomes the parent's, the rest is as in a fresh folder. */
+    TEST_OK(moet_store_open(db, MOET_STORE_WRITE, &store));
+    fill(store, 12, 20);
+    TEST_OK(moet_emit(store, a, NULL, &again));
+    assert_true(again.changed);
+    assert_string_not_equal(again.hash, first.hash);
+    char *text = table_text(a), parent[100];
+    snprintf(parent, sizeof parent, "\"parent\":\t\"%s\"", first.hash);
+    TEST_CONTAINS(text, parent);
+    free(text);
+    moet_table *table;
+    TEST_OK(moet_table_load(a, host, &table));
+    moet_table_close(table);
+    moet_store_close(store);
+    free(text_a);
+    free(text_b);
+}
+
+/* One device of several. */
+static void test_one_device(void **state)
+{
+    (void)state;
+    char db[512], dir[512];
+    moet_store *store;
+    moet_emitted emitted;
+    moet_table *table;
+    path_of("device.db", db);
+    path_of("device", dir);
+    TEST_OK(moet_store_open(db, MOET_STORE_WRITE, &store));
+    fill(store, 21, 40);
+    TEST_OK(moet_emit(store, dir, "Another processor", &emitted));
+    assert_int_equal(emitted.devices, 1);
+    TEST_OK(moet_table_load(dir, &elsewhere, &table));
+    assert_int_equal(table->refusal_count, 0);
+    assert_true(table->entry_count > 0);
+    moet_table_close(table);
+    assert_int_not_equal(moet_emit(store, dir, "no such device", &emitted), MOET_OK);
+    moet_store_close(store);
+}
+
+static void test_refusals(void **state)
+{
+    (void)state;
+    char db[512], dir[512], file[600];
+    moet_store *store;
+    moet_emitted emitted;
+    path_of("empty.db", db);
+    path_of("empty", dir);
+    TEST_OK(moet_store_open(db, MOET_STORE_WRITE, &store));
+    TEST_FAILS(MOET_NOT_FOUND, NULL, moet_emit(store, dir, NULL, &emitted));
+    assert_int_equal(access(dir, F_OK), -1);
+    fill(store, 31, 10);
+    /* A folder of something else stays as it is. */
+    assert_int_equal(mkdir(dir, 0777), 0);
+    snprintf(file, sizeof file, "%s/thesis.txt", dir);
+    test_file_write(file, "text", 4);
+    TEST_FAILS(MOET_INVALID, dir, moet_emit(store, dir, NULL, &emitted));
+    assert_int_equal(test_file_count(dir), 1);
+    /* So does a file. */
+    assert_int_not_equal(moet_emit(store, file, NULL, &emitted), MOET_OK);
+    char *text = test_file_read(file, NULL);
+    assert_string_equal(text, "text");
+    free(text);
+    path_of("none/table", dir);
+    assert_int_not_equal(moet_emit(store, dir, NULL, &emitted), MOET_OK);
+    TEST_CONTAINS(moet_last_error(), "none");
+    moet_store_close(store);
+}
+
+/* Databases that merge to the same give the same table. */
+static void test_merged(void **state)
+{
+    (void)state;
+    char a[512], b[512], ab[512], ba[512], dir_ab[512], dir_ba[512];
+    moet_store *store;
+    moet_emitted emitted;
+    int64_t added;
+    path_of("m-a.db", a);
+    path_of("m-b.db", b);
+    path_of("m-ab.db", ab);
+    path_of("m-ba.db", ba);
+    path_of("m-ab", dir_ab);
+    path_of("m-ba", dir_ba);
+    TEST_OK(moet_store_open(a, MOET_STORE_WRITE, &store));
+    fill(store, 41, 40);
+    moet_store_close(store);
+    TEST_OK(moet_store_open(b, MOET_STORE_WRITE, &store));
+    fill(store, 42, 40);
+    moet_store_close(store);
+    TEST_OK(moet_store_open(ab, MOET_STORE_WRITE, &store));
+    TEST_OK(moet_store_merge(store, a, &added));
+    TEST_OK(moet_store_merge(store, b, &added));
+    TEST_OK(moet_emit(store, dir_ab, NULL, &emitted));
+    moet_store_close(store);
+    TEST_OK(moet_store_open(ba, MOET_STORE_WRITE, &store));
+    TEST_OK(moet_store_merge(store, b, &added));
+    TEST_OK(moet_store_merge(store, a, &added));
+    TEST_OK(moet_emit(store, dir_ba, NULL, &emitted));
+    moet_store_close(store);
+    char *text_ab = table_text(dir_ab), *text_ba = table_text(dir_ba);
+    assert_string_equal(text_ab, text_ba);
+    free(text_ab);
+    free(text_ba);
+}
+
+#ifdef MOET_CUDA
+/* Kernels go with the table, and go again when no winner needs them. */
+static void test_kernels(void **state)
+{
+    (void)state;
+    char db[512], dir[512], path[700], digits[MOET_SHA256_TEXT_SIZE];
+    moet_store *store;
+    moet_emitted emitted;
+    moet_problem problem;
+    moet_device gpu = {.info = {.backend = "cuda", .name = "Made-up GPU", .cc_major = 9, .sm_count = 132,
+                                .memory_bytes = (int64_t)80 << 30, .smem_per_block_optin_bytes = 232448}};
+    moet_device_format_key(&gpu.info, gpu.key);
+    moet_problem_init(&problem, MOET_OP_DOWN, 2, 64, 64);
+    static const int32_t counts[] = {30, 2};
+    const moet_family *family = moet_family_find("mma_gemm");
+    moet_config configs[2] = {{.family = family}, {.family = family}};
+    moet_config_first(family, &configs[0]);
+    configs[1] = configs[0];
+    assert_true(moet_config_next(&configs[1]));
+    path_of("kernels.db", db);
+    path_of("kernels", dir);
+    TEST_OK(moet_store_open(db, MOET_STORE_WRITE, &store));
+    int64_t run = fill_run(store, &gpu);
+    fill_trial t = {.device = &gpu, .problem = &problem, .counts = counts, .config = &configs[0], .median_ns = 5000,
+                    .cubin = "first kernel", .device_counts = true};
+    fill_put(store, run, &t);
+    TEST_OK(moet_emit(store, dir, NULL, &emitted));
+    assert_int_equal(emitted.cubins, 1);
+    moet_sha256_text("first kernel", 12, digits);
+    snprintf(path, sizeof path, "%s/%s.cubin", dir, digits);
+    char *bytes = test_file_read(path, NULL);
+    assert_string_equal(bytes, "first kernel");
+    free(bytes);
+    moet_table *table;
+    TEST_OK(moet_table_load(dir, &gpu, &table));
+    assert_int_equal(table->entry_count, 2); /* any, and device counts */
+    assert_int_equal(table->cubin_count, 1);
+    moet_table_close(table);
+    t.config = &configs[1];
+    t.cubin = "second kernel";
+    t.median_ns = 1000;
+    fill_put(store, run, &t);
+    TEST_OK(moet_emit(store, dir, NULL, &emitted));
+    assert_int_equal(access(path, F_OK), -1);
+    assert_int_equal(test_file_count(dir), 2);
+    TEST_OK(moet_table_load(dir, &gpu, &table));
+    moet_table_close(table);
+    moet_store_close(store);
+}
+#endif
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_emit_and_load),
+        cmocka_unit_test(test_byte_stable),
+        cmocka_unit_test(test_one_device),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_merged),
+#ifdef MOET_CUDA
+        cmocka_unit_test(test_kernels),
+#endif
+    };
+    return cmocka_run_group_tests_name("emit", tests, group_open, group_close);
+}
