@@ -70,7 +70,8 @@ void moet_bench_destroy(moet_bench *bench);
  * much was needed; the bench is then without a workload and another may be set. */
 moet_status moet_bench_set_workload(moet_bench *bench, const moet_problem *problem, const int32_t *counts);
 
-/* Adds a configuration: prepare, verify on poisoned outputs, capture. Returns MOET_OK also where the candidate is
+/* Adds a configuration: prepare, verify on poisoned outputs. It is captured, and the graph verified, in its first round.
+ * Returns MOET_OK also where the candidate is
  * inapplicable, wrong or failed: moet_bench_trial(subject) then says so and rounds skip it. An error status is the
  * bench's own (a lost device, no host memory); the candidate that lost the device is then the last subject, and its
  * trial says why. A launch finds the workspace with unspecified contents. */
@@ -81,6 +82,15 @@ moet_status moet_bench_add_config(moet_bench *bench, const moet_config *config, 
 typedef moet_status (*moet_bench_launcher)(void *context, const moet_launch_args *args);
 moet_status moet_bench_add_launcher(moet_bench *bench, const char *name, moet_bench_launcher launcher, void *context,
                                     bool capturable, bool device_counts, int32_t *subject);
+
+/* The time of the launch that was verified, cold and outside any graph: enough to tell a candidate that is far behind.
+ * _keep_launch makes it the trial's one sample (eager), for a candidate that is dropped on it. */
+int64_t moet_bench_launch_ns(const moet_bench *bench, int32_t subject);
+moet_status moet_bench_keep_launch(moet_bench *bench, int32_t subject);
+
+/* While racing, a sample holds as few calls as 0.6 ms ask for, not whole cycles over the buffer sets. Not racing is the
+ * state after _set_workload. */
+void moet_bench_set_racing(moet_bench *bench, bool is_racing);
 
 /* Whether rounds include a subject (all that are right do at first). A retired subject's graph and kernel are given
  * back and its trial stays; a subject that fails in a round retires by itself. */

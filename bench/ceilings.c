@@ -75,7 +75,7 @@ static moet_status prepare_dense(moet_bench *bench, moet_ceiling_set *set, int32
     bool capturable = config.family->traits(&problem, &config).capturable;
     MOET_TRY(launch_dense(dense, 0)); /* what is set up lazily is not captured */
     MOET_TRY(device->backend->stream_synchronize(device, bench->stream));
-    return moet_runner_prepare(bench, runner, capturable, INFINITY);
+    return moet_runner_prepare(bench, runner, capturable, true, INFINITY);
 }
 
 static moet_status prepare_stream(moet_bench *bench, moet_ceiling_set *set, int32_t index,
@@ -83,7 +83,7 @@ static moet_status prepare_stream(moet_bench *bench, moet_ceiling_set *set, int3
 {
     moet_runner *runner = &set->runners[index];
     *runner = (moet_runner){.launch = launch, .context = set, .set_count = 1};
-    return moet_runner_prepare(bench, runner, true, INFINITY);
+    return moet_runner_prepare(bench, runner, true, true, INFINITY);
 }
 
 static moet_status allocate(moet_bench *bench, moet_ceiling_set *set)

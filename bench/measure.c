@@ -21,11 +21,12 @@ int64_t moet_clock_ns(void)
 
 static bool has_graphs(const moet_bench *bench) { return bench->device->backend->capture_begin != NULL; }
 
-static int32_t choose_calls(const moet_bench *bench, int32_t set_count, double call_us)
+static int32_t choose_calls(const moet_bench *bench, int32_t set_count, bool whole_cycles, double call_us)
 {
     if (has_graphs(bench)) {
         double us = fmax(call_us, shortest_call_us);
-        return set_count * (int32_t)fmax(1, ceil(graph_sample_us / (set_count * us)));
+        int32_t cycle = whole_cycles ? set_count : 1;
+        return cycle * (int32_t)fmax(1, ceil(graph_sample_us / (cycle * us)));
     }
     return (int32_t)fmin(most_host_calls, fmax(1, ceil(host_sample_us / fmax(call_us, 1e-3))));
 }
@@ -39,10 +40,11 @@ static moet_status launch_calls(moet_runner *runner, int32_t calls)
     return MOET_OK;
 }
 
-moet_status moet_runner_prepare(moet_bench *bench, moet_runner *runner, bool capturable, double call_us)
+moet_status moet_runner_prepare(moet_bench *bench, moet_runner *runner, bool capturable, bool whole_cycles,
+                                double call_us)
 {
     const moet_backend *backend = bench->device->backend;
-    runner->calls = choose_calls(bench, runner->set_count, call_us);
+    runner->calls = choose_calls(bench, runner->set_count, whole_cycles, call_us);
     runner->next_set = 0;
     if (!capturable || !has_graphs(bench)) return MOET_OK;
     void *graph = NULL;

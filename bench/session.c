@@ -1,6 +1,7 @@
 #include "session.h"
 
 #include <stdio.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -108,6 +109,8 @@ moet_status moet_bench_set_workload(moet_bench *bench, const moet_problem *probl
     drop_subjects(bench);
     bench->has_workload = false;
     bench->round = 0;
+    bench->is_racing = false;
+    bench->right_count = 0;
     MOET_TRY(moet_buffers_set(bench, problem, counts));
     bench->has_workload = true;
     return MOET_OK;
@@ -234,20 +237,26 @@ static double expected_call_us(const moet_bench *bench, double seen_us)
            1e-3;
 }
 
-/* Verifies and captures. The runner's launch and context are set. */
+/* Verifies. The runner's launch is set; it is captured when its first sample is wanted. */
 static moet_status admit(moet_subject *subject, bool capturable)
 {
     moet_bench *bench = subject->bench;
-    moet_trial *trial = &subject->trial;
-    double call_us = 0;
     subject->runner.context = subject;
     subject->runner.set_count = bench->buffers.set_count;
-    MOET_TRY(moet_verify_launch(bench, &subject->runner, trial, &call_us));
-    if (trial->status != MOET_TRIAL_OK) return MOET_OK;
-    moet_status status = moet_runner_prepare(bench, &subject->runner, capturable, expected_call_us(bench, call_us));
+    subject->capturable = capturable;
+    return moet_verify_launch(bench, &subject->runner, &subject->trial, &subject->call_us);
+}
+
+/* Captures, and verifies the graph (or a second launch). */
+static moet_status prepare_runner(moet_subject *subject)
+{
+    moet_bench *bench = subject->bench;
+    moet_status status = moet_runner_prepare(bench, &subject->runner, subject->capturable, !bench->is_racing,
+                                             expected_call_us(bench, subject->call_us));
     if (status != MOET_OK) return fail_subject(subject, status, MOET_TRIAL_FAILED);
-    trial->eager = subject->runner.graph == NULL;
-    return moet_verify_graph(bench, &subject->runner, trial);
+    subject->is_prepared = true;
+    subject->trial.eager = subject->runner.graph == NULL;
+    return moet_verify_again(bench, &subject->runner, &subject->trial);
 }
 
 static moet_status add_config(moet_subject *subject)
@@ -293,6 +302,21 @@ moet_status moet_bench_add_launcher(moet_bench *bench, const char *name, moet_be
 
 void moet_bench_retire(moet_bench *bench, int32_t subject) { release_kernel(bench->subjects[subject]); }
 
+int64_t moet_bench_launch_ns(const moet_bench *bench, int32_t subject)
+{
+    return (int64_t)llround(bench->subjects[subject]->call_us * 1e3);
+}
+
+void moet_bench_set_racing(moet_bench *bench, bool is_racing)
+{
+    if (bench->is_racing == is_racing) return;
+    bench->is_racing = is_racing;
+    for (int32_t i = 0; i < bench->subject_count; i++) {
+        moet_runner_release(bench, &bench->subjects[i]->runner);
+        bench->subjects[i]->is_prepared = false;
+    }
+}
+
 bool moet_bench_active(const moet_bench *bench, int32_t subject) { return bench->subjects[subject]->active; }
 
 int32_t moet_bench_subject_count(const moet_bench *bench) { return bench->subject_count; }
@@ -327,6 +351,13 @@ static moet_status time_entrants(moet_bench *bench, entrant *entrants, int32_t c
     for (int32_t i = 0; i < count; i++) {
         moet_subject *subject = entrants[i].subject;
         if (subject && !subject->active) continue; /* failed in the round that is being repeated */
+        if (subject && !subject->is_prepared) {
+            MOET_TRY(prepare_runner(subject));
+            if (subject->trial.status != MOET_TRIAL_OK) {
+                release_kernel(subject);
+                continue;
+            }
+        }
         moet_runner *runner = subject ? &subject->runner : moet_ceiling_runner(bench->ceilings, entrants[i].ceiling);
         moet_status status = moet_runner_sample(bench, runner, &entrants[i].sample.time_ns);
         if (status != MOET_OK && subject) {
@@ -356,6 +387,20 @@ static moet_status push_sample(moet_subject *subject, const moet_sample *sample)
     }
     trial->samples[trial->sample_count++] = *sample;
     return MOET_OK;
+}
+
+moet_status moet_bench_keep_launch(moet_bench *bench, int32_t subject)
+{
+    moet_subject *s = bench->subjects[subject];
+    moet_sample sample = {.round = bench->round, .time_ns = moet_bench_launch_ns(bench, subject)};
+    int64_t medians_ns[MOET_CEILING_COUNT] = {0};
+    if (bench->ceilings) moet_ceiling_medians(bench->ceilings, medians_ns);
+    sample.dense_ns = medians_ns[0];
+    sample.dense2_ns = medians_ns[1];
+    sample.copy_ns = medians_ns[2];
+    sample.read_ns = medians_ns[3];
+    s->trial.eager = true;
+    return push_sample(s, &sample);
 }
 
 static moet_status keep_round(moet_bench *bench, const entrant *entrants, int32_t count)

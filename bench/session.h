@@ -26,8 +26,10 @@ typedef struct moet_runner {
 } moet_runner;
 
 /* Chooses calls for a sample whose calls take about call_us, and captures them where both the device and the launch
- * can. launch, context and set_count are set. */
-moet_status moet_runner_prepare(moet_bench *bench, moet_runner *runner, bool capturable, double call_us);
+ * can. whole_cycles: every set equally often, as what is reported wants it; otherwise as few calls as the time asks for.
+ * launch, context and set_count are set. */
+moet_status moet_runner_prepare(moet_bench *bench, moet_runner *runner, bool capturable, bool whole_cycles,
+                                double call_us);
 /* One sample: an untimed replay, then a timed one. */
 moet_status moet_runner_sample(moet_bench *bench, moet_runner *runner, int64_t *time_ns);
 void moet_runner_release(moet_bench *bench, moet_runner *runner);
@@ -50,6 +52,7 @@ double moet_ceiling_floor_ns(const moet_ceilings *ceilings, double flops, double
 /* ---- buffers.c ---- */
 
 #define MOET_MAX_SETS 4
+#define MOET_MAX_RIGHT_BITS 64
 
 typedef struct moet_buffer_set {
     void *x, *w, *bias; /* bias NULL where the problem has none */
@@ -110,11 +113,11 @@ moet_status moet_oracle_check(moet_bench *bench, const uint16_t *out, moet_findi
 
 /* ---- verify.c ---- */
 
-/* Runs set 0 twice and sets the trial's status (OK, WRONG, FAILED), reason, error and bit class; *call_us is the second
- * launch's time. An error status is the bench's own. */
+/* Runs set 0 and sets the trial's status (OK, WRONG, FAILED), reason, error and bit class; *call_us is the launch's
+ * time. An error status is the bench's own. */
 moet_status moet_verify_launch(moet_bench *bench, const moet_runner *runner, moet_trial *trial, double *call_us);
-/* After preparing the runner: its graph must give the verified bits. */
-moet_status moet_verify_graph(moet_bench *bench, const moet_runner *runner, moet_trial *trial);
+/* Runs set 0 again, by the runner's graph if it has one: on other workspace contents it must give the verified bits. */
+moet_status moet_verify_again(moet_bench *bench, const moet_runner *runner, moet_trial *trial);
 
 /* ---- session.c ---- */
 
@@ -123,6 +126,9 @@ typedef struct moet_subject {
     moet_trial trial; /* samples and cubin are owned; derived numbers are computed when it is read */
     int32_t sample_capacity;
     bool active;
+    bool capturable;
+    bool is_prepared; /* the runner: done when the first sample is wanted */
+    double call_us;   /* the verified launch's time */
     moet_runner runner;
     /* a configuration */
     moet_config config;
@@ -148,6 +154,11 @@ struct moet_bench {
     int32_t subject_count, subject_capacity;
     moet_subject **subjects;
     int32_t round;
+    bool is_racing; /* samples may be short */
+    /* Bits of results on this workload that agreed with the oracle: the same bits need not be checked again. */
+    int32_t right_count;
+    uint64_t right_bits[MOET_MAX_RIGHT_BITS];
+    double right_error[MOET_MAX_RIGHT_BITS];
 };
 
 /* MOET_OK, or DEVICE where the device no longer takes work: the calling process cannot go on with it. */

@@ -116,9 +116,10 @@ static moet_status blas_prepare(const moet_prepare_args *args, void **state)
         int32_t invariant = module->blas_invariant(&config, gemm.n, gemm.k, gemm.kn);
         if (invariant < 0) return moet_fail(MOET_NO_MEMORY, "host_blas: out of memory");
         if (!invariant)
-            return moet_fail(MOET_UNSUPPORTED,
-                             "train numerics: with %s a row's bits depend on its place in a block of %d rows, N %d, K %d",
-                             info.name, config.block, gemm.n, gemm.k);
+            return moet_fail(
+                MOET_UNSUPPORTED,
+                "train numerics: with %s a row's bits depend on its place in a block of %d rows, N %d, K %d", info.name,
+                config.block, gemm.n, gemm.k);
     }
     blas_state *result = malloc(sizeof *result);
     if (!result) return moet_fail(MOET_NO_MEMORY, "host_blas: out of memory");

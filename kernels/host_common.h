@@ -69,8 +69,10 @@ static inline moet_host_task moet_host_task_at(const moet_host_tasks *tasks, int
     int32_t low = 0, high = tasks->experts;
     while (high - low > 1) {
         int32_t middle = (low + high) / 2;
-        if (tasks->first_task[middle] <= index) low = middle;
-        else high = middle;
+        if (tasks->first_task[middle] <= index)
+            low = middle;
+        else
+            high = middle;
     }
     int32_t count = tasks->first_row[low + 1] - tasks->first_row[low];
     int32_t chunks = (count + tasks->rows - 1) / tasks->rows, within = index - tasks->first_task[low];

@@ -98,8 +98,10 @@ static bool blas_open(moet_host_blas_info *info, char *why)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, open_blas);
-    if (blas.open) *info = blas.info;
-    else snprintf(why, MOET_REASON_SIZE, "%s", blas.why);
+    if (blas.open)
+        *info = blas.info;
+    else
+        snprintf(why, MOET_REASON_SIZE, "%s", blas.why);
     return blas.open;
 }
 

@@ -39,7 +39,7 @@ typedef struct moet_host_blas_info {
 
 /* An instruction set of host_tile's. */
 typedef struct moet_host_isa {
-    const char *name;          /* "avx512" */
+    const char *name;         /* "avx512" */
     int32_t lanes, registers; /* floats in a vector, vectors that the compiler can hold */
 } moet_host_isa;
 
@@ -82,8 +82,7 @@ static inline size_t moet_host_tile_stride(const moet_host_tile_config *config) 
 static inline size_t moet_host_tile_thread_bytes(const moet_host_tile_config *config)
 {
     size_t kc = (size_t)config->kc, nc = (size_t)config->nc;
-    return moet_host_round_up(
-        (kc * nc + MOET_HOST_TILE_ROWS * (moet_host_tile_stride(config) + nc)) * sizeof(float));
+    return moet_host_round_up((kc * nc + MOET_HOST_TILE_ROWS * (moet_host_tile_stride(config) + nc)) * sizeof(float));
 }
 
 /* ---- host_bind.c, in libmoet ---- */

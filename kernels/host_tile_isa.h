@@ -15,35 +15,35 @@ static inline __attribute__((always_inline)) TARGET void ISA(micro)(const int MR
 {
     VEC acc[12][64 / LANES];
     const int vectors = NR / LANES;
-#pragma GCC unroll 12
+    UNROLL
     for (int i = 0; i < MR; i++) {
-#pragma GCC unroll 16
+        UNROLL
         for (int j = 0; j < vectors; j++) acc[i][j] = first ? ZERO() : LOAD(c + (size_t)i * ldc + (size_t)(j * LANES));
     }
     for (int32_t k = 0; k < kc; k++) {
         VEC row[64 / LANES];
-#pragma GCC unroll 16
+        UNROLL
         for (int j = 0; j < vectors; j++) row[j] = LOAD(b + j * LANES);
-#pragma GCC unroll 12
+        UNROLL
         for (int i = 0; i < MR; i++) {
             VEC x = SPLAT(a[(size_t)i * lda + (size_t)k]);
-#pragma GCC unroll 16
+            UNROLL
             for (int j = 0; j < vectors; j++) acc[i][j] = FMA(x, row[j], acc[i][j]);
         }
         b += NR;
     }
-#pragma GCC unroll 12
+    UNROLL
     for (int i = 0; i < MR; i++) {
-#pragma GCC unroll 16
+        UNROLL
         for (int j = 0; j < vectors; j++) STORE(c + (size_t)i * ldc + (size_t)(j * LANES), acc[i][j]);
     }
 }
 
-#define MICRO(MR, NR)                                                                                                 \
-    static TARGET void ISA(micro_##MR##x##NR)(int32_t kc, const float *a, size_t lda, const float *b, float *c,       \
-                                              size_t ldc, bool first)                                                 \
-    {                                                                                                                 \
-        ISA(micro)(MR, NR, kc, a, lda, b, c, ldc, first);                                                             \
+#define MICRO(MR, NR)                                                                                                  \
+    static TARGET void ISA(micro_##MR##x##NR)(int32_t kc, const float *a, size_t lda, const float *b, float *c,        \
+                                              size_t ldc, bool first)                                                  \
+    {                                                                                                                  \
+        ISA(micro)(MR, NR, kc, a, lda, b, c, ldc, first);                                                              \
     }
 TILES(MICRO)
 #undef MICRO

@@ -15,10 +15,17 @@
 /* Tiles whose accumulators fit into 32 vector registers of some instruction set: mr, nr. */
 #define TILES(X) X(4, 16) X(4, 32) X(4, 64) X(6, 16) X(6, 32) X(6, 64) X(8, 16) X(8, 32) X(12, 16) X(12, 32)
 
+/* The loop that follows disappears: its bounds are constants, and its arrays become registers. */
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
 typedef uint32_t words __attribute__((vector_size(32)));
 #define SHUFFLE __builtin_shufflevector
 #define FIRST_OF_PAIR(v) ((v) << 16) /* of two BF16 in a little-endian word, widened */
-#define SECOND_OF_PAIR(v) ((v) & 0xffff0000u)
+#define SECOND_OF_PAIR(v) ((v)&0xffff0000u)
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "pairs of BF16 are unpacked as little-endian words");
 
 #if defined(__x86_64__)
@@ -95,9 +102,11 @@ typedef struct isa_row {
     void (*finish)(uint16_t *to, const float *from, const uint16_t *bias, int32_t count);
 } isa_row;
 
-#define ISA_ROW(suffix, lane_count, register_count)                                                                   \
-    {.isa = {#suffix, lane_count, register_count}, .micro = {TILES(MICRO_##suffix)}, .pack_nk = pack_nk_##suffix,                \
-     .pack_kn = pack_kn_##suffix, .widen = widen_##suffix, .finish = finish_##suffix}
+#define ISA_ROW(suffix, lane_count, register_count)                                                                    \
+    {                                                                                                                  \
+        .isa = {#suffix, lane_count, register_count}, .micro = {TILES(MICRO_##suffix)}, .pack_nk = pack_nk_##suffix,   \
+        .pack_kn = pack_kn_##suffix, .widen = widen_##suffix, .finish = finish_##suffix                                \
+    }
 #define MICRO_avx512(MR, NR) micro_##MR##x##NR##_avx512,
 #define MICRO_avx2(MR, NR) micro_##MR##x##NR##_avx2,
 #define MICRO_sse2(MR, NR) micro_##MR##x##NR##_sse2,
@@ -125,8 +134,8 @@ bool moet_host_isa_usable(int32_t isa)
     if (isa < 0 || isa >= ISA_COUNT) return false;
 #if defined(__x86_64__)
     const bool has[ISA_COUNT] = {
-        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"),
+        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+            __builtin_cpu_supports("avx512vl"),
         __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"),
         true,
     };

@@ -45,8 +45,10 @@ static bool read_field(const char *path, const char *key, char *value, size_t si
     while (!found && fgets(line, sizeof line, file)) {
         if (strncmp(line, key, length) != 0) continue;
         const char *at = line + length + strspn(line + length, " \t");
-        if (*at == ':') at++;
-        else if (at == line + length) continue; /* a longer key */
+        if (*at == ':')
+            at++;
+        else if (at == line + length)
+            continue; /* a longer key */
         at += strspn(at, " \t");
         snprintf(value, size, "%.*s", (int)strcspn(at, "\n"), at);
         found = *value != '\0';
@@ -241,7 +243,8 @@ static moet_status host_free_bytes(moet_device *device, size_t *size_bytes)
 {
     (void)device;
     int64_t limit_bytes, left_bytes, available_bytes = read_meminfo("MemAvailable");
-    if (available_bytes < 0) return moet_fail(MOET_DEVICE, "host: /proc/meminfo has no MemAvailable; is /proc mounted?");
+    if (available_bytes < 0)
+        return moet_fail(MOET_DEVICE, "host: /proc/meminfo has no MemAvailable; is /proc mounted?");
     read_memory_limit(&limit_bytes, &left_bytes);
     if (available_bytes > left_bytes) available_bytes = left_bytes;
     /* A sixteenth stays for the rest of the machine: the kernel kills processes before the last byte is gone. */
@@ -333,8 +336,8 @@ static moet_status host_event_elapsed_us(moet_device *device, void *begin, void 
 {
     (void)device;
     const host_event *from = begin, *to = end;
-    *time_us = (double)(to->time.tv_sec - from->time.tv_sec) * 1e6 +
-               (double)(to->time.tv_nsec - from->time.tv_nsec) * 1e-3;
+    *time_us =
+        (double)(to->time.tv_sec - from->time.tv_sec) * 1e6 + (double)(to->time.tv_nsec - from->time.tv_nsec) * 1e-3;
     return MOET_OK;
 }
 

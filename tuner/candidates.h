@@ -23,6 +23,7 @@ typedef struct moet_candidate {
     moet_trial_status status;    /* if stored or tried */
     int32_t subject;             /* in the bench; -1: none */
     int64_t median_ns, noise_ns; /* 0: not timed */
+    int64_t launch_ns;           /* of the launch that was verified; 0: none */
 } moet_candidate;
 
 typedef struct moet_candidates {

@@ -81,9 +81,11 @@ typedef struct verified {
     char reason[MOET_REASON_SIZE];
 } verified;
 
+/* One round: a graph is captured, and its replay must give the bits of the launch. */
 static moet_status read_subject(verify_state *s, int32_t subject, verified *result)
 {
     moet_trial trial = {0};
+    MOET_TRY(moet_bench_round(s->bench));
     MOET_TRY(moet_bench_trial(s->bench, subject, &trial));
     result->status = trial.status;
     result->error = trial.error;

@@ -6,6 +6,8 @@
 
 #define BATCH 24          /* candidates whose graphs are held at once before the slow ones go */
 #define SLOW_FACTOR 1.5   /* step 1 */
+#define LAUNCH_FACTOR 2.0 /* step 1: what a single cold launch must be behind by, */
+#define LAUNCH_NS 300000  /* and how long it must be for that to tell anything */
 #define RACE_ROUNDS 3     /* step 2 */
 #define CLEAR_FACTOR 1.03 /* step 2 */
 #define FINALISTS 4       /* of each kind, step 3 */
@@ -148,7 +150,8 @@ static moet_status find_stored(race_state *s)
     }
     char problem_key[MOET_KEY_SIZE];
     moet_problem_format(race->problem, problem_key);
-    moet_store_filter filter = {.device_key = race->device_key, .problem_key = problem_key};
+    moet_store_filter filter = {
+        .device_key = race->device_key, .problem_key = problem_key, .workload = race->workload};
     moet_status status = moet_store_each_trial(race->store, &filter, visit_stored, (void *)race);
     s->of_store = status != MOET_OK;
     return status;
@@ -249,6 +252,28 @@ static moet_status add_candidate(race_state *s, moet_candidate *c)
     return put_failure(s, c);
 }
 
+/* Whether the verified launch already tells that a candidate is far behind: behind the best verified launch of those
+ * that serve the same counts. It is then stored with that one time. */
+static bool is_far_behind(const race_state *s, const moet_candidate *candidate)
+{
+    int64_t best_ns = INT64_MAX, own_ns = moet_bench_launch_ns(s->race->bench, candidate->subject);
+    for (int32_t i = 0; i < s->race->candidates->count; i++) {
+        const moet_candidate *c = &s->race->candidates->items[i];
+        if (c->status == MOET_TRIAL_OK && c->launch_ns > 0 && (c->device_counts || !candidate->device_counts) &&
+            c->launch_ns < best_ns)
+            best_ns = c->launch_ns;
+    }
+    return !candidate->family_default && own_ns > LAUNCH_NS && best_ns < INT64_MAX &&
+           (double)own_ns > LAUNCH_FACTOR * (double)best_ns;
+}
+
+static moet_status drop_far_behind(race_state *s, moet_candidate *c)
+{
+    MOET_TRY(moet_bench_keep_launch(s->race->bench, c->subject));
+    c->median_ns = moet_bench_median_ns(s->race->bench, c->subject);
+    return drop(s, c);
+}
+
 /* Step 1. Part of the progress: 0 to 0.7. */
 static moet_status try_all(race_state *s)
 {
@@ -264,6 +289,12 @@ static moet_status try_all(race_state *s)
             continue;
         }
         MOET_TRY(add_candidate(s, c));
+        if (is_live(s, c)) {
+            c->launch_ns = moet_bench_launch_ns(race->bench, c->subject);
+            if (is_far_behind(s, c)) {
+                MOET_TRY(drop_far_behind(s, c));
+            }
+        }
         waiting += is_live(s, c);
         report(s, 0.7 * ++tried / s->new_count);
         if (waiting == BATCH) {
@@ -329,6 +360,7 @@ static moet_status run_finals(race_state *s)
             MOET_TRY(put_subject(s, c, false));
         }
     }
+    moet_bench_set_racing(race->bench, false);
     moet_bench_clear_samples(race->bench);
     for (int32_t i = 0; i < race->final_rounds; i++) {
         MOET_TRY(run_round(s));
@@ -367,6 +399,7 @@ moet_status moet_race_run(const moet_race *race, moet_race_result *result, bool 
     char message[1024];
     moet_status status = find_stored(&s);
     if (status == MOET_OK) status = moet_bench_set_workload(race->bench, race->problem, race->workload->counts);
+    if (status == MOET_OK) moet_bench_set_racing(race->bench, true);
     if (status == MOET_OK) status = try_all(&s);
     if (status == MOET_OK && !result->stopped && s.new_count > 0) status = race_few(&s);
     if (status == MOET_OK && !result->stopped) status = run_finals(&s);

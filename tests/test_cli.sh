@@ -1,0 +1,201 @@
+#!/usr/bin/env bash
+# Bad input of every kind: a one-line error that says what and where, the right exit code, nothing lost and nothing
+# half-written. And the good way through every command, once.
+. "$(dirname "$0")/lib.sh"
+
+shape=(--experts 4 --hidden 64 --inter 32 --device host)
+
+# ---- usage ----
+SEVERAL_LINES=1 expect 2 "Usage:" "$MOE"
+expect 2 "did you mean 'sweep'" "$MOE" sweeep
+expect 2 "no command 'bogus'" "$MOE" bogus
+expect 0 "" "$MOE" --help
+expect 0 "" "$MOE" --version
+for command in doctor sweep show emit diff merge bench compare verify; do
+    expect 0 "" "$MOE" $command --help
+    holds "$command --help" out "Example:"
+    expect 2 "--nonsense" "$MOE" $command --nonsense
+done
+
+# ---- numbers and names ----
+expect 2 "deepseek-v3" "$MOE" sweep --model deepseek-w3 --ep 32
+expect 2 "does not divide the 256 experts" "$MOE" sweep --model deepseek-v3 --ep 7
+expect 2 "--ep" "$MOE" sweep --model deepseek-v3
+expect 2 "give one of" "$MOE" sweep
+while IFS='|' read -r option value words; do
+    expect 2 "$words" "$MOE" sweep "${shape[@]}" "$option" "$value"
+done <<'EOF'
+--rows|0|--rows: 0 is not between
+--rows|-5|--rows: '-5'
+--rows|99999999|99999999
+--rows|99999999999999999999999|--rows
+--rows|1..|--rows
+--rows|64..8x2|--rows
+--rows|1..1048576+1|--rows
+--rows|8,|--rows
+--experts|0|--experts
+--experts|1025|1025
+--experts|-4|'-4'
+--hidden|60|multiples of 8
+--hidden|0|--hidden
+--hidden|7e3|'7e3'
+--inter|2097152|--inter
+--skew|bogus:1|'bogus:1'
+--skew|zipf:-1|zipf:-1
+--skew|hot:2|hot:2
+--ops|sideways|'sideways'
+--layout|kk|'kk'
+--families|nope|'nope'
+--budget|soon|'soon'
+--budget|-5s|'-5s'
+--shard|5/4|'5/4'
+--shard|0/4|'0/4'
+--numerics|exact|'exact'
+--device|toaster|'toaster'
+--rounds|0|--rounds
+--seed|x|--seed
+EOF
+[ "$(ls -A | grep -c '\.db')" = 0 ] && pass || fail "a usage error left a database behind"
+
+# ---- workload files: file and line ----
+bad_line() { # WORDS LINE
+    { cat small.jsonl; printf '%s' "$2"; } >bad.jsonl
+    expect 2 "bad.jsonl:3" "$MOE" sweep --device host --workloads bad.jsonl --dry-run
+    holds "bad line $2" err "$1"
+}
+bad_line "column" '{"name":"x","experts":4'
+bad_line "column" 'hello'
+bad_line "missing" '{"name":"x"}'
+bad_line "unknown field" '{"name":"x","experts":1,"hidden":8,"inter":8,"rows":1,"skew":"s","counts":[1],"colour":1}'
+bad_line "sum to 3" '{"name":"x","experts":2,"hidden":8,"inter":8,"rows":4,"skew":"s","counts":[1,2]}'
+bad_line "2 numbers for 3 experts" '{"name":"x","experts":3,"hidden":8,"inter":8,"rows":3,"skew":"s","counts":[1,2]}'
+bad_line "counts[1]" '{"name":"x","experts":2,"hidden":8,"inter":8,"rows":1,"skew":"s","counts":[2,-1]}'
+bad_line "rows" '{"name":"x","experts":1,"hidden":8,"inter":8,"rows":9999999999,"skew":"s","counts":[9999999999]}'
+bad_line "1e3" '{"name":"x","experts":1,"hidden":1e3,"inter":8,"rows":1,"skew":"s","counts":[1]}'
+expect 1 "absent.jsonl" "$MOE" sweep --device host --workloads absent.jsonl
+: >empty.jsonl
+"$MOE" sweep --device host --workloads empty.jsonl --dry-run >out 2>err && fail "an empty workload file is taken" || pass
+holds "empty file" err "empty.jsonl"
+head -c 150000 /dev/urandom >noise.jsonl
+"$MOE" sweep --device host --workloads noise.jsonl --dry-run >out 2>err
+is "noise as workloads" $? 2
+"$MOE" sweep --device host --workloads . --dry-run >out 2>err && fail "a folder as workloads" || pass
+
+# ---- the good way ----
+expect 0 "" small_sweep --db good.db
+expect 0 "" "$MOE" show --db good.db
+holds "show" out "host_blas"
+expect 0 "" "$MOE" show --db good.db --trials --format csv
+expect 0 "" "$MOE" show --db good.db --format json
+python3 -c 'import json,sys; [json.loads(l) for l in open("out")]' && pass || fail "show --format json is no JSON"
+expect 0 "" "$MOE" show --db good.db --why small/a
+holds "show --why" out "host_blas"
+expect 0 "" "$MOE" emit --db good.db --out table
+cp -r table before
+expect 0 "" "$MOE" emit --db good.db --out table
+cmp -s before/table.json table/table.json && pass || fail "emitting twice changes the table"
+expect 0 "" "$MOE" emit --db good.db --out again
+cmp -s again/table.json table/table.json && pass || fail "the same database gives another table"
+expect 0 "" "$MOE" diff before table
+expect 0 "" "$MOE" verify --table table --device host
+expect 0 "" "$MOE" bench --device host --table table --workloads small.jsonl --ops up --rounds 3
+cp out bench.jsonl
+grep -qF '"hit":"exact"' bench.jsonl && pass || fail "bench: no exact hit"
+expect 0 "" "$MOE" bench --device host --default --workloads small.jsonl --ops up --rounds 3
+cp out default.jsonl
+expect 0 "" "$MOE" compare bench.jsonl default.jsonl
+expect 4 "" "$MOE" compare bench.jsonl default.jsonl --at-least 1000000
+expect 0 "" "$MOE" sweep "${shape[@]}" --dry-run
+expect 0 "" "$MOE" sweep --model deepseek-v3 --ep 32 --dry-run --device host --db dry.db
+[ ! -e dry.db ] && pass || fail "--dry-run made a database"
+expect 0 "" "$MOE" doctor --no-measure
+expect 0 "" "$MOE" merge --db merged.db good.db
+expect 0 "" "$MOE" emit --db merged.db --out merged
+cmp -s merged/table.json table/table.json && pass || fail "a merged database gives another table"
+expect 0 "" "$MOE" sweep "${shape[@]}" --families host_blas --ops up --rows 8 --skew balanced --rounds 3 --db shards.db --shard 1/2
+expect 0 "" "$MOE" sweep "${shape[@]}" --families host_blas --ops up --rows 8 --skew balanced --rounds 3 --db shards.db --shard 2/2
+
+# ---- databases that are none ----
+mkdir folder.db
+expect 2 "is a folder" "$MOE" show --db folder.db
+expect 2 "is a folder" small_sweep --db folder.db
+expect 1 "absent.db" "$MOE" show --db absent.db
+[ ! -e absent.db ] && pass || fail "show made a database"
+expect 1 "nowhere" small_sweep --db nowhere/x.db
+python3 - <<'EOF'
+import sqlite3
+c = sqlite3.connect("mail.db"); c.execute("CREATE TABLE mail (id INTEGER)"); c.execute("INSERT INTO mail VALUES (1)"); c.commit(); c.close()
+EOF
+sum=$(sha256sum <mail.db)
+for command in "show --db mail.db" "emit --db mail.db --out t2" "merge --db mail.db good.db"; do
+    "$MOE" $command >out 2>err
+    code=$?
+    { [ $code = 1 ] || [ $code = 2 ]; } && grep -q "another program" err && pass || fail "$command: exit $code, $(cat err)"
+done
+expect 1 "another program" small_sweep --db mail.db
+is "another program's database" "$(sha256sum <mail.db)" "$sum"
+cp good.db newer.db
+python3 -c 'import sqlite3; c=sqlite3.connect("newer.db"); c.execute("PRAGMA user_version=99"); c.commit()'
+expect 1 "99" "$MOE" show --db newer.db
+expect 1 "99" small_sweep --db newer.db
+echo "this is a diary" >diary.db
+expect 2 "diary.db" "$MOE" show --db diary.db
+is "a text as database" "$(cat diary.db)" "this is a diary"
+
+# ---- tables that are none ----
+expect 1 "absent/table.json" "$MOE" verify --table absent --device host
+mkdir broken
+for length in 0 1 100 $(($(stat -c %s table/table.json) / 2)); do
+    head -c "$length" table/table.json >broken/table.json
+    expect 2 "broken/table.json" "$MOE" verify --table broken --device host
+done
+sed 's/"time_ns":\t[0-9]*/"time_ns":\t1/' table/table.json >broken/table.json
+expect 1 "its hash says" "$MOE" verify --table broken --device host
+expect 1 "its hash says" "$MOE" bench --table broken --workloads small.jsonl --device host
+expect 1 "its hash says" "$MOE" diff table broken
+mkdir thesis && echo text >thesis/chapter.txt
+expect 2 "thesis" "$MOE" emit --db good.db --out thesis
+is "a folder of something else" "$(ls thesis)" "chapter.txt"
+MOET_TABLE=absent expect 0 "" "$MOE" verify --table table --device host # the command line wins
+
+# ---- what cannot be written ----
+printf x >file
+expect 1 "file" "$MOE" emit --db good.db --out file/table
+# Root passes over permissions, so another user tries.
+if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
+    chmod 755 "$WORK"
+    mkdir closed && cp good.db closed/ && chmod 555 closed && chmod 444 closed/good.db
+    nobody() { setpriv --reuid=65534 --regid=65534 --clear-groups "$@"; }
+    if nobody test -x "$MOE" && nobody test -r "$WORK/closed/good.db"; then
+        expect 1 "closed/new.db" nobody "$MOE" sweep --device host --families host_blas --workloads small.jsonl --db closed/new.db
+        expect 1 "closed/good.db" nobody "$MOE" merge --db closed/good.db good.db
+        expect 1 "closed/table" nobody "$MOE" emit --db good.db --out closed/table
+        expect 0 "" nobody "$MOE" show --db closed/good.db
+        is "a read-only folder" "$(ls closed)" "good.db"
+    else
+        echo "skipped: another user cannot reach $MOE"
+    fi
+fi
+# A full disk: a small file system where one may be mounted, otherwise a limit on the size of files.
+clean_up() { mountpoint -q "$WORK/small" 2>/dev/null && umount "$WORK/small"; }
+mkdir small
+cp table/table.json before.json
+if mount -t tmpfs -o size=256k tmpfs small 2>/dev/null; then
+    SEVERAL_LINES=1 expect 1 "disk full" small_sweep --db small/full.db
+    rm -rf small/*
+    head -c 250000 /dev/zero >small/filler
+    expect 1 "small" "$MOE" emit --db good.db --out small/table
+    rm -f small/filler
+    is "what a failed emit left" "$(find small -name table.json | wc -l)" 0
+    umount small
+else
+    echo "no tmpfs may be mounted: files limited to 64 KiB instead"
+    (ulimit -f 64; trap '' XFSZ; small_sweep --db full.db) >out 2>err </dev/null
+    is "a full disk" $? 1
+    holds "a full disk" err "full.db"
+fi
+expect 0 "" "$MOE" verify --table table --device host
+cmp -s before.json table/table.json && pass || fail "the table was touched"
+"$MOE" show --db good.db >/dev/full 2>err
+is "a full standard output" $? 1
+finish
