@@ -12,7 +12,7 @@
 #include "../src/family.h"
 
 /* What became of one candidate on one workload. */
-#define MOET_TRIAL_STATUS_TABLE(X)                                                                                    \
+#define MOET_TRIAL_STATUS_TABLE(X)                                                                                     \
     X(OK, "ok") X(INAPPLICABLE, "inapplicable") X(WRONG, "wrong") X(FAILED, "failed") X(TIMEOUT, "timeout")
 typedef enum moet_trial_status {
 #define MOET_X(name, text) MOET_TRIAL_##name,
@@ -25,7 +25,7 @@ moet_status moet_trial_status_parse(const char *text, moet_trial_status *status)
 
 typedef struct moet_sample {
     int32_t round;
-    int64_t time_ns; /* of one call */
+    int64_t time_ns;                               /* of one call */
     int64_t dense_ns, dense2_ns, copy_ns, read_ns; /* the ceilings' subjects in the same round (moet_ceilings) */
     moet_clocks clocks;
 } moet_sample;
@@ -50,11 +50,11 @@ typedef struct moet_trial {
     int64_t noise_ns;  /* half the interquartile range of samples: the median's +- */
     double efficiency; /* floor / time, medians of the same rounds */
     double floor_ns;
-    double error;      /* largest |out - ref| / bound over all elements; <= 1 passes */
+    double error; /* largest |out - ref| / bound over all elements; <= 1 passes */
     /* "seq", or "<hash>-<seed>" of the output bits on the bench's seeded inputs: for one problem and counts, equal
      * texts mean equal bits. "" unknown. */
     char bit_class[MOET_SHA256_TEXT_SIZE];
-    moet_cubin cubin;  /* bytes NULL where the family compiles nothing */
+    moet_cubin cubin; /* bytes NULL where the family compiles nothing */
 } moet_trial;
 /* Frees what a trial owns and zeroes it. */
 void moet_trial_release(moet_trial *trial);
@@ -70,11 +70,11 @@ void moet_bench_destroy(moet_bench *bench);
  * much was needed; the bench is then without a workload and another may be set. */
 moet_status moet_bench_set_workload(moet_bench *bench, const moet_problem *problem, const int32_t *counts);
 
-/* Adds a configuration: prepare, verify on poisoned outputs. It is captured, and the graph verified, in its first round.
- * Returns MOET_OK also where the candidate is
- * inapplicable, wrong or failed: moet_bench_trial(subject) then says so and rounds skip it. An error status is the
- * bench's own (a lost device, no host memory); the candidate that lost the device is then the last subject, and its
- * trial says why. A launch finds the workspace with unspecified contents. */
+/* Adds a configuration: prepare, verify on poisoned outputs. It is captured, and the graph verified, in its first
+ * round. Returns MOET_OK also where the candidate is inapplicable, wrong or failed: moet_bench_trial(subject) then says
+ * so and rounds skip it. An error status is the bench's own (a lost device, no host memory); the candidate that lost
+ * the device is then the last subject, and its trial says why. A launch finds the workspace with unspecified contents.
+ */
 moet_status moet_bench_add_config(moet_bench *bench, const moet_config *config, bool device_counts, int32_t *subject);
 
 /* Adds anything that launches like moet_launch, e.g. a plan. `name` goes into trial.config. capturable as in

@@ -26,8 +26,8 @@ typedef struct moet_runner {
 } moet_runner;
 
 /* Chooses calls for a sample whose calls take about call_us, and captures them where both the device and the launch
- * can. whole_cycles: every set equally often, as what is reported wants it; otherwise as few calls as the time asks for.
- * launch, context and set_count are set. */
+ * can. whole_cycles: every set equally often, as what is reported wants it; otherwise as few calls as the time asks
+ * for. launch, context and set_count are set. */
 moet_status moet_runner_prepare(moet_bench *bench, moet_runner *runner, bool capturable, bool whole_cycles,
                                 double call_us);
 /* One sample: an untimed replay, then a timed one. */
@@ -63,8 +63,8 @@ typedef struct moet_buffer_set {
 /* Elements whose values are known from the C reference: every listed column of every listed row. */
 typedef struct moet_oracle {
     int32_t row_count, column_count;
-    int64_t *rows;    /* ascending */
-    int32_t *columns; /* ascending */
+    int64_t *rows;            /* ascending */
+    int32_t *columns;         /* ascending */
     double *expected, *bound; /* [row_count][column_count] */
 } moet_oracle;
 
@@ -77,7 +77,7 @@ typedef struct moet_buffers {
     int32_t set_count;
     moet_buffer_set sets[MOET_MAX_SETS];
     size_t x_bytes, w_bytes, bias_bytes, out_bytes;
-    size_t guard_bytes;          /* behind the output */
+    size_t guard_bytes;           /* behind the output */
     float *reference, *magnitude; /* [M, N] of set 0 */
     moet_oracle oracle;           /* of set 0 */
 } moet_buffers;

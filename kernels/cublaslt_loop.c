@@ -18,8 +18,8 @@
 #define MAX_STREAMS 8
 #define STREAM_WORKSPACE_BYTES ((size_t)32 << 20) /* what cuBLAS itself takes on Hopper */
 #define HEURISTIC_RESULTS 16
-#define EXACT_ROWS 16  /* up to here every number of rows has a bucket of its own */
-#define MAX_BUCKETS 96 /* 16 + 4 an octave up to MOET_MAX_ROWS is 80 */
+#define EXACT_ROWS 4   /* up to here every number of rows has a bucket of its own */
+#define MAX_BUCKETS 48 /* 4 + 2 an octave up to MOET_MAX_ROWS is 40 */
 
 /* ---- cuBLASLt, bound at run time ---- */
 
@@ -84,18 +84,12 @@ static moet_status lt_fail(const lt_api *lt, cublasStatus_t result, const char *
 
 /* ---- parameters ---- */
 
+/* The tiles that cuBLASLt's heuristics offer most on sm_80 and sm_90; what else it has is behind "auto". */
 #define TILES(X)                                                                                                       \
-    X(64x64)                                                                                                           \
     X(64x128)                                                                                                          \
-    X(64x256)                                                                                                          \
-    X(128x64)                                                                                                          \
-    X(128x96)                                                                                                          \
     X(128x128)                                                                                                         \
-    X(128x160)                                                                                                         \
     X(128x192)                                                                                                         \
     X(128x256)                                                                                                         \
-    X(192x128)                                                                                                         \
-    X(256x64)                                                                                                          \
     X(256x128)
 
 static const char *const stream_values[] = {"1", "2", "4", "8", NULL};
@@ -336,10 +330,11 @@ static moet_status choose_algorithm(const loop_state *state, const cublasLtMatmu
     return MOET_OK;
 }
 
-/* The next bucket's upper end: one row more while rows are few, then a quarter of an octave. */
+/* The next bucket's upper end: one row more while rows are few, then half an octave. */
 static int32_t next_bucket(int32_t rows, int64_t max_rows)
 {
-    int64_t next = rows < EXACT_ROWS ? rows + 1 : (int64_t)((double)rows * 1.189207115002721 + 0.5); /* 2^(1/4) */
+    int64_t next =
+        rows < EXACT_ROWS ? rows + 1 : (int64_t)((double)rows * 1.414213562373095 + 0.5); /* half an octave */
     return (int32_t)(next < max_rows ? next : max_rows);
 }
 

@@ -1,6 +1,6 @@
 # From `moe-tune show --trials --format csv`: the best time of each family on each workload, and the winner.
 #   best_<family>.dat       op experts hidden rows_per_expert max_over_mean efficiency_pct
-#   winner_<op>_<family>.dat  rows_per_expert max_over_mean efficiency_pct
+#   winners.dat             op family rows_per_expert max_over_mean efficiency_pct
 #   shapes.dat              op experts hidden family median_efficiency_pct      (family that wins most often there)
 #   families.txt            one family a line
 
@@ -53,7 +53,7 @@ END {
         }
     }
     for (point in winner) {
-        print rows[point] / experts[point], skew[point], winner_efficiency[point] > (dir "/winner_" op[point] "_" winner[point] ".dat")
+        print op[point], winner[point], rows[point] / experts[point], skew[point], winner_efficiency[point] > (dir "/winners.dat")
         shape = op[point] " " experts[point] " " hidden[point]
         shapes[shape] = 1
         wins[shape, winner[point]]++

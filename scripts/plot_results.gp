@@ -2,8 +2,7 @@
 # the pictures hold in print and for the colour-blind; a white ground, so that they hold in dark mode.
 families = system("sort ".data."/families.txt")
 colour(i) = word("#0072B2 #D55E00 #009E73 #CC79A7 #E69F00 #56B4E9 #000000", (i - 1) % 7 + 1)
-shape(i) = word("7 5 9 11 13 4 6", (i - 1) % 7 + 1)
-has(file) = system("test -s ".file." && echo 1 || echo 0") + 0
+shape(i) = int(word("7 5 9 11 13 4 6", (i - 1) % 7 + 1))
 start(name, w, h) = sprintf("set output '%s/%s.%s'", out, name, kind)
 set datafile missing "NaN"
 set border 3 lc rgb "#404040"
@@ -18,6 +17,7 @@ else { set terminal pngcairo size 1440,630 font "Helvetica,14" background rgb "#
 eval start("efficiency", 0, 0)
 set multiplot layout 1,2 title "Efficiency of each family's best configuration (floor time / time)"
 set logscale x 2
+set offsets graph 0.04, graph 0.04, 0, 0
 set xlabel "rows an expert (mean)"
 set ylabel "efficiency, %"
 set yrange [0:105]
@@ -25,42 +25,37 @@ do for [o in "up down"] {
     set title o." GEMM"
     if (o eq "up") { unset key } else { set key inside right bottom opaque box lc rgb "#d8d8d8" }
     plot for [i = 1:words(families)] data."/best_".word(families, i).".dat" \
-        using (strcol(1) eq o ? $4 : NaN):6 with points pt shape(i) ps 0.7 lc rgb colour(i) title word(families, i) noenhanced
+        using (strcol(1) eq o ? $4 : NaN):6 with points pt shape(i) ps 0.8 lc rgb colour(i) title word(families, i) noenhanced
 }
 unset multiplot
 
-# 2. which family wins where
+# 2. which family wins where; every family is in the key, so that one that never wins is seen to
 eval start("winners", 0, 0)
 set multiplot layout 1,2 title "Winning family over rows an expert and skew"
 set logscale y 2
 set autoscale y
-set yrange [0.9:*]
+set offsets graph 0.04, graph 0.04, graph 0.08, graph 0.04
 set ylabel "busiest expert / mean"
 do for [o in "up down"] {
     set title o." GEMM"
     if (o eq "up") { unset key } else { set key inside right top opaque box lc rgb "#d8d8d8" }
-    drawn = ""
-    do for [i = 1:words(families)] { if (has(data."/winner_".o."_".word(families, i).".dat")) { drawn = drawn." ".i } }
-    if (words(drawn) > 0) {
-        plot for [j = 1:words(drawn)] data."/winner_".o."_".word(families, word(drawn, j) + 0).".dat" using 1:2 \
-            with points pt shape(word(drawn, j) + 0) ps 1.1 lc rgb colour(word(drawn, j) + 0) title word(families, word(drawn, j) + 0) noenhanced
-    }
+    plot for [i = 1:words(families)] data."/winners.dat" \
+        using (strcol(1) eq o && strcol(2) eq word(families, i) ? $3 : NaN):4 \
+        with points pt shape(i) ps 1.1 lc rgb colour(i) title word(families, i) noenhanced
 }
 unset multiplot
 
 # 3. winner and efficiency over experts and hidden size
 eval start("shapes", 0, 0)
-index_of(f) = sum [i = 1:words(families)] (word(families, i) eq f ? i : 0)
-set multiplot layout 1,2 title "Most frequent winner and median efficiency (%) over experts and hidden size"
-set logscale xy 2
-set autoscale xy
-set offsets graph 0.15, graph 0.15, graph 0.12, graph 0.12
+set multiplot layout 1,2 title "Most frequent winner and its median efficiency (%) over experts and hidden size"
+set offsets graph 0.15, graph 0.15, graph 0.2, graph 0.12
 set xlabel "experts on this rank"
 set ylabel "hidden size"
 do for [o in "up down"] {
     set title o." GEMM"
     if (o eq "up") { unset key } else { set key inside right top opaque box lc rgb "#d8d8d8" }
-    plot for [i = 1:words(families)] data."/shapes.dat" using ((strcol(1) eq o && strcol(4) eq word(families, i)) ? $2 : NaN):3 \
+    plot for [i = 1:words(families)] data."/shapes.dat" \
+        using (strcol(1) eq o && strcol(4) eq word(families, i) ? $2 : NaN):3 \
         with points pt shape(i) ps 1.6 lc rgb colour(i) title word(families, i) noenhanced, \
         data."/shapes.dat" using (strcol(1) eq o ? $2 : NaN):3:(sprintf("%.0f", $5)) with labels offset 0,1 tc rgb "#202020" notitle
 }

@@ -27,9 +27,10 @@ const moet_backend *moet_backend_find(const char *name)
 
 void moet_device_format_key(const moet_device_info *info, char *key)
 {
-    int n = snprintf(key, MOET_DEVICE_KEY_SIZE, "backend=%s,name=%s,cc=%d.%d,sms=%d,memory_mib=%lld,power_w=%lld,partition=%s",
-                     info->backend, info->name, info->cc_major, info->cc_minor, info->sm_count,
-                     (long long)(info->memory_bytes >> 20), (long long)(info->power_limit_mw / 1000), info->partition);
+    int n = snprintf(key, MOET_DEVICE_KEY_SIZE,
+                     "backend=%s,name=%s,cc=%d.%d,sms=%d,memory_mib=%lld,power_w=%lld,partition=%s", info->backend,
+                     info->name, info->cc_major, info->cc_minor, info->sm_count, (long long)(info->memory_bytes >> 20),
+                     (long long)(info->power_limit_mw / 1000), info->partition);
     (void)n; /* every field is bounded: the longest key is below the size */
 }
 
@@ -60,8 +61,8 @@ static moet_status parse_spec(const char *spec, const moet_backend **backend, in
         *backend = NULL;
     }
     if (!*backend && strncmp(spec, "cuda", 4) == 0)
-        return moet_fail(MOET_UNSUPPORTED, "device '%s': this build has no CUDA; rebuild where a CUDA toolkit is installed",
-                         spec);
+        return moet_fail(MOET_UNSUPPORTED,
+                         "device '%s': this build has no CUDA; rebuild where a CUDA toolkit is installed", spec);
     if (!*backend) return moet_fail(MOET_INVALID, "device '%s' is unknown; use auto, host, cuda or cuda:N", spec);
     *ordinal = -1;
     if (colon) {

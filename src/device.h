@@ -8,20 +8,20 @@
 
 /* Identity and limits of a device. The first block makes the key: two devices with equal keys share winners. */
 typedef struct moet_device_info {
-    char backend[8];       /* "host" or "cuda" */
-    char name[128];        /* product name, or CPU model */
-    int32_t cc_major;      /* compute capability; 0 on the host */
-    int32_t cc_minor;      /* */
-    int32_t sm_count;      /* streaming multiprocessors; host: threads used */
-    int64_t memory_bytes;  /* total device memory */
+    char backend[8];        /* "host" or "cuda" */
+    char name[128];         /* product name, or CPU model */
+    int32_t cc_major;       /* compute capability; 0 on the host */
+    int32_t cc_minor;       /* */
+    int32_t sm_count;       /* streaming multiprocessors; host: threads used */
+    int64_t memory_bytes;   /* total device memory */
     int64_t power_limit_mw; /* enforced power limit; 0 unknown or host */
-    char partition[64];    /* MIG profile, "" if none; host: BLAS library and its kernel */
+    char partition[64];     /* MIG profile, "" if none; host: BLAS library and its kernel */
     /* not in the key */
     int64_t smem_per_block_optin_bytes;
     int64_t smem_per_sm_bytes;
     int32_t regs_per_sm;
     int64_t l2_bytes;
-    char driver[32]; /* "580.159.04"; host: "" */
+    char driver[32];             /* "580.159.04"; host: "" */
     int32_t driver_cuda_version; /* 13000 for CUDA 13.0; 0 on the host */
 } moet_device_info;
 

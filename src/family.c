@@ -150,7 +150,8 @@ bool moet_config_next(moet_config *config)
 
 /* ---- what applies ---- */
 
-bool moet_family_accepts(const moet_family *family, const moet_problem *problem, const moet_device_info *device, char *why)
+bool moet_family_accepts(const moet_family *family, const moet_problem *problem, const moet_device_info *device,
+                         char *why)
 {
     if (strcmp(family->backend, device->backend) != 0)
         return moet_refuse(why, "%s runs on the %s backend, the device is %s", family->name, family->backend,
@@ -183,7 +184,8 @@ moet_status moet_default_config(const moet_problem *problem, int64_t rows_hint, 
             return MOET_OK;
         }
         if (used < sizeof reasons)
-            used += (size_t)snprintf(reasons + used, sizeof reasons - used, "%s%s: %s", used ? "; " : "", family->name, why);
+            used += (size_t)snprintf(reasons + used, sizeof reasons - used, "%s%s: %s", used ? "; " : "", family->name,
+                                     why);
     }
     return moet_fail(MOET_UNSUPPORTED, "no kernel family serves this problem on %s (%s)", device->name,
                      used ? reasons : "none is built for this backend");

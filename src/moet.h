@@ -45,20 +45,20 @@ extern "C" {
 /* ---- status ------------------------------------------------------------------------------------------------ */
 
 /* name, what it means to the caller */
-#define MOET_STATUS_TABLE(X)                                                                                          \
-    X(OK, "ok")                                                                                                       \
-    X(INVALID, "an argument or input is invalid")                                                                     \
-    X(UNSUPPORTED, "the device, problem or configuration is not supported")                                           \
-    X(NOT_FOUND, "a file, device, library or entry was not found")                                                    \
-    X(MALFORMED, "a file is malformed")                                                                               \
-    X(MISMATCH, "a version, device or checksum differs from what was expected")                                       \
-    X(IO, "reading or writing a file failed")                                                                         \
-    X(NO_MEMORY, "out of host memory")                                                                                \
-    X(NO_DEVICE_MEMORY, "out of device memory")                                                                       \
-    X(DEVICE, "the device or a library on it reported an error")                                                      \
-    X(COMPILE, "a kernel did not compile")                                                                            \
-    X(WRONG, "a result differs from the reference")                                                                   \
-    X(TIMEOUT, "time ran out")                                                                                        \
+#define MOET_STATUS_TABLE(X)                                                                                           \
+    X(OK, "ok")                                                                                                        \
+    X(INVALID, "an argument or input is invalid")                                                                      \
+    X(UNSUPPORTED, "the device, problem or configuration is not supported")                                            \
+    X(NOT_FOUND, "a file, device, library or entry was not found")                                                     \
+    X(MALFORMED, "a file is malformed")                                                                                \
+    X(MISMATCH, "a version, device or checksum differs from what was expected")                                        \
+    X(IO, "reading or writing a file failed")                                                                          \
+    X(NO_MEMORY, "out of host memory")                                                                                 \
+    X(NO_DEVICE_MEMORY, "out of device memory")                                                                        \
+    X(DEVICE, "the device or a library on it reported an error")                                                       \
+    X(COMPILE, "a kernel did not compile")                                                                             \
+    X(WRONG, "a result differs from the reference")                                                                    \
+    X(TIMEOUT, "time ran out")                                                                                         \
     X(BUSY, "a file is locked by another process")
 
 typedef enum moet_status {

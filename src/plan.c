@@ -9,8 +9,8 @@
 
 struct moet_handle {
     moet_device *device;
-    moet_table *table; /* NULL: none */
-    char *table_dir;   /* NULL: none */
+    moet_table *table;  /* NULL: none */
+    char *table_dir;    /* NULL: none */
     int32_t late_count; /* refused when a plan prepared them */
     char **late;
 };
@@ -107,7 +107,8 @@ static moet_status validate_options(const moet_plan_options *options)
     if (options->max_rows < 1 || options->max_rows > MOET_MAX_ROWS)
         return moet_fail(MOET_INVALID, "plan: max_rows is %lld, must be 1 to %d", (long long)options->max_rows,
                          MOET_MAX_ROWS);
-    if (options->max_sms < 0) return moet_fail(MOET_INVALID, "plan: max_sms is %d, must be 0 or more", options->max_sms);
+    if (options->max_sms < 0)
+        return moet_fail(MOET_INVALID, "plan: max_sms is %d, must be 0 or more", options->max_sms);
     if (options->expected_rows < 0 || options->expected_rows > options->max_rows)
         return moet_fail(MOET_INVALID, "plan: expected_rows is %lld, must be 0 to max_rows (%lld)",
                          (long long)options->expected_rows, (long long)options->max_rows);
@@ -137,9 +138,13 @@ static moet_status prepare(moet_plan *plan, const moet_config *config, const moe
     if (plan->options.device_counts ? !traits.device_counts : !traits.host_counts)
         return moet_fail(MOET_UNSUPPORTED, "%s takes no counts from %s memory", config->family->name,
                          plan->options.device_counts ? "device" : "host");
-    moet_prepare_args args = {.device = device, .problem = &plan->problem, .config = config,
-                              .max_rows = plan->options.max_rows, .max_sms = plan->options.max_sms,
-                              .device_counts = plan->options.device_counts, .cubin = cubin};
+    moet_prepare_args args = {.device = device,
+                              .problem = &plan->problem,
+                              .config = config,
+                              .max_rows = plan->options.max_rows,
+                              .max_sms = plan->options.max_sms,
+                              .device_counts = plan->options.device_counts,
+                              .cubin = cubin};
     void *state = NULL;
     MOET_TRY(config->family->prepare(&args, &state));
     size_t bytes = config->family->workspace_bytes(&plan->problem, config, &device->info, plan->options.max_rows);
@@ -203,7 +208,8 @@ static moet_status prepare_default(moet_plan *plan)
             snprintf(why, sizeof why, "%.200s", moet_last_error());
         }
         if (used < sizeof reasons)
-            used += (size_t)snprintf(reasons + used, sizeof reasons - used, "%s%s: %s", used ? "; " : "", family->name, why);
+            used += (size_t)snprintf(reasons + used, sizeof reasons - used, "%s%s: %s", used ? "; " : "", family->name,
+                                     why);
     }
     /* A tuned configuration answers where the family defaults cannot. */
     for (int32_t i = 0; i < plan->prepared_count; i++) {
@@ -212,10 +218,11 @@ static moet_status prepare_default(moet_plan *plan)
             return MOET_OK;
         }
     }
-    return moet_fail(MOET_UNSUPPORTED,
-                     "no kernel can serve this problem on %s: tune a table for this device, or make a vendor library or "
-                     "NVRTC loadable (%s)",
-                     device->name, used ? reasons : "no family takes these counts");
+    return moet_fail(
+        MOET_UNSUPPORTED,
+        "no kernel can serve this problem on %s: tune a table for this device, or make a vendor library or "
+        "NVRTC loadable (%s)",
+        device->name, used ? reasons : "no family takes these counts");
 }
 
 moet_status moet_plan_create(moet_handle *handle, const moet_problem *problem, const moet_plan_options *options,
@@ -322,10 +329,15 @@ moet_status moet_launch(moet_plan *plan, const moet_launch_args *args)
         return moet_fail(MOET_INVALID, "moet_launch: x, w, out or the problem's bias is NULL");
     if (((uintptr_t)args->x | (uintptr_t)args->w | (uintptr_t)args->out | (uintptr_t)args->bias) & 15)
         return moet_fail(MOET_INVALID, "moet_launch: x, w, bias and out must be 16-byte aligned");
-    moet_family_launch_args launch = {.x = args->x, .w = args->w, .bias = plan->problem.bias ? args->bias : NULL,
-                                      .out = args->out, .counts = args->counts,
-                                      .counts_on_device = plan->options.device_counts, .rows = routing.rows,
-                                      .workspace = plan->workspace, .stream = args->stream};
+    moet_family_launch_args launch = {.x = args->x,
+                                      .w = args->w,
+                                      .bias = plan->problem.bias ? args->bias : NULL,
+                                      .out = args->out,
+                                      .counts = args->counts,
+                                      .counts_on_device = plan->options.device_counts,
+                                      .rows = routing.rows,
+                                      .workspace = plan->workspace,
+                                      .stream = args->stream};
     return d.prepared->config.family->launch(d.prepared->state, &launch);
 }
 
@@ -385,6 +397,7 @@ moet_status moet_plan_replay_command(const moet_plan *plan, const int32_t *count
                           p->op == MOET_OP_UP ? "up" : "down", p->layout == MOET_LAYOUT_NK ? "nk" : "kn",
                           p->numerics == MOET_NUMERICS_TRAIN ? "train" : "fast", p->bias ? " --bias" : "",
                           plan->options.device_counts ? " --device-counts" : "");
-    if (!fits) return moet_fail(MOET_INVALID, "moet_plan_replay_command: the command does not fit into %zu bytes", size);
+    if (!fits)
+        return moet_fail(MOET_INVALID, "moet_plan_replay_command: the command does not fit into %zu bytes", size);
     return MOET_OK;
 }

@@ -110,8 +110,9 @@ moet_status moet_problem_validate(const moet_problem *problem)
         return moet_fail(MOET_INVALID, "problem: inter is %d, must be 1 to %d", problem->inter, MOET_MAX_DIM);
     int32_t n = moet_problem_n(problem), k = moet_problem_k(problem);
     if (n % 8 || k % 8)
-        return moet_fail(MOET_INVALID, "problem: N = %d and K = %d of op %s must be multiples of 8 (hidden %d, inter %d)",
-                         n, k, op_names[problem->op], problem->hidden, problem->inter);
+        return moet_fail(MOET_INVALID,
+                         "problem: N = %d and K = %d of op %s must be multiples of 8 (hidden %d, inter %d)", n, k,
+                         op_names[problem->op], problem->hidden, problem->inter);
     return MOET_OK;
 }
 

@@ -12,10 +12,10 @@ __attribute__((format(printf, 2, 3))) moet_status moet_fail(moet_status status, 
 __attribute__((format(printf, 2, 3))) bool moet_refuse(char *reason, const char *format, ...);
 
 /* Propagates an error out of a function that has nothing to clean up. */
-#define MOET_TRY(call)                                                                                                \
-    do {                                                                                                              \
-        moet_status moet_try_status = (call);                                                                         \
-        if (moet_try_status != MOET_OK) return moet_try_status;                                                       \
+#define MOET_TRY(call)                                                                                                 \
+    do {                                                                                                               \
+        moet_status moet_try_status = (call);                                                                          \
+        if (moet_try_status != MOET_OK) return moet_try_status;                                                        \
     } while (0)
 
 #define MOET_COUNT_OF(array) ((int32_t)(sizeof(array) / sizeof((array)[0])))

@@ -25,7 +25,8 @@ typedef struct json_api {
 
 static moet_status bind_json(json_api *api)
 {
-    static const char *const sonames[] = {"$ORIGIN/libcjson.so.1", "$ORIGIN/../lib/libcjson.so.1", "libcjson.so.1", NULL};
+    static const char *const sonames[] = {"$ORIGIN/libcjson.so.1", "$ORIGIN/../lib/libcjson.so.1", "libcjson.so.1",
+                                          NULL};
     static const moet_symbol symbols[] = {
         {"cJSON_ParseWithLengthOpts", offsetof(json_api, parse), false},
         {"cJSON_Delete", offsetof(json_api, destroy), false},
@@ -33,7 +34,8 @@ static moet_status bind_json(json_api *api)
     void *library;
     moet_status status = moet_library_bind(sonames, symbols, MOET_COUNT_OF(symbols), api, &library);
     if (status == MOET_NOT_FOUND)
-        return moet_fail(MOET_NOT_FOUND, "reading a table needs libcjson.so.1: install libcjson1, or put it beside libmoet");
+        return moet_fail(MOET_NOT_FOUND,
+                         "reading a table needs libcjson.so.1: install libcjson1, or put it beside libmoet");
     return status;
 }
 
@@ -110,7 +112,8 @@ static moet_status get_text(const reader *r, const cJSON *object, const char *na
 }
 
 /* *text is NULL for null. */
-static moet_status get_text_or_null(const reader *r, const cJSON *object, const char *name, size_t limit, const char **text)
+static moet_status get_text_or_null(const reader *r, const cJSON *object, const char *name, size_t limit,
+                                    const char **text)
 {
     const cJSON *item;
     MOET_TRY(get(r, object, name, cJSON_String | cJSON_NULL, &item));
@@ -225,7 +228,8 @@ static moet_status read_kernel_text(const reader *r, const cJSON *object, kernel
     MOET_TRY(get_text_or_null(r, object, "cubin", hash_digits, &kernel->cubin));
     MOET_TRY(get_text_or_null(r, object, "arch", 15, &kernel->arch));
     if (kernel->cubin && !is_hash(kernel->cubin)) return malformed(r, "\"cubin\" is no SHA-256");
-    if (!kernel->cubin != !kernel->arch) return malformed(r, "\"cubin\" and \"arch\" must both be there or both be null");
+    if (!kernel->cubin != !kernel->arch)
+        return malformed(r, "\"cubin\" and \"arch\" must both be there or both be null");
     return MOET_OK;
 }
 
@@ -233,7 +237,8 @@ static moet_status read_kernel_text(const reader *r, const cJSON *object, kernel
 static bool kernel_serves(const reader *r, const kernel_text *kernel, moet_config *config, char *why)
 {
     if (r->other_device)
-        return moet_refuse(why, "made for another device: %.100s expected, %.100s found", r->device_key, r->device->key);
+        return moet_refuse(why, "made for another device: %.100s expected, %.100s found", r->device_key,
+                           r->device->key);
     if (moet_config_parse(kernel->config, config) != MOET_OK) return moet_refuse(why, "%.200s", moet_last_error());
     const moet_family *family = config->family;
     if (kernel->version != family->version)
@@ -294,8 +299,7 @@ static moet_status read_point(reader *r, const cJSON *object, const char *proble
     MOET_TRY(get_integer(r, object, "active", 1, experts, &active));
     MOET_TRY(get_integer(r, object, "max", 1, MOET_MAX_ROWS, &max));
     MOET_TRY(get(r, object, "counts", cJSON_Array, &counts));
-    if (array_size(counts) != experts)
-        return malformed(r, "%d counts for %d experts", array_size(counts), experts);
+    if (array_size(counts) != experts) return malformed(r, "%d counts for %d experts", array_size(counts), experts);
     point->counts = calloc((size_t)experts, sizeof *point->counts);
     if (!point->counts) return out_of_memory();
     int32_t e = 0;
@@ -305,10 +309,12 @@ static moet_status read_point(reader *r, const cJSON *object, const char *proble
         point->counts[e++] = (int32_t)value;
     }
     moet_routing routing;
-    if (moet_routing_summarize(point->counts, experts, &routing) != MOET_OK) return malformed(r, "%s", moet_last_error());
+    if (moet_routing_summarize(point->counts, experts, &routing) != MOET_OK)
+        return malformed(r, "%s", moet_last_error());
     if (routing.rows != rows || routing.active != active || routing.max != max)
-        return malformed(r, "the counts say rows %lld, active %d, max %d, not %lld, %lld, %lld", (long long)routing.rows,
-                         routing.active, routing.max, (long long)rows, (long long)active, (long long)max);
+        return malformed(r, "the counts say rows %lld, active %d, max %d, not %lld, %lld, %lld",
+                         (long long)routing.rows, routing.active, routing.max, (long long)rows, (long long)active,
+                         (long long)max);
     point->rows = rows;
     point->max = (int32_t)max;
     point->max_over_mean = routing.max_over_mean;
@@ -431,8 +437,10 @@ static moet_status check_hash(const reader *r, const char *text, size_t size_byt
     moet_sha256_text(blank, size_bytes - hash_digits, actual);
     free(blank);
     if (strcmp(actual, claimed) != 0)
-        return moet_fail(MOET_MISMATCH, "%s/table.json: its hash says %s, its content is %s: it was changed by hand or "
-                         "damaged; emit the table again", r->dir ? r->dir : "", claimed, actual);
+        return moet_fail(MOET_MISMATCH,
+                         "%s/table.json: its hash says %s, its content is %s: it was changed by hand or "
+                         "damaged; emit the table again",
+                         r->dir ? r->dir : "", claimed, actual);
     return MOET_OK;
 }
 
@@ -455,8 +463,10 @@ static moet_status read_document(reader *r, const cJSON *root, const char *text,
     if (strcmp(format, "moe-tune table") != 0) return malformed(r, "\"format\" is '%.60s', no moe-tune table", format);
     MOET_TRY(get_integer(r, root, "version", 1, INT32_MAX, &version));
     if (version != MOET_TABLE_FORMAT_VERSION)
-        return moet_fail(MOET_MISMATCH, "%s/table.json: format version %d expected, %lld found; emit the table with this "
-                         "version of moe-tune", r->dir ? r->dir : "", MOET_TABLE_FORMAT_VERSION, (long long)version);
+        return moet_fail(MOET_MISMATCH,
+                         "%s/table.json: format version %d expected, %lld found; emit the table with this "
+                         "version of moe-tune",
+                         r->dir ? r->dir : "", MOET_TABLE_FORMAT_VERSION, (long long)version);
     MOET_TRY(get_text(r, root, "hash", hash_digits, &hash));
     if (!is_hash(hash)) return malformed(r, "\"hash\" is no SHA-256");
     if (checks_hash) MOET_TRY(check_hash(r, text, size_bytes, hash));

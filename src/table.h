@@ -46,7 +46,7 @@ typedef struct moet_table {
     int32_t problem_count;
     moet_table_problem *problems; /* those of this device */
     int32_t cubin_count;
-    moet_cubin *cubins; /* each once */
+    moet_cubin *cubins;  /* each once */
     int32_t entry_count; /* winners that serve */
     int32_t refusal_count;
     char **refusals; /* one line a refused winner */
@@ -64,8 +64,8 @@ moet_status moet_table_parse(const char *text, size_t size_bytes, const char *di
 
 const moet_table_problem *moet_table_find(const moet_table *table, const moet_problem *problem);
 
-/* The compiled kernel of a config for a problem, from the defaults of any problem for which the family compiles the same
- * source with the same options; NULL if there is none. */
+/* The compiled kernel of a config for a problem, from the defaults of any problem for which the family compiles the
+ * same source with the same options; NULL if there is none. */
 const moet_cubin *moet_table_default_cubin(const moet_table *table, const moet_problem *problem,
                                            const moet_config *config, const moet_device *device);
 

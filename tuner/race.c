@@ -10,7 +10,7 @@
 #define LAUNCH_NS 300000  /* and how long it must be for that to tell anything */
 #define RACE_ROUNDS 3     /* step 2 */
 #define CLEAR_FACTOR 1.03 /* step 2 */
-#define FINALISTS 4       /* of each kind, step 3 */
+#define FINALISTS 3       /* of each kind, step 3 */
 
 typedef struct race_state {
     const moet_race *race;
@@ -150,8 +150,7 @@ static moet_status find_stored(race_state *s)
     }
     char problem_key[MOET_KEY_SIZE];
     moet_problem_format(race->problem, problem_key);
-    moet_store_filter filter = {
-        .device_key = race->device_key, .problem_key = problem_key, .workload = race->workload};
+    moet_store_filter filter = {.device_key = race->device_key, .problem_key = problem_key, .workload = race->workload};
     moet_status status = moet_store_each_trial(race->store, &filter, visit_stored, (void *)race);
     s->of_store = status != MOET_OK;
     return status;

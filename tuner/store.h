@@ -82,7 +82,7 @@ typedef struct moet_store_trial_row {
     double efficiency, error;
     const char *bit_class;
     const char *cubin_sha256, *cubin_arch; /* "" if none */
-    const char *measured_at;  /* UTC, ISO 8601 */
+    const char *measured_at;               /* UTC, ISO 8601 */
 } moet_store_trial_row;
 typedef moet_status (*moet_store_visit)(void *context, const moet_store_trial_row *row);
 /* filter texts may be NULL (any). device_key: a key, or a part of one. name matches the workload's name or
