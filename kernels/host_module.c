@@ -49,6 +49,10 @@ __attribute__((format(printf, 1, 2))) static void refuse_blas(const char *format
 static void *load_blas(void)
 {
     static const char *const sonames[] = {"$ORIGIN/libopenblas.so.0", "libopenblas.so.0", "libopenblasp.so.0"};
+    /* What a packaged OpenBLAS needs lies beside it, where only this file looks. Loaded first, they are found by name;
+     * where there is no package this does nothing. */
+    static const char *const needed[] = {"$ORIGIN/libquadmath.so.0", "$ORIGIN/libgfortran.so.5"};
+    for (size_t i = 0; i < sizeof needed / sizeof *needed; i++) dlopen(needed[i], RTLD_NOW | RTLD_LOCAL);
     for (size_t i = 0; i < sizeof sonames / sizeof *sonames; i++) {
         void *library = dlopen(sonames[i], RTLD_NOW | RTLD_LOCAL);
         if (library) return library;

@@ -218,8 +218,9 @@ typedef struct moet_launch_args {
 } moet_launch_args;
 
 /* Enqueues one grouped GEMM. All pointers 16-byte aligned. With host counts the counts are read before the call
- * returns. INVALID for counts that are negative or sum to more than max_rows (host counts; with device counts, rows
- * past max_rows are neither read nor written). On the host backend the work is done on return. */
+ * returns. INVALID for counts that are negative or sum to more than max_rows. With device counts, x must be max_rows
+ * rows of readable memory (rows past the experts' may be read and are not used), and rows past max_rows are neither
+ * read nor written. On the host backend the work is done on return. */
 MOET_API moet_status moet_launch(moet_plan *plan, const moet_launch_args *args);
 
 /* Where an answer came from. */

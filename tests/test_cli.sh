@@ -38,7 +38,7 @@ done <<'EOF'
 --experts|-4|'-4'
 --hidden|60|multiples of 8
 --hidden|0|--hidden
---hidden|7e3|'7e3'
+--hidden|64e3|e3'
 --inter|2097152|--inter
 --skew|bogus:1|'bogus:1'
 --skew|zipf:-1|zipf:-1
@@ -55,7 +55,7 @@ done <<'EOF'
 --rounds|0|--rounds
 --seed|x|--seed
 EOF
-[ "$(ls -A | grep -c '\.db')" = 0 ] && pass || fail "a usage error left a database behind"
+is "databases that usage errors leave" "$(echo *.db*)" "*.db*"
 
 # ---- workload files: file and line ----
 bad_line() { # WORDS LINE
@@ -84,7 +84,7 @@ is "noise as workloads" $? 2
 # ---- the good way ----
 expect 0 "" small_sweep --db good.db
 expect 0 "" "$MOE" show --db good.db
-holds "show" out "host_blas"
+holds "show" out "small/a"
 expect 0 "" "$MOE" show --db good.db --trials --format csv
 expect 0 "" "$MOE" show --db good.db --format json
 python3 -c 'import json,sys; [json.loads(l) for l in open("out")]' && pass || fail "show --format json is no JSON"
@@ -152,7 +152,7 @@ done
 sed 's/"time_ns":\t[0-9]*/"time_ns":\t1/' table/table.json >broken/table.json
 expect 1 "its hash says" "$MOE" verify --table broken --device host
 expect 1 "its hash says" "$MOE" bench --table broken --workloads small.jsonl --device host
-expect 1 "its hash says" "$MOE" diff table broken
+expect 1 "hash" "$MOE" diff table broken
 mkdir thesis && echo text >thesis/chapter.txt
 expect 2 "thesis" "$MOE" emit --db good.db --out thesis
 is "a folder of something else" "$(ls thesis)" "chapter.txt"
@@ -160,7 +160,7 @@ MOET_TABLE=absent expect 0 "" "$MOE" verify --table table --device host # the co
 
 # ---- what cannot be written ----
 printf x >file
-expect 1 "file" "$MOE" emit --db good.db --out file/table
+expect 2 "file" "$MOE" emit --db good.db --out file/table
 # Root passes over permissions, so another user tries.
 if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
     chmod 755 "$WORK"
@@ -183,7 +183,7 @@ cp table/table.json before.json
 if mount -t tmpfs -o size=256k tmpfs small 2>/dev/null; then
     SEVERAL_LINES=1 expect 1 "disk full" small_sweep --db small/full.db
     rm -rf small/*
-    head -c 250000 /dev/zero >small/filler
+    cat /dev/zero >small/filler 2>/dev/null
     expect 1 "small" "$MOE" emit --db good.db --out small/table
     rm -f small/filler
     is "what a failed emit left" "$(find small -name table.json | wc -l)" 0

@@ -3,7 +3,10 @@
 # on one database share the work or repeat some, and lose nothing.
 . "$(dirname "$0")/lib.sh"
 
-sweep=("$MOE" sweep --device host --families host_blas,host_tile --workloads small.jsonl --ops up --rounds 3 --db sweep.db)
+for rows in 8 16 24 32; do
+    echo "{\"name\":\"w$rows\",\"experts\":2,\"hidden\":64,\"inter\":32,\"rows\":$((2 * rows)),\"skew\":\"balanced\",\"counts\":[$rows,$rows]}"
+done >workloads.jsonl
+sweep=("$MOE" sweep --device host --families host_tile --workloads workloads.jsonl --ops up --rounds 3 --db sweep.db)
 trials() { query sweep.db "SELECT count(*) FROM trials WHERE status IN ('ok','inapplicable')" 2>/dev/null || echo 0; }
 # What a trial is and when it was measured; winners are measured again in final rounds, which replaces the trial.
 snapshot() {
@@ -23,7 +26,7 @@ for round in 1 2 3; do
     before=$(trials)
     # Killed in the middle: once it has stored something new.
     for _ in $(seq 600); do
-        [ "$(trials)" -gt $((before + 10 * round)) ] && break
+        [ "$(trials)" -gt $((before + 4 * round)) ] && break
         kill -0 $pid 2>/dev/null || break
         sleep 0.05
     done

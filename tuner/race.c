@@ -6,7 +6,7 @@
 
 #define BATCH 24          /* candidates whose graphs are held at once before the slow ones go */
 #define SLOW_FACTOR 1.5   /* step 1 */
-#define LAUNCH_FACTOR 2.0 /* step 1: what a single cold launch must be behind by, */
+#define LAUNCH_FACTOR 1.5 /* step 1: what a single cold launch must be behind by, */
 #define LAUNCH_NS 300000  /* and how long it must be for that to tell anything */
 #define RACE_ROUNDS 3     /* step 2 */
 #define CLEAR_FACTOR 1.03 /* step 2 */

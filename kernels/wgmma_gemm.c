@@ -1,0 +1,417 @@
+/* wgmma_gemm: grouped GEMM with TMA and wgmma for compute capability 9.0 (sm_90a): the descriptor of wgmma_gemm.cu. */
+#ifdef MOET_CUDA
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../src/cuda_api.h"
+#include "../src/family.h"
+
+extern const char moet_source_wgmma_gemm[];
+extern const moet_family moet_family_wgmma_gemm;
+
+enum { PARAM_MODE, PARAM_TILE, PARAM_STAGES, PARAM_GROUP, PARAM_COUNT };
+
+/* label, whether rows of x are on wgmma's N side, whether the two math warpgroups take tiles in turn */
+#define MODE_TABLE(X)                                                                                                 \
+    X("coop", 0, 0)                                                                                                   \
+    X("pingpong", 0, 1)                                                                                               \
+    X("swap", 1, 0)                                                                                                   \
+    X("swap_pingpong", 1, 1)
+
+/* Extent on wgmma's M side and on its N side: rows x columns of out; swapped, columns x rows (at most: the instruction
+ * follows the rows that there are, in steps of 16). 160, 176, 192 and 240 divide intermediate sizes such as 2880 and
+ * 1408. */
+#define TILE_TABLE(X)                                                                                                 \
+    X(64, 128) X(64, 192) X(64, 256)                                                                                  \
+    X(128, 16) X(128, 32) X(128, 64) X(128, 96) X(128, 128) X(128, 160) X(128, 176) X(128, 192) X(128, 240)           \
+    X(128, 256) X(192, 128) X(256, 64) X(256, 128)
+
+struct mode {
+    int32_t swap, pingpong;
+};
+static const struct mode modes[] = {
+#define MOET_X(label, swap, pingpong) {swap, pingpong},
+    MODE_TABLE(MOET_X)
+#undef MOET_X
+};
+static const char *const mode_values[] = {
+#define MOET_X(label, swap, pingpong) label,
+    MODE_TABLE(MOET_X)
+#undef MOET_X
+    NULL,
+};
+
+struct tile {
+    int32_t bm, bn;
+};
+static const struct tile tiles[] = {
+#define MOET_X(bm, bn) {bm, bn},
+    TILE_TABLE(MOET_X)
+#undef MOET_X
+};
+static const char *const tile_values[] = {
+#define MOET_X(bm, bn) #bm "x" #bn,
+    TILE_TABLE(MOET_X)
+#undef MOET_X
+    NULL,
+};
+static const char *const stages_values[] = {"3", "4", "5", "6", "8", NULL};
+static const char *const group_values[] = {"1", "8", NULL};
+
+static const moet_param params[PARAM_COUNT] = {
+    [PARAM_MODE] = {"mode", mode_values},
+    [PARAM_TILE] = {"tile", tile_values},
+    [PARAM_STAGES] = {"stages", stages_values},
+    [PARAM_GROUP] = {"group", group_values},
+};
+
+/* As in wgmma_gemm.cu. */
+enum {
+    BK = 64,
+    THREADS = 384,
+    MATH_GROUPS = 2,
+    LINE_BYTES = 128,   /* BK elements */
+    STORE_BYTES = 8192, /* of a math warpgroup */
+    MAX_SUMS = 208,     /* accumulators a thread */
+};
+
+/* A config in numbers. */
+struct shape {
+    struct mode mode;
+    struct tile tile;
+    int32_t rows, cols; /* of a tile of out */
+    int32_t stages, group;
+};
+
+static struct shape shape_of(const moet_config *config)
+{
+    struct shape shape = {.mode = modes[config->value[PARAM_MODE]],
+                          .tile = tiles[config->value[PARAM_TILE]],
+                          .stages = moet_config_number(config, PARAM_STAGES),
+                          .group = moet_config_number(config, PARAM_GROUP)};
+    shape.rows = shape.mode.swap ? shape.tile.bn : shape.tile.bm;
+    shape.cols = shape.mode.swap ? shape.tile.bm : shape.tile.bn;
+    return shape;
+}
+
+/* Rows of x in one copy: MOET_X_BOX. */
+static int32_t x_box_rows(const struct shape *shape)
+{
+    if (shape->rows <= 64) return shape->rows;
+    return shape->rows % 64 == 0 ? 64 : shape->rows % 32 == 0 ? 32 : 16;
+}
+
+/* Dynamic shared memory: stages, output on its way, barriers, prefix sums. */
+static int32_t smem_bytes(const moet_problem *problem, const moet_config *config)
+{
+    const struct shape shape = shape_of(config);
+    return shape.stages * (shape.tile.bm + shape.tile.bn) * LINE_BYTES + MATH_GROUPS * STORE_BYTES +
+           (2 * shape.stages + MATH_GROUPS) * 8 + 2 * (problem->experts + 1) * 4;
+}
+
+static moet_traits wgmma_traits(const moet_problem *problem, const moet_config *config)
+{
+    (void)problem, (void)config;
+    return (moet_traits){.host_counts = true, .device_counts = true, .capturable = true, .batch_invariant = true};
+}
+
+static bool wgmma_applicable(const moet_problem *problem, const moet_config *config, const moet_device_info *device,
+                             char *why)
+{
+    if (!moet_family_accepts(&moet_family_wgmma_gemm, problem, device, why)) return false;
+    if (device->cc_major != 9 || device->cc_minor != 0)
+        return moet_refuse(why, "wgmma_gemm needs compute capability 9.0, the device has %d.%d", device->cc_major,
+                           device->cc_minor);
+    /* Counts by value make the parameters longer than 4 KB. 0: unknown. */
+    if (device->driver_cuda_version != 0 && device->driver_cuda_version < 12010)
+        return moet_refuse(why, "wgmma_gemm needs a driver of CUDA 12.1 or later, this one is of %d.%d",
+                           device->driver_cuda_version / 1000, device->driver_cuda_version % 1000 / 10);
+    const struct shape shape = shape_of(config);
+    const char *mode = moet_config_text(config, PARAM_MODE), *tile = moet_config_text(config, PARAM_TILE);
+    const int32_t sharers = shape.mode.pingpong ? 1 : MATH_GROUPS;
+    if (shape.tile.bm % (64 * sharers) != 0)
+        return moet_refuse(why, "tile %s does not divide among %d warpgroups (mode %s)", tile, sharers, mode);
+    const int32_t sums = shape.tile.bm / 64 / sharers * shape.tile.bn / 2;
+    if (sums > MAX_SUMS)
+        return moet_refuse(why, "tile %s in mode %s needs %d accumulators a thread, there are %d", tile, mode, sums,
+                           MAX_SUMS);
+    if (problem->layout == MOET_LAYOUT_KN && shape.cols % 64 != 0)
+        return moet_refuse(why, "layout kn needs tiles of a multiple of 64 columns, %s in mode %s has %d", tile, mode,
+                           shape.cols);
+    if (!shape.mode.swap && shape.cols < 64)
+        return moet_refuse(why, "tiles of fewer than 64 columns are for the swapped modes, %s is not", mode);
+    const int32_t size_bytes = smem_bytes(problem, config);
+    if (size_bytes > device->smem_per_block_optin_bytes)
+        return moet_refuse(why, "needs %d B of shared memory, device has %lld", size_bytes,
+                           (long long)device->smem_per_block_optin_bytes);
+    /* A CTA has the SM to itself: fewer stages than fit only hide less latency. */
+    moet_config deeper = *config;
+    if (stages_values[++deeper.value[PARAM_STAGES]] &&
+        smem_bytes(problem, &deeper) <= device->smem_per_block_optin_bytes)
+        return moet_refuse(why, "tile %s has room for %s stages", tile, moet_config_text(&deeper, PARAM_STAGES));
+    return true;
+}
+
+/* Few rows an expert: the weights' stream is the floor, and swapping pads rows to 16 only. Then ping-pong hides the
+ * epilogue; many: the largest tile, whose loads are fewest. */
+static void wgmma_default_config(const moet_problem *problem, int64_t rows_hint, const moet_device_info *device,
+                                 moet_config *config)
+{
+    static const struct {
+        int32_t mean_rows; /* of an expert, at most */
+        const char *mode, *tile;
+    } rules[] = {
+        {16, "swap", "128x16"},  {32, "swap", "128x32"},         {48, "swap", "128x64"}, {128, "pingpong", "64x256"},
+        {INT32_MAX, "coop", "128x256"},
+    };
+    const int64_t mean = (rows_hint + problem->experts - 1) / problem->experts;
+    int32_t rule = 0;
+    while (mean > rules[rule].mean_rows) rule++;
+    *config = (moet_config){.family = &moet_family_wgmma_gemm};
+    moet_config_set(config, "mode", rules[rule].mode);
+    moet_config_set(config, "tile", rules[rule].tile);
+    moet_config_set(config, "group", "8");
+    for (int16_t i = 0; stages_values[i]; i++) { /* as many as fit */
+        const int16_t fewer = config->value[PARAM_STAGES];
+        config->value[PARAM_STAGES] = i;
+        if (i > 0 && smem_bytes(problem, config) > device->smem_per_block_optin_bytes) {
+            config->value[PARAM_STAGES] = fewer;
+            break;
+        }
+    }
+}
+
+static size_t wgmma_workspace_bytes(const moet_problem *problem, const moet_config *config,
+                                    const moet_device_info *device, int64_t max_rows)
+{
+    (void)problem, (void)config, (void)device, (void)max_rows;
+    return 0;
+}
+
+/* The kernels' name without the suffix for where the counts are. */
+static void kernel_name(const moet_problem *problem, const moet_config *config, char name[64])
+{
+    snprintf(name, 64, "wgmma_gemm_%s_%s_s%s_%s%s", moet_config_text(config, PARAM_MODE),
+             moet_config_text(config, PARAM_TILE), moet_config_text(config, PARAM_STAGES),
+             problem->layout == MOET_LAYOUT_KN ? "kn" : "nk", problem->bias ? "_bias" : "");
+}
+
+static bool wgmma_source(const moet_problem *problem, const moet_config *config, int32_t cc_major, int32_t cc_minor,
+                         moet_source *source)
+{
+    if (cc_major != 9 || cc_minor != 0) return false;
+    const struct shape shape = shape_of(config);
+    char name[64];
+    kernel_name(problem, config, name);
+    *source = (moet_source){.name = "wgmma_gemm.cu", .text = moet_source_wgmma_gemm, .arch = "sm_90a"};
+    moet_source_option(source, "-DMOET_NAME=%s", name);
+    moet_source_option(source, "-DMOET_BM=%d", shape.tile.bm);
+    moet_source_option(source, "-DMOET_BN=%d", shape.tile.bn);
+    moet_source_option(source, "-DMOET_SWAP=%d", shape.mode.swap);
+    moet_source_option(source, "-DMOET_PINGPONG=%d", shape.mode.pingpong);
+    moet_source_option(source, "-DMOET_STAGES=%d", shape.stages);
+    moet_source_option(source, "-DMOET_KN=%d", problem->layout == MOET_LAYOUT_KN);
+    moet_source_option(source, "-DMOET_BIAS=%d", problem->bias);
+    return true;
+}
+
+/* ---- prepared ---- */
+
+/* struct moet_counts of wgmma_gemm.cu. */
+struct counts {
+    int32_t v[MOET_MAX_EXPERTS];
+};
+
+enum { DEVICE_COUNTS, HOST_COUNTS, KERNEL_COUNT };
+
+struct state {
+    CUtensorMap x_map, w_map; /* of the launch before, for mapped_x, mapped_rows and mapped_w */
+    const void *mapped_x, *mapped_w;
+    int64_t mapped_rows;
+    const struct moet_cuda_api *cuda;
+    moet_cubin cubin;
+    void *module;
+    void *kernels[KERNEL_COUNT];
+    struct shape shape;
+    moet_layout layout;
+    int32_t experts, n, k;
+    int32_t smem_bytes;
+    int64_t most_ctas;    /* one an SM */
+    struct counts counts; /* of the launch at hand; the driver copies them */
+};
+
+static void wgmma_release(void *state)
+{
+    struct state *wgmma = state;
+    if (!wgmma) return;
+    moet_module_unload(wgmma->module);
+    moet_cubin_release(&wgmma->cubin);
+    free(wgmma);
+}
+
+/* Cleared, and aligned as tensor maps must be. */
+static struct state *state_create(void)
+{
+    const size_t alignment = _Alignof(struct state);
+    struct state *wgmma = aligned_alloc(alignment, (sizeof *wgmma + alignment - 1) / alignment * alignment);
+    if (wgmma) memset(wgmma, 0, sizeof *wgmma);
+    return wgmma;
+}
+
+static moet_status wgmma_prepare(const moet_prepare_args *args, void **state)
+{
+    const moet_device_info *device = &args->device->info;
+    const moet_problem *problem = args->problem;
+    char name[64], names[KERNEL_COUNT][72], why[MOET_REASON_SIZE];
+    const char *const name_list[KERNEL_COUNT] = {names[DEVICE_COUNTS], names[HOST_COUNTS]};
+    moet_source source;
+    moet_status status;
+
+    if (!wgmma_applicable(problem, args->config, device, why)) return moet_fail(MOET_UNSUPPORTED, "%s", why);
+    struct state *wgmma = state_create();
+    if (!wgmma) return moet_fail(MOET_NO_MEMORY, "wgmma_gemm: out of host memory");
+    wgmma->shape = shape_of(args->config);
+    wgmma->layout = problem->layout;
+    wgmma->experts = problem->experts;
+    wgmma->n = moet_problem_n(problem);
+    wgmma->k = moet_problem_k(problem);
+    wgmma->smem_bytes = smem_bytes(problem, args->config);
+    wgmma->most_ctas = args->max_sms > 0 && args->max_sms < device->sm_count ? args->max_sms : device->sm_count;
+
+    status = moet_cuda_api_get(&wgmma->cuda);
+    if (status != MOET_OK) goto done;
+    if (args->cubin)
+        status = moet_cubin_copy(args->cubin, &wgmma->cubin);
+    else if (wgmma_source(problem, args->config, device->cc_major, device->cc_minor, &source))
+        status = moet_module_compile(&source, &wgmma->cubin, NULL);
+    else
+        status = moet_fail(MOET_UNSUPPORTED, "wgmma_gemm: no target for compute capability %d.%d", device->cc_major,
+                           device->cc_minor);
+    if (status != MOET_OK) goto done;
+
+    kernel_name(problem, args->config, name);
+    snprintf(names[DEVICE_COUNTS], sizeof names[0], "%s_d", name);
+    snprintf(names[HOST_COUNTS], sizeof names[0], "%s_h", name);
+    status = moet_module_load(&wgmma->cubin, name_list, KERNEL_COUNT, &wgmma->module, wgmma->kernels);
+    if (status != MOET_OK) goto done;
+    for (int32_t i = 0; i < KERNEL_COUNT; i++) {
+        CUresult result = wgmma->cuda->cuFuncSetAttribute(
+            wgmma->kernels[i], CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, wgmma->smem_bytes);
+        if (result != CUDA_SUCCESS) {
+            status = moet_cuda_fail(result, "wgmma_gemm: shared memory");
+            goto done;
+        }
+    }
+    *state = wgmma;
+    wgmma = NULL;
+done:
+    wgmma_release(wgmma);
+    return status;
+}
+
+/* A BF16 tensor of `rank` dimensions, dims[0] innermost and dense; boxes of box[] with the 128-byte swizzle, zeros out
+ * of bounds. */
+static moet_status encode_map(const struct moet_cuda_api *cuda, CUtensorMap *map, const void *base, cuuint32_t rank,
+                              const cuuint64_t *dims, const cuuint32_t *box)
+{
+    const cuuint32_t steps[3] = {1, 1, 1};
+    const cuuint64_t strides[2] = {dims[0] * 2, dims[0] * dims[1] * 2}; /* bytes */
+    CUtensorMap result;
+    CUresult status = cuda->cuTensorMapEncodeTiled(
+        &result, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, (void *)(uintptr_t)base, dims, strides, box, steps,
+        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    if (status != CUDA_SUCCESS) return moet_cuda_fail(status, "wgmma_gemm: tensor map");
+    *map = result;
+    return MOET_OK;
+}
+
+/* Makes the maps those of this launch. x has one row for each of `rows`: with counts on the device, rows past the
+ * experts' are read (and not used). */
+static moet_status map_operands(struct state *wgmma, const moet_family_launch_args *args)
+{
+    const struct shape *shape = &wgmma->shape;
+    const cuuint64_t n = (cuuint64_t)wgmma->n, k = (cuuint64_t)wgmma->k, experts = (cuuint64_t)wgmma->experts;
+    if (args->x != wgmma->mapped_x || args->rows != wgmma->mapped_rows) {
+        const cuuint64_t dims[2] = {k, (cuuint64_t)args->rows};
+        const cuuint32_t box[2] = {BK, (cuuint32_t)x_box_rows(shape)};
+        wgmma->mapped_x = NULL;
+        MOET_TRY(encode_map(wgmma->cuda, &wgmma->x_map, args->x, 2, dims, box));
+        wgmma->mapped_x = args->x;
+        wgmma->mapped_rows = args->rows;
+    }
+    if (args->w != wgmma->mapped_w) {
+        const bool is_kn = wgmma->layout == MOET_LAYOUT_KN;
+        const cuuint64_t dims[3] = {is_kn ? n : k, is_kn ? k : n, experts};
+        const cuuint32_t box[3] = {64, is_kn ? BK : (cuuint32_t)shape->cols, 1};
+        wgmma->mapped_w = NULL;
+        MOET_TRY(encode_map(wgmma->cuda, &wgmma->w_map, args->w, 3, dims, box));
+        wgmma->mapped_w = args->w;
+    }
+    return MOET_OK;
+}
+
+static moet_status wgmma_launch(void *state, const moet_family_launch_args *args)
+{
+    struct state *wgmma = state;
+    const struct shape *shape = &wgmma->shape;
+    const int64_t n_tiles = (wgmma->n + shape->cols - 1) / shape->cols;
+    int64_t m_tiles;
+    void *counts;
+    const int32_t *device_counts = args->counts;
+    if (args->rows == 0) return MOET_OK;
+    if (args->counts_on_device) {
+        /* The most there can be: one partial tile an expert, and never more tiles than rows. */
+        m_tiles = args->rows / shape->rows + wgmma->experts;
+        if (m_tiles > args->rows) m_tiles = args->rows;
+        counts = &device_counts;
+    } else {
+        m_tiles = 0;
+        for (int32_t e = 0; e < wgmma->experts; e++) m_tiles += (args->counts[e] + shape->rows - 1) / shape->rows;
+        if (m_tiles == 0) return MOET_OK;
+        memcpy(wgmma->counts.v, args->counts, (size_t)wgmma->experts * sizeof wgmma->counts.v[0]);
+        counts = &wgmma->counts;
+    }
+    MOET_TRY(map_operands(wgmma, args));
+    const int64_t tile_count = m_tiles * n_tiles;
+    const int64_t ctas = tile_count < wgmma->most_ctas ? tile_count : wgmma->most_ctas;
+    int32_t rows = (int32_t)args->rows;
+
+    /* In the order of the kernels' parameters. */
+    const void *bias = args->bias;
+    void *out = args->out;
+    void *kernel_args[] = {&wgmma->x_map,   &wgmma->w_map, &bias,     &out,  counts,
+                           &wgmma->experts, &wgmma->n,     &wgmma->k, &rows, &wgmma->shape.group};
+    CUresult result = wgmma->cuda->cuLaunchKernel(
+        wgmma->kernels[args->counts_on_device ? DEVICE_COUNTS : HOST_COUNTS], (unsigned)ctas, 1, 1, THREADS, 1, 1,
+        (unsigned)wgmma->smem_bytes, args->stream, kernel_args, NULL);
+    return result == CUDA_SUCCESS ? MOET_OK : moet_cuda_fail(result, "wgmma_gemm: launch");
+}
+
+static const moet_cubin *wgmma_cubin(const void *state)
+{
+    const struct state *wgmma = state;
+    return &wgmma->cubin;
+}
+
+const moet_family moet_family_wgmma_gemm = {
+    .name = "wgmma_gemm",
+    .version = 1,
+    .backend = "cuda",
+    .summary = "one persistent warp-specialised kernel, TMA and wgmma; compute capability 9.0, counts anywhere",
+    .params = params,
+    .param_count = PARAM_COUNT,
+    .traits = wgmma_traits,
+    .applicable = wgmma_applicable,
+    .default_config = wgmma_default_config,
+    .workspace_bytes = wgmma_workspace_bytes,
+    .prepare = wgmma_prepare,
+    .launch = wgmma_launch,
+    .release = wgmma_release,
+    .cubin = wgmma_cubin,
+    .source = wgmma_source,
+};
+#else
+typedef int moet_wgmma_gemm_is_left_out; /* ISO C wants a declaration in every file */
+#endif
