@@ -3,6 +3,7 @@
  *
  *   MOET_TEST_COMPILE=all|sample|none   all kernels; (default) a sample in which every value of every parameter occurs
  *                                  in every layout, with and without bias; none: only errors and the cache
+ *   MOET_TEST_ARCH=9.0             only for this compute capability (8.0 or 9.0)
  *   MOET_TEST_JOBS=N               processes at a time; default 2
  *   MOET_CACHE_DIR                 where compiled kernels are kept: a second run only reads them. ptxas reports spills
  *                                  when it compiles, so after a failure the folder is emptied. */
@@ -44,12 +45,14 @@ static bool in_sample(const moet_config *config, const moet_config *base)
 static void gather(bool all)
 {
     static const int32_t architectures[][2] = {{8, 0}, {9, 0}};
+    const char *only = getenv("MOET_TEST_ARCH");
     for (int32_t i = 0; moet_families[i]; i++) {
         const moet_family *family = moet_families[i];
         if (!family->source) continue;
         for (int32_t variant = 0; variant < 8; variant++) {
             moet_problem problem;
             const int32_t *cc = architectures[variant >> 2];
+            if (only && atoi(only) != cc[0]) continue;
             moet_device_info info = {.backend = "cuda", .name = "any", .cc_major = cc[0], .cc_minor = cc[1],
                                      .sm_count = 132, .smem_per_block_optin_bytes = cc[0] == 9 ? 232448 : 166912};
             moet_config config, base = {.family = family};

@@ -1,6 +1,7 @@
 /* What every kernel family must do, over every line of families.def that runs on a device:
  *
  *   test_conformance [--device SPEC] [--family NAME] [--every N] [--shapes N]      MOET_TEST_EVERY=N is --every N
+ *   test_conformance --list [--device SPEC]      the families of this device, one a line
  *
  * The default is applicable; each refusal has its reason; every applicable config (every N-th on a shape, each on some shapes) is right on edge shapes,
  * bit for bit on inputs whose sums are exact and within the bound on random ones, writes nothing but its rows, gives
@@ -401,11 +402,14 @@ int main(int argc, char **argv)
 {
     const char *every_text = getenv("MOET_TEST_EVERY");
     if (every_text) every = atoi(every_text);
-    for (int32_t i = 1; i + 1 < argc; i += 2) {
-        if (strcmp(argv[i], "--device") == 0) spec = argv[i + 1];
-        if (strcmp(argv[i], "--family") == 0) only_family = argv[i + 1];
-        if (strcmp(argv[i], "--every") == 0) every = atoi(argv[i + 1]);
-        if (strcmp(argv[i], "--shapes") == 0) shape_limit = atoi(argv[i + 1]);
+    bool lists = false;
+    for (int32_t i = 1; i < argc; i++) {
+        const char *value = i + 1 < argc ? argv[i + 1] : "";
+        if (strcmp(argv[i], "--list") == 0) lists = true;
+        if (strcmp(argv[i], "--device") == 0) spec = value;
+        if (strcmp(argv[i], "--family") == 0) only_family = value;
+        if (strcmp(argv[i], "--every") == 0) every = atoi(value);
+        if (strcmp(argv[i], "--shapes") == 0) shape_limit = atoi(value);
     }
     if (every < 1) every = 1;
     if (moet_device_open(spec, &device) != MOET_OK) {
@@ -417,12 +421,14 @@ int main(int argc, char **argv)
     for (int32_t i = 0; moet_families[i] && count < MOET_COUNT_OF(tests); i++) {
         if (strcmp(moet_families[i]->backend, device->info.backend) != 0) continue;
         if (only_family && strcmp(moet_families[i]->name, only_family) != 0) continue;
+        if (lists) puts(moet_families[i]->name);
         union { /* cmocka's state is not const */
             const moet_family *family;
             void *state;
         } u = {.family = moet_families[i]};
         tests[count++] = (struct CMUnitTest){u.family->name, test_family, NULL, NULL, u.state};
     }
+    if (lists) return 0;
     if (count == 1) {
         fprintf(stderr, "no kernel family runs on %s\n", spec);
         return 1;
