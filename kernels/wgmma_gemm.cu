@@ -223,7 +223,7 @@ __device__ __forceinline__ void moet_multiply(const struct moet_tile *at, int li
     if (!MOET_PINGPONG && live <= 0) {
         moet_k_loop(0, 0, sums, ring, group, m_offset, k_blocks);
 #if !MOET_SWAP
-    } else if (live >= MOET_MI) {
+    } else if (live > 2 || live >= MOET_MI) { /* a block without rows is computed and not stored */
         moet_k_loop(MOET_MI, MOET_BN, sums, ring, group, m_offset, k_blocks);
     } else if (MOET_MI > 2 && live == 2) {
         moet_k_loop(MOET_MI > 2 ? 2 : 1, MOET_BN, sums, ring, group, m_offset, k_blocks);
