@@ -189,25 +189,41 @@ static int compare_kernels(const cJSON *a, const cJSON *b)
     return strcmp(text_of(a, "validator"), text_of(b, "validator"));
 }
 
-/* Keeps the list sorted. Of two kernels compiled for one config (by two compilers) the one with the lower hash stays.
- */
-static bool insert_kernel(cJSON *list, cJSON *kernel)
+static int compare_items(const void *a, const void *b)
 {
-    int place = 0;
-    cJSON *item;
-    cJSON_ArrayForEach(item, list)
-    {
-        int order = compare_kernels(item, kernel);
-        if (order == 0) {
-            if (strcmp(text_of(kernel, "cubin"), text_of(item, "cubin")) < 0)
-                return cJSON_ReplaceItemViaPointer(list, item, kernel);
-            cJSON_Delete(kernel);
-            return true;
-        }
-        if (order > 0) break;
-        place++;
+    const cJSON *x = *(cJSON *const *)a, *y = *(cJSON *const *)b;
+    int order = compare_kernels(x, y);
+    return order ? order : strcmp(text_of(x, "cubin"), text_of(y, "cubin"));
+}
+
+/* Sorts a list of kernels and drops repeats. Of two kernels compiled for one config (by two compilers) the one with the
+ * lower hash stays. */
+static moet_status sort_kernels(cJSON *list)
+{
+    int count = cJSON_GetArraySize(list);
+    cJSON **items = malloc(((size_t)count + 1) * sizeof(cJSON *)), *last = NULL;
+    if (!items) return out_of_memory();
+    for (int i = 0; i < count; i++) items[i] = cJSON_DetachItemFromArray(list, 0);
+    qsort(items, (size_t)count, sizeof(cJSON *), compare_items);
+    for (int i = 0; i < count; i++) {
+        if (last && compare_kernels(last, items[i]) == 0)
+            cJSON_Delete(items[i]);
+        else
+            cJSON_AddItemToArray(list, last = items[i]); /* fails for NULL arguments only */
     }
-    return item ? cJSON_InsertItemInArray(list, place, kernel) : cJSON_AddItemToArray(list, kernel);
+    free(items);
+    return MOET_OK;
+}
+
+static moet_status sort_defaults(const builder *b)
+{
+    const cJSON *device, *problem;
+    cJSON_ArrayForEach(device, b->devices)
+    {
+        cJSON_ArrayForEach(problem, cJSON_GetObjectItemCaseSensitive(device, "problems"))
+            MOET_TRY(sort_kernels(cJSON_GetObjectItemCaseSensitive(problem, "defaults")));
+    }
+    return MOET_OK;
 }
 
 static moet_status add_default(void *context, const moet_store_trial_row *trial)
@@ -227,7 +243,7 @@ static moet_status add_default(void *context, const moet_store_trial_row *trial)
     }
     cJSON *kernel = cJSON_CreateObject();
     add_kernel(b, kernel, trial);
-    if (b->failed || !insert_kernel(cJSON_GetObjectItemCaseSensitive(b->problem, "defaults"), kernel)) {
+    if (b->failed || !cJSON_AddItemToArray(cJSON_GetObjectItemCaseSensitive(b->problem, "defaults"), kernel)) {
         cJSON_Delete(kernel);
         return out_of_memory();
     }
@@ -319,7 +335,8 @@ static moet_status build(builder *b, const char *device)
     moet_store_filter filter = {.device_key = device, .ok_only = true};
     MOET_TRY(moet_store_each_winner(b->store, &filter, add_winner, b));
     b->device = b->problem = NULL;
-    return moet_store_each_trial(b->store, &filter, add_default, b);
+    MOET_TRY(moet_store_each_trial(b->store, &filter, add_default, b));
+    return sort_defaults(b);
 }
 
 moet_status moet_emit(moet_store *store, const char *dir, const char *device, moet_emitted *emitted)
