@@ -42,7 +42,7 @@ build() {
 tests() {
     local name=$1 log=$ROOT/$1.ctest
     shift
-    ctest --test-dir "$ROOT/$name" --output-on-failure --timeout 600 "$@" 2>&1 | tee "$log"
+    ctest --test-dir "$ROOT/$name" --output-on-failure "$@" 2>&1 | tee "$log"
     local good bad
     good=$(grep -cE '^ *[0-9]+/[0-9]+ Test .* Passed ' "$log")
     bad=$(grep -cE '^ *[0-9]+/[0-9]+ Test .*\*\*\*(Failed|Timeout|Exception|Not Run)' "$log")

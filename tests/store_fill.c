@@ -4,8 +4,11 @@
 
 int64_t fill_run(moet_store *store, const moet_device *device)
 {
-    moet_store_run run = {.device = &device->info, .device_key = device->key, .command = "moe-tune sweep --test",
-                          .revision = "test", .libraries = "none 1",
+    moet_store_run run = {.device = &device->info,
+                          .device_key = device->key,
+                          .command = "moe-tune sweep --test",
+                          .revision = "test",
+                          .libraries = "none 1",
                           .ceilings = {.dense_flops_per_s = 1e12, .copy_bytes_per_s = 2e10, .read_bytes_per_s = 3e10}};
     int64_t id = 0;
     TEST_OK(moet_store_begin_run(store, &run, &id));
@@ -16,8 +19,11 @@ int64_t fill_run(moet_store *store, const moet_device *device)
 bool fill_put(moet_store *store, int64_t run, const fill_trial *t)
 {
     char config[MOET_CONFIG_SIZE], validator[64] = "";
-    moet_workload workload = {.name = "test/made-up", .skew = "by hand", .experts = t->problem->experts,
-                              .hidden = t->problem->hidden, .inter = t->problem->inter};
+    moet_workload workload = {.name = "test/made-up",
+                              .skew = "by hand",
+                              .experts = t->problem->experts,
+                              .hidden = t->problem->hidden,
+                              .inter = t->problem->inter};
     moet_routing routing;
     TEST_OK(moet_routing_summarize(t->counts, t->problem->experts, &routing));
     workload.rows = routing.rows;
@@ -27,12 +33,21 @@ bool fill_put(moet_store *store, int64_t run, const fill_trial *t)
     moet_config_format(t->config, config);
     if (t->config->family->validator && strcmp(t->config->family->backend, "host") == 0)
         TEST_OK(t->config->family->validator(validator));
-    moet_store_key key = {.device_key = t->device->key, .problem = t->problem, .workload = &workload, .config = config,
+    moet_store_key key = {.device_key = t->device->key,
+                          .problem = t->problem,
+                          .workload = &workload,
+                          .config = config,
                           .device_counts = t->device_counts,
-                          .family_version = t->version ? t->version : t->config->family->version, .validator = validator};
+                          .family_version = t->version ? t->version : t->config->family->version,
+                          .validator = validator};
     int32_t samples = t->status == MOET_TRIAL_OK ? t->samples ? t->samples : 3 : 0;
-    moet_trial trial = {.status = t->status, .device_counts = t->device_counts, .sample_count = samples,
-                        .median_ns = t->median_ns, .noise_ns = t->noise_ns, .efficiency = 0.5, .floor_ns = 100,
+    moet_trial trial = {.status = t->status,
+                        .device_counts = t->device_counts,
+                        .sample_count = samples,
+                        .median_ns = t->median_ns,
+                        .noise_ns = t->noise_ns,
+                        .efficiency = 0.5,
+                        .floor_ns = 100,
                         .error = 0.25};
     strcpy(trial.config, config);
     strcpy(trial.bit_class, "host_tile");
@@ -40,8 +55,13 @@ bool fill_put(moet_store *store, int64_t run, const fill_trial *t)
     trial.samples = calloc((size_t)samples + 1, sizeof *trial.samples);
     assert_non_null(trial.samples);
     for (int32_t i = 0; i < samples; i++)
-        trial.samples[i] = (moet_sample){.round = i, .time_ns = t->median_ns + i - samples / 2, .dense_ns = 10,
-                                         .dense2_ns = 11, .copy_ns = 12, .read_ns = 13, .clocks = {.sm_mhz = 1980}};
+        trial.samples[i] = (moet_sample){.round = i,
+                                         .time_ns = t->median_ns + i - samples / 2,
+                                         .dense_ns = 10,
+                                         .dense2_ns = 11,
+                                         .copy_ns = 12,
+                                         .read_ns = 13,
+                                         .clocks = {.sm_mhz = 1980}};
     if (t->cubin) {
         trial.cubin.bytes = (void *)(uintptr_t)t->cubin;
         trial.cubin.size_bytes = strlen(t->cubin);
@@ -64,11 +84,11 @@ static moet_status dump_row(void *context, const moet_store_trial_row *row)
     FILE *out = context;
     fprintf(out, "%s|%s|%s|%s|", row->device_key, row->problem_key, row->workload_name, row->skew);
     for (int32_t e = 0; e < row->experts; e++) fprintf(out, "%d ", row->counts[e]);
-    fprintf(out, "|%lld|%.12g|%.12g|%s|%d|%s|%d%d%d%d|%d%d|%d|%s|%lld|%lld|%d|%.12g|%.12g|%s|%s|%s\n", (long long)row->rows,
-            row->max_over_mean, row->gini, row->config, row->family_version, row->validator, row->device_counts, row->eager,
-            row->final_rounds, row->is_default, row->is_winner[0], row->is_winner[1], row->status, row->reason,
-            (long long)row->median_ns, (long long)row->noise_ns, row->sample_count, row->efficiency, row->error,
-            row->bit_class, row->cubin_sha256, row->measured_at);
+    fprintf(out, "|%lld|%.12g|%.12g|%s|%d|%s|%d%d%d%d|%d%d|%d|%s|%lld|%lld|%d|%.12g|%.12g|%s|%s|%s\n",
+            (long long)row->rows, row->max_over_mean, row->gini, row->config, row->family_version, row->validator,
+            row->device_counts, row->eager, row->final_rounds, row->is_default, row->is_winner[0], row->is_winner[1],
+            row->status, row->reason, (long long)row->median_ns, (long long)row->noise_ns, row->sample_count,
+            row->efficiency, row->error, row->bit_class, row->cubin_sha256, row->measured_at);
     return MOET_OK;
 }
 

@@ -11,8 +11,8 @@ text_winner text_winner_of(const moet_config *config, char config_text[MOET_CONF
     moet_config_format(config, config_text);
     validator[0] = '\0';
     if (config->family->validator) TEST_OK(config->family->validator(validator));
-    return (text_winner){.config = config_text, .version = config->family->version, .validator = validator,
-                         .time_ns = time_ns};
+    return (text_winner){
+        .config = config_text, .version = config->family->version, .validator = validator, .time_ns = time_ns};
 }
 
 static void write_quoted(FILE *out, const char *name, const char *value)
@@ -52,7 +52,9 @@ char *text_table(const moet_device *device, const moet_problem *problem, const t
     const moet_device_info *info = &device->info;
     FILE *out = open_memstream(&text, &size);
     assert_non_null(out);
-    fprintf(out, "{\n\"format\":\"moe-tune table\",\n\"version\":1,\n\"hash\":\"%s\",\n\"parent\":null,\n\"devices\":[{", blank_hash);
+    fprintf(out,
+            "{\n\"format\":\"moe-tune table\",\n\"version\":1,\n\"hash\":\"%s\",\n\"parent\":null,\n\"devices\":[{",
+            blank_hash);
     write_quoted(out, "key", device->key);
     write_quoted(out, "backend", info->backend);
     write_quoted(out, "name", info->name);
@@ -61,15 +63,18 @@ char *text_table(const moet_device *device, const moet_problem *problem, const t
             (long long)info->power_limit_mw);
     write_quoted(out, "partition", info->partition);
     write_quoted(out, "driver", info->driver);
-    fprintf(out, "\"driver_cuda_version\":%d,\"ceilings\":{\"dense_flops_per_s\":1000,\"copy_bytes_per_s\":2000,"
-                 "\"read_bytes_per_s\":3000},\n\"problems\":[{", info->driver_cuda_version);
+    fprintf(out,
+            "\"driver_cuda_version\":%d,\"ceilings\":{\"dense_flops_per_s\":1000,\"copy_bytes_per_s\":2000,"
+            "\"read_bytes_per_s\":3000},\n\"problems\":[{",
+            info->driver_cuda_version);
     moet_problem_format(problem, key);
     write_quoted(out, "key", key);
     fprintf(out, "\n\"points\":[");
     for (int32_t i = 0; i < point_count; i++) {
         moet_routing r;
         TEST_OK(moet_routing_summarize(points[i].counts, problem->experts, &r));
-        fprintf(out, "%s\n{\"workload\":\"test\",\"skew\":\"by hand\",\"rows\":%lld,\"active\":%d,\"max\":%d,\"counts\":[",
+        fprintf(out,
+                "%s\n{\"workload\":\"test\",\"skew\":\"by hand\",\"rows\":%lld,\"active\":%d,\"max\":%d,\"counts\":[",
                 i ? "," : "", (long long)r.rows, r.active, r.max);
         for (int32_t e = 0; e < problem->experts; e++) fprintf(out, "%s%d", e ? "," : "", points[i].counts[e]);
         fprintf(out, "],\n");

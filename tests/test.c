@@ -23,7 +23,8 @@ void test_contains(const char *text, const char *words, const char *file, int li
     test_fail("%s:%d: '%s' expected in: %s", file, line, words, text);
 }
 
-void test_expect(moet_status expected, moet_status actual, const char *words, const char *call, const char *file, int line)
+void test_expect(moet_status expected, moet_status actual, const char *words, const char *call, const char *file,
+                 int line)
 {
     if (actual != expected)
         test_fail("%s:%d: %s\n  %s expected, %s returned: %s", file, line, call, moet_status_name(expected),
@@ -66,7 +67,8 @@ void test_folder_remove(const char *path) { nftw(path, remove_one, 16, FTW_DEPTH
 void test_file_write(const char *path, const void *bytes, size_t size_bytes)
 {
     FILE *file = fopen(path, "wb");
-    if (!file || fwrite(bytes, 1, size_bytes, file) != size_bytes || fclose(file) != 0) test_fail("%s: not written", path);
+    if (!file || fwrite(bytes, 1, size_bytes, file) != size_bytes || fclose(file) != 0)
+        test_fail("%s: not written", path);
 }
 
 char *test_file_read(const char *path, size_t *size_bytes)

@@ -18,7 +18,8 @@
 #define TEST_OK(call) test_expect(MOET_OK, (call), NULL, #call, __FILE__, __LINE__)
 /* The call must fail with `status`, and its message be one line that holds `words` (NULL: any). */
 #define TEST_FAILS(status, words, call) test_expect((status), (call), (words), #call, __FILE__, __LINE__)
-void test_expect(moet_status expected, moet_status actual, const char *words, const char *call, const char *file, int line);
+void test_expect(moet_status expected, moet_status actual, const char *words, const char *call, const char *file,
+                 int line);
 
 #define TEST_CONTAINS(text, words) test_contains((text), (words), __FILE__, __LINE__)
 void test_contains(const char *text, const char *words, const char *file, int line);

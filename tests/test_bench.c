@@ -16,7 +16,8 @@ static int group_open(void **state)
     (void)state;
     moet_problem_init(&problem, MOET_OP_UP, 4, 64, 32);
     if (moet_device_open("host", &host) != MOET_OK) return 1;
-    return moet_bench_create(host, 7, false, &bench) != MOET_OK || moet_bench_set_workload(bench, &problem, counts) != MOET_OK;
+    return moet_bench_create(host, 7, false, &bench) != MOET_OK ||
+           moet_bench_set_workload(bench, &problem, counts) != MOET_OK;
 }
 
 static int group_close(void **state)
@@ -64,7 +65,16 @@ static void test_trial_status(void **state)
 
 /* ---- launchers with a flaw ---- */
 
-typedef enum flaw { NONE, ONE_ELEMENT, ROWS_SWAPPED, UNWRITTEN_ROW, SLOPPY_ROUNDING, PAST_THE_END, FAILS, FLAW_COUNT } flaw;
+typedef enum flaw {
+    NONE,
+    ONE_ELEMENT,
+    ROWS_SWAPPED,
+    UNWRITTEN_ROW,
+    SLOPPY_ROUNDING,
+    PAST_THE_END,
+    FAILS,
+    FLAW_COUNT
+} flaw;
 typedef struct launcher {
     flaw flaw;
     int32_t busy_us;
@@ -81,30 +91,41 @@ static moet_status launch(void *context, const moet_launch_args *args)
     memcpy(row, out + 5 * n, sizeof row);
     moet_reference_gemm(&problem, args->x, args->w, args->bias, counts, out);
     switch (l->flaw) {
-    case ONE_ELEMENT: out[55 * n + 17] ^= 0x0008; break; /* 3 % off */
+    case ONE_ELEMENT:
+        out[55 * n + 17] ^= 0x0008;
+        break; /* 3 % off */
     case ROWS_SWAPPED:
         memcpy(row, out, sizeof row);
         memcpy(out, out + n, sizeof row);
         memcpy(out + n, row, sizeof row);
         break;
-    case UNWRITTEN_ROW: memcpy(out + 5 * n, row, sizeof row); break;
+    case UNWRITTEN_ROW:
+        memcpy(out + 5 * n, row, sizeof row);
+        break;
     case SLOPPY_ROUNDING:
         for (int64_t i = 0; i < rows * n; i++) out[i] = (uint16_t)(out[i] + 3);
         break;
-    case PAST_THE_END: out[rows * n] = 0x3f80; break;
-    default: break;
+    case PAST_THE_END:
+        out[rows * n] = 0x3f80;
+        break;
+    default:
+        break;
     }
-    while (moet_clock_ns() < end) {}
+    while (moet_clock_ns() < end) {
+    }
     return MOET_OK;
 }
 
 static void test_flaws_are_found(void **state)
 {
     (void)state;
-    static const moet_trial_status expected[FLAW_COUNT] = {
-        [NONE] = MOET_TRIAL_OK,          [ONE_ELEMENT] = MOET_TRIAL_WRONG,     [ROWS_SWAPPED] = MOET_TRIAL_WRONG,
-        [UNWRITTEN_ROW] = MOET_TRIAL_WRONG, [SLOPPY_ROUNDING] = MOET_TRIAL_WRONG, [PAST_THE_END] = MOET_TRIAL_WRONG,
-        [FAILS] = MOET_TRIAL_FAILED};
+    static const moet_trial_status expected[FLAW_COUNT] = {[NONE] = MOET_TRIAL_OK,
+                                                           [ONE_ELEMENT] = MOET_TRIAL_WRONG,
+                                                           [ROWS_SWAPPED] = MOET_TRIAL_WRONG,
+                                                           [UNWRITTEN_ROW] = MOET_TRIAL_WRONG,
+                                                           [SLOPPY_ROUNDING] = MOET_TRIAL_WRONG,
+                                                           [PAST_THE_END] = MOET_TRIAL_WRONG,
+                                                           [FAILS] = MOET_TRIAL_FAILED};
     static launcher launchers[FLAW_COUNT];
     for (int32_t f = 0; f < FLAW_COUNT; f++) {
         int32_t subject;
@@ -214,8 +235,8 @@ static void test_ceilings(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_stats),     cmocka_unit_test(test_trial_status), cmocka_unit_test(test_flaws_are_found),
-        cmocka_unit_test(test_times),     cmocka_unit_test(test_inapplicable), cmocka_unit_test(test_too_large),
+        cmocka_unit_test(test_stats),    cmocka_unit_test(test_trial_status), cmocka_unit_test(test_flaws_are_found),
+        cmocka_unit_test(test_times),    cmocka_unit_test(test_inapplicable), cmocka_unit_test(test_too_large),
         cmocka_unit_test(test_ceilings),
     };
     return cmocka_run_group_tests_name("bench", tests, group_open, group_close);

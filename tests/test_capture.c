@@ -79,7 +79,9 @@ static void replay(fixture *f, const int32_t *counts, const char *what)
     moet_reference_gemm(&f->problem, x, w, NULL, counts, want);
     for (int64_t i = 0; i < max_rows * N; i++) {
         bool right = i < rows * N ? moet_bf16_to_float(out[i]) == moet_bf16_to_float(want[i]) : out[i] == 0xffff;
-        if (!right) test_fail("%s, %lld rows: out[%lld][%lld] is %04x", what, (long long)rows, (long long)(i / N), (long long)(i % N), out[i]);
+        if (!right)
+            test_fail("%s, %lld rows: out[%lld][%lld] is %04x", what, (long long)rows, (long long)(i / N),
+                      (long long)(i % N), out[i]);
     }
 }
 

@@ -34,7 +34,8 @@ static void add_source(const moet_source *source)
     sources[source_count++] = *source;
 }
 
-/* A config in the sample differs from the default, from the last one, or from the first one in one parameter at most. */
+/* A config in the sample differs from the default, from the last one, or from the first one in one parameter at most.
+ */
 static bool in_sample(const moet_config *config, const moet_config *base)
 {
     int32_t different = 0;
@@ -53,8 +54,12 @@ static void gather(bool all)
             moet_problem problem;
             const int32_t *cc = architectures[variant >> 2];
             if (only && atoi(only) != cc[0]) continue;
-            moet_device_info info = {.backend = "cuda", .name = "any", .cc_major = cc[0], .cc_minor = cc[1],
-                                     .sm_count = 132, .smem_per_block_optin_bytes = cc[0] == 9 ? 232448 : 166912};
+            moet_device_info info = {.backend = "cuda",
+                                     .name = "any",
+                                     .cc_major = cc[0],
+                                     .cc_minor = cc[1],
+                                     .sm_count = 132,
+                                     .smem_per_block_optin_bytes = cc[0] == 9 ? 232448 : 166912};
             moet_config config, base = {.family = family};
             moet_source source;
             char why[MOET_REASON_SIZE];
@@ -88,7 +93,8 @@ static int check_log(const moet_source *source, const char *log)
             return 1;
         }
     }
-    if (reports == 0) fprintf(stderr, "%s %s: no resource report in the log: %.300s\n", source->name, source->arch, log);
+    if (reports == 0)
+        fprintf(stderr, "%s %s: no resource report in the log: %.300s\n", source->name, source->arch, log);
     return reports == 0;
 }
 
@@ -153,9 +159,12 @@ static void test_error(void **state)
 {
     (void)state;
     if (moet_module_compiler_version() == 0) skip();
-    static const moet_source bad = {.name = "bad.cu", .text = "__global__ void f(int *p) { *p = nonsense; }\n", .arch = "sm_80"};
-    static const moet_source no_arch = {.name = "fine.cu", .text = "__global__ void f(int *p) { *p = 1; }\n", .arch = "sm_7"};
-    static const moet_source fine = {.name = "fine.cu", .text = "extern \"C\" __global__ void f(int *p) { *p = 1; }\n", .arch = "sm_80"};
+    static const moet_source bad = {
+        .name = "bad.cu", .text = "__global__ void f(int *p) { *p = nonsense; }\n", .arch = "sm_80"};
+    static const moet_source no_arch = {
+        .name = "fine.cu", .text = "__global__ void f(int *p) { *p = 1; }\n", .arch = "sm_7"};
+    static const moet_source fine = {
+        .name = "fine.cu", .text = "extern \"C\" __global__ void f(int *p) { *p = 1; }\n", .arch = "sm_80"};
     moet_cubin cubin = {0}, again = {0}, copy = {0};
     char *log = NULL;
     TEST_FAILS(MOET_COMPILE, "nonsense", moet_module_compile(&bad, &cubin, NULL));
@@ -177,7 +186,10 @@ static void test_error(void **state)
     assert_string_equal(cubin.sha256, again.sha256);
     assert_string_equal(again.arch, "sm_80");
     moet_cubin_release(&again);
-    snprintf(command, sizeof command, "find '%s' -type f -exec sh -c 'printf damage | dd of=\"$1\" bs=1 seek=100 conv=notrunc 2>/dev/null' _ {} \\;", folder);
+    snprintf(
+        command, sizeof command,
+        "find '%s' -type f -exec sh -c 'printf damage | dd of=\"$1\" bs=1 seek=100 conv=notrunc 2>/dev/null' _ {} \\;",
+        folder);
     assert_int_equal(system(command), 0);
     TEST_OK(moet_module_compile(&fine, &again, &log));
     assert_non_null(log);

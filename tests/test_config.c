@@ -88,12 +88,14 @@ static void test_malformed(void **state)
         snprintf(text, sizeof text, "%s%cbogus=1", good, f->param_count ? ',' : ':');
         refuse(MOET_MALFORMED, "'bogus' is no parameter", text);
         snprintf(text, sizeof text, "%s,", good);
-        refuse(f->param_count ? MOET_MALFORMED : MOET_NOT_FOUND, NULL, text); /* without parameters, a name with a comma */
+        refuse(f->param_count ? MOET_MALFORMED : MOET_NOT_FOUND, NULL,
+               text); /* without parameters, a name with a comma */
         if (f->param_count == 0) continue;
         refuse(MOET_MALFORMED, "is missing", f->name);
         snprintf(text, sizeof text, "%s,%s=%s", good, f->params[0].name, moet_config_text(&config, 0));
         refuse(MOET_MALFORMED, "a repeated parameter", text);
-        for (int32_t p = 0; p < f->param_count; p++) { /* each parameter left out, without a value, with a strange one */
+        for (int32_t p = 0; p < f->param_count;
+             p++) { /* each parameter left out, without a value, with a strange one */
             size_t used = (size_t)snprintf(text, sizeof text, "%s", f->name);
             for (int32_t q = 0, n = 0; q < f->param_count; q++) {
                 if (q == p) continue;
@@ -186,18 +188,16 @@ static void test_refusals(void **state)
         }
     }
     moet_config config;
-    TEST_FAILS(MOET_UNSUPPORTED, "none is built for this backend", moet_default_config(&problem, 1, false, &nowhere, &config));
+    TEST_FAILS(MOET_UNSUPPORTED, "none is built for this backend",
+               moet_default_config(&problem, 1, false, &nowhere, &config));
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_declarations),
-        cmocka_unit_test(test_round_trip_over_the_space),
-        cmocka_unit_test(test_malformed),
-        cmocka_unit_test(test_order_does_not_matter),
-        cmocka_unit_test(test_set_and_number),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_declarations),   cmocka_unit_test(test_round_trip_over_the_space),
+        cmocka_unit_test(test_malformed),      cmocka_unit_test(test_order_does_not_matter),
+        cmocka_unit_test(test_set_and_number), cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests_name("config", tests, NULL, NULL);
 }

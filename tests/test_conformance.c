@@ -3,9 +3,10 @@
  *   test_conformance [--device SPEC] [--family NAME] [--every N] [--shapes N]      MOET_TEST_EVERY=N is --every N
  *   test_conformance --list [--device SPEC]      the families of this device, one a line
  *
- * The default is applicable; each refusal has its reason; every applicable config (every N-th on a shape, each on some shapes) is right on edge shapes,
- * bit for bit on inputs whose sums are exact and within the bound on random ones, writes nothing but its rows, gives
- * equal bits when repeated and, where its traits say so, the same bits for a row whatever batch it is in. */
+ * The default is applicable; each refusal has its reason; every applicable config (every N-th on a shape, each on some
+ * shapes) is right on edge shapes, bit for bit on inputs whose sums are exact and within the bound on random ones,
+ * writes nothing but its rows, gives equal bits when repeated and, where its traits say so, the same bits for a row
+ * whatever batch it is in. */
 #include "test.h"
 
 #include <math.h>
@@ -58,10 +59,10 @@ typedef struct problem_case {
     int64_t rows[MAX_ROUTINGS];
     guarded device_counts[MAX_ROUTINGS];
     guarded x[INPUT_KINDS], w[INPUT_KINDS], bias[INPUT_KINDS], out;
-    uint16_t *want[MAX_ROUTINGS];       /* EXACT: bits */
+    uint16_t *want[MAX_ROUTINGS];                  /* EXACT: bits */
     float *low[MAX_ROUTINGS], *high[MAX_ROUTINGS]; /* RANDOM: bounds */
-    uint16_t *got, *again;              /* [max_rows * N] */
-    uint8_t *raw;                       /* out with its guards */
+    uint16_t *got, *again;                         /* [max_rows * N] */
+    uint8_t *raw;                                  /* out with its guards */
 } problem_case;
 
 static void *allocate(size_t size_bytes)
@@ -90,7 +91,8 @@ static uint16_t draw(uint64_t *random, input_kind kind)
     static const uint16_t exact[] = {0x3f80, 0xbf80, 0x4000, 0xc000};
     uint64_t bits = test_random(random);
     if (kind == EXACT) return exact[bits & 3];
-    double sum = (double)(bits & 0xffff) + (double)(bits >> 16 & 0xffff) + (double)(bits >> 32 & 0xffff) + (double)(bits >> 48);
+    double sum =
+        (double)(bits & 0xffff) + (double)(bits >> 16 & 0xffff) + (double)(bits >> 32 & 0xffff) + (double)(bits >> 48);
     return moet_bf16_from_float((float)((sum / 65535 - 2) * sqrt(3.0)));
 }
 
@@ -213,18 +215,23 @@ static void check_untouched(const subject *s, int64_t rows, size_t from, size_t 
               s->c->label, (long long)rows, s->on_device ? "device" : "host", (long long)(from + i) - guard_bytes);
 }
 
-/* Launches with x from `row` on, for counts that sum to rows; out comes back into bits[rows * N]; everything else of out
- * must still be poison. */
+/* Launches with x from `row` on, for counts that sum to rows; out comes back into bits[rows * N]; everything else of
+ * out must still be poison. */
 static void launch(const subject *s, input_kind kind, const int32_t *counts, int64_t rows, int64_t row, uint16_t *bits)
 {
     problem_case *c = s->c;
     const moet_backend *backend = device->backend;
     int64_t n = moet_problem_n(&c->problem), k = moet_problem_k(&c->problem);
     TEST_OK(backend->fill(device, c->out.memory, poison, c->out.size_bytes + 2 * guard_bytes));
-    moet_family_launch_args args = {.x = (uint16_t *)inside(&c->x[kind]) + row * k, .w = inside(&c->w[kind]),
-                                    .bias = c->problem.bias ? inside(&c->bias[kind]) : NULL, .out = inside(&c->out),
-                                    .counts = counts, .counts_on_device = s->on_device,
-                                    .rows = s->on_device ? c->max_rows : rows, .workspace = s->workspace, .stream = s->stream};
+    moet_family_launch_args args = {.x = (uint16_t *)inside(&c->x[kind]) + row * k,
+                                    .w = inside(&c->w[kind]),
+                                    .bias = c->problem.bias ? inside(&c->bias[kind]) : NULL,
+                                    .out = inside(&c->out),
+                                    .counts = counts,
+                                    .counts_on_device = s->on_device,
+                                    .rows = s->on_device ? c->max_rows : rows,
+                                    .workspace = s->workspace,
+                                    .stream = s->stream};
     moet_status status = s->config->family->launch(s->state, &args);
     if (status == MOET_OK) status = backend->stream_synchronize(device, s->stream);
     if (status != MOET_OK) test_fail("%s (%s): %s", s->config_text, c->label, moet_last_error());
@@ -251,7 +258,8 @@ static void check_routing(const subject *s, int32_t r)
     launch(s, EXACT, counts, c->rows[r], 0, c->got);
     for (int64_t i = 0; i < count; i++) {
         double want = (double)moet_bf16_to_float(c->want[r][i]);
-        if (c->got[i] != c->want[r][i]) wrong(s, r, i, "exact inputs", (double)moet_bf16_to_float(c->got[i]), want, want);
+        if (c->got[i] != c->want[r][i])
+            wrong(s, r, i, "exact inputs", (double)moet_bf16_to_float(c->got[i]), want, want);
     }
     launch(s, RANDOM, counts, c->rows[r], 0, c->got);
     for (int64_t i = 0; i < count; i++) {
@@ -283,8 +291,8 @@ static void check_invariance(const subject *s)
             TEST_OK(device->backend->upload(device, device_alone, alone, (size_t)c->problem.experts * sizeof *alone));
             launch(s, RANDOM, s->on_device ? device_alone : alone, 1, row + picks[p], c->again);
             if (memcmp(c->again, c->got + (row + picks[p]) * n, (size_t)n * 2) != 0)
-                test_fail("%s (%s): says batch-invariant, but row %d of expert %d differs alone", s->config_text, c->label,
-                          picks[p], e);
+                test_fail("%s (%s): says batch-invariant, but row %d of expert %d differs alone", s->config_text,
+                          c->label, picks[p], e);
         }
     }
     device->backend->free(device, device_alone);
@@ -303,7 +311,10 @@ static bool check_config(const moet_config *config, problem_case *c, char *why)
     for (int32_t place = 0; place < 2; place++) {
         s.on_device = place == 1;
         if (s.on_device ? !traits.device_counts : !traits.host_counts) continue;
-        moet_prepare_args args = {.device = device, .problem = &c->problem, .config = config, .max_rows = c->max_rows,
+        moet_prepare_args args = {.device = device,
+                                  .problem = &c->problem,
+                                  .config = config,
+                                  .max_rows = c->max_rows,
                                   .device_counts = s.on_device};
         moet_status status = family->prepare(&args, &s.state);
         if (status == MOET_UNSUPPORTED || status == MOET_NOT_FOUND) {
@@ -371,7 +382,8 @@ static void check_family(const moet_family *family)
         do {
             char why[MOET_REASON_SIZE] = "";
             if (!family->applicable(&c.problem, &config, &device->info, why)) {
-                if (!why[0] || strpbrk(why, "\n\r")) test_fail("%s: a refusal without a reason of one line", family->name);
+                if (!why[0] || strpbrk(why, "\n\r"))
+                    test_fail("%s: a refusal without a reason of one line", family->name);
                 refused++;
             } else if (nth++ % every == 0) {
                 if (check_config(&config, &c, late_why))

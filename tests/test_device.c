@@ -49,10 +49,15 @@ static void test_key(void **state)
 {
     (void)state;
     char key[MOET_DEVICE_KEY_SIZE];
-    moet_device_info info = {.backend = "cuda", .name = "NVIDIA H100 80GB HBM3", .cc_major = 9, .sm_count = 132,
-                             .memory_bytes = 85520809984, .power_limit_mw = 700000};
+    moet_device_info info = {.backend = "cuda",
+                             .name = "NVIDIA H100 80GB HBM3",
+                             .cc_major = 9,
+                             .sm_count = 132,
+                             .memory_bytes = 85520809984,
+                             .power_limit_mw = 700000};
     moet_device_format_key(&info, key);
-    assert_string_equal(key, "backend=cuda,name=NVIDIA H100 80GB HBM3,cc=9.0,sms=132,memory_mib=81559,power_w=700,partition=");
+    assert_string_equal(
+        key, "backend=cuda,name=NVIDIA H100 80GB HBM3,cc=9.0,sms=132,memory_mib=81559,power_w=700,partition=");
     /* What is in the key tells devices apart; what is not does not. */
     char other[MOET_DEVICE_KEY_SIZE];
     moet_device_info changed = info;

@@ -54,10 +54,16 @@ static void fill(moet_store *store, uint64_t seed, int32_t trials)
         fill_config(host, &problem, (int32_t)test_between(&random, 0, 7), &config);
         for (int32_t e = 0; e < experts; e++) counts[e] = (int32_t)test_between(&random, 0, 3);
         counts[0]++;
-        fill_trial t = {.device = which ? &elsewhere : host, .problem = &problem, .counts = counts, .config = &config,
-                        .device_counts = test_between(&random, 0, 1), .final_rounds = test_between(&random, 0, 2) == 0,
-                        .is_default = test_between(&random, 0, 2) == 0, .noise_ns = test_between(&random, 0, 20),
-                        .median_ns = test_between(&random, 100, 200000), .samples = 3};
+        fill_trial t = {.device = which ? &elsewhere : host,
+                        .problem = &problem,
+                        .counts = counts,
+                        .config = &config,
+                        .device_counts = test_between(&random, 0, 1),
+                        .final_rounds = test_between(&random, 0, 2) == 0,
+                        .is_default = test_between(&random, 0, 2) == 0,
+                        .noise_ns = test_between(&random, 0, 20),
+                        .median_ns = test_between(&random, 100, 200000),
+                        .samples = 3};
         fill_put(store, runs[which], &t);
     }
 }
@@ -81,7 +87,8 @@ static moet_status find_winner(void *context, const moet_store_winner_row *row)
     assert_non_null(p);
     const moet_table_point *found = NULL;
     for (int32_t i = 0; i < p->point_count; i++) {
-        if (memcmp(p->points[i].counts, row->trial.counts, (size_t)problem.experts * sizeof(int32_t)) == 0) found = &p->points[i];
+        if (memcmp(p->points[i].counts, row->trial.counts, (size_t)problem.experts * sizeof(int32_t)) == 0)
+            found = &p->points[i];
     }
     assert_non_null(found);
     const moet_table_winner *winner = &found->winner[row->kind];
@@ -274,8 +281,12 @@ static void test_kernels(void **state)
     moet_store *store;
     moet_emitted emitted;
     moet_problem problem;
-    moet_device gpu = {.info = {.backend = "cuda", .name = "Made-up GPU", .cc_major = 9, .sm_count = 132,
-                                .memory_bytes = (int64_t)80 << 30, .smem_per_block_optin_bytes = 232448}};
+    moet_device gpu = {.info = {.backend = "cuda",
+                                .name = "Made-up GPU",
+                                .cc_major = 9,
+                                .sm_count = 132,
+                                .memory_bytes = (int64_t)80 << 30,
+                                .smem_per_block_optin_bytes = 232448}};
     moet_device_format_key(&gpu.info, gpu.key);
     moet_problem_init(&problem, MOET_OP_DOWN, 2, 64, 64);
     static const int32_t counts[] = {30, 2};
@@ -288,8 +299,13 @@ static void test_kernels(void **state)
     path_of("kernels", dir);
     TEST_OK(moet_store_open(db, MOET_STORE_WRITE, &store));
     int64_t run = fill_run(store, &gpu);
-    fill_trial t = {.device = &gpu, .problem = &problem, .counts = counts, .config = &configs[0], .median_ns = 5000,
-                    .cubin = "first kernel", .device_counts = true};
+    fill_trial t = {.device = &gpu,
+                    .problem = &problem,
+                    .counts = counts,
+                    .config = &configs[0],
+                    .median_ns = 5000,
+                    .cubin = "first kernel",
+                    .device_counts = true};
     fill_put(store, run, &t);
     TEST_OK(moet_emit(store, dir, NULL, &emitted));
     assert_int_equal(emitted.cubins, 1);
@@ -319,11 +335,8 @@ static void test_kernels(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_emit_and_load),
-        cmocka_unit_test(test_byte_stable),
-        cmocka_unit_test(test_one_device),
-        cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_merged),
+        cmocka_unit_test(test_emit_and_load), cmocka_unit_test(test_byte_stable), cmocka_unit_test(test_one_device),
+        cmocka_unit_test(test_refusals),      cmocka_unit_test(test_merged),
 #ifdef MOET_CUDA
         cmocka_unit_test(test_kernels),
 #endif

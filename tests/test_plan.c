@@ -92,7 +92,8 @@ static text_winner winner(int32_t index, int64_t time_ns)
     TEST_OK(moet_default_config(&problem, 64, false, &host->info, &fallback));
     moet_config_first(family, &config);
     for (int32_t left = index;;) {
-        if (!moet_config_equal(&config, &fallback) && family->applicable(&problem, &config, &host->info, why) && left-- == 0)
+        if (!moet_config_equal(&config, &fallback) && family->applicable(&problem, &config, &host->info, why) &&
+            left-- == 0)
             return text_winner_of(&config, texts[index], validators[index], time_ns);
         assert_true(moet_config_next(&config));
     }
@@ -330,11 +331,11 @@ static void test_refusals_of_launches(void **state)
     TEST_OK(moet_plan_create(handle, &problem, &options, &plan));
     const int32_t negative[E] = {1, -1, 0, 0}, many[E] = {64, 0, 0, 1};
     moet_launch_args good = {.x = x, .w = w, .bias = bias, .out = out, .counts = balanced}, args;
-#define REFUSE(field, value, words)                                                                                   \
-    do {                                                                                                              \
-        args = good;                                                                                                  \
-        args.field = (value);                                                                                         \
-        TEST_FAILS(MOET_INVALID, words, moet_launch(plan, &args));                                                    \
+#define REFUSE(field, value, words)                                                                                    \
+    do {                                                                                                               \
+        args = good;                                                                                                   \
+        args.field = (value);                                                                                          \
+        TEST_FAILS(MOET_INVALID, words, moet_launch(plan, &args));                                                     \
     } while (0)
     REFUSE(x, NULL, "NULL");
     REFUSE(w, NULL, "NULL");
@@ -422,7 +423,8 @@ static void test_two_handles_in_two_threads(void **state)
 {
     (void)state;
     pthread_t threads[4];
-    for (int32_t i = 0; i < 4; i++) assert_int_equal(pthread_create(&threads[i], NULL, run_thread, i & 1 ? folder : NULL), 0);
+    for (int32_t i = 0; i < 4; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, run_thread, i & 1 ? folder : NULL), 0);
     for (int32_t i = 0; i < 4; i++) {
         void *failed = NULL;
         pthread_join(threads[i], &failed);

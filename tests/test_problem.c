@@ -181,12 +181,12 @@ static void test_enums_out_of_range(void **state)
 {
     (void)state;
     moet_problem problem;
-#define REFUSE_FIELD(field, value, words)                                                                             \
-    do {                                                                                                              \
-        int32_t raw = (value);                                                                                        \
-        moet_problem_init(&problem, MOET_OP_UP, 8, 64, 64);                                                           \
-        memcpy(&problem.field, &raw, sizeof raw);                                                                     \
-        TEST_FAILS(MOET_INVALID, words, moet_problem_validate(&problem));                                             \
+#define REFUSE_FIELD(field, value, words)                                                                              \
+    do {                                                                                                               \
+        int32_t raw = (value);                                                                                         \
+        moet_problem_init(&problem, MOET_OP_UP, 8, 64, 64);                                                            \
+        memcpy(&problem.field, &raw, sizeof raw);                                                                      \
+        TEST_FAILS(MOET_INVALID, words, moet_problem_validate(&problem));                                              \
     } while (0)
     REFUSE_FIELD(op, MOET_OP_COUNT, "op is");
     REFUSE_FIELD(op, -1, "op is");

@@ -11,12 +11,9 @@ static void test_by_hand(void **state)
         int64_t rows;
         double max_over_mean, gini;
     } cases[] = {
-        {4, {2, 2, 2, 2}, 4, 2, 8, 1, 0},
-        {4, {8, 0, 0, 0}, 1, 8, 8, 4, 0.75},
-        {4, {0, 0, 0, 0}, 0, 0, 0, 1, 0},
-        {4, {1, 3, 0, 0}, 2, 3, 4, 3, 0.625},
-        {1, {7}, 1, 7, 7, 1, 0},
-        {2, {1, 3}, 2, 3, 4, 1.5, 0.25},
+        {4, {2, 2, 2, 2}, 4, 2, 8, 1, 0}, {4, {8, 0, 0, 0}, 1, 8, 8, 4, 0.75},
+        {4, {0, 0, 0, 0}, 0, 0, 0, 1, 0}, {4, {1, 3, 0, 0}, 2, 3, 4, 3, 0.625},
+        {1, {7}, 1, 7, 7, 1, 0},          {2, {1, 3}, 2, 3, 4, 1.5, 0.25},
     };
     for (int32_t i = 0; i < MOET_COUNT_OF(cases); i++) {
         moet_routing r;
@@ -57,7 +54,8 @@ static void test_properties(void **state)
     uint64_t random = 2;
     for (int32_t i = 0; i < 2000; i++) {
         int32_t experts = (int32_t)test_between(&random, 1, 64), counts[64], other[64];
-        for (int32_t e = 0; e < experts; e++) counts[e] = (int32_t)test_between(&random, 0, test_between(&random, 0, 500));
+        for (int32_t e = 0; e < experts; e++)
+            counts[e] = (int32_t)test_between(&random, 0, test_between(&random, 0, 500));
         counts[0] += 1; /* not all empty */
         for (int32_t e = 0; e < experts; e++) other[e] = 3 * counts[(e + 5) % experts];
         moet_routing a, b;

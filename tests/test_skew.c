@@ -6,8 +6,9 @@
 #include "../src/module.h"
 #include "../tuner/workload.h"
 
-static const char *const skews[] = {"balanced", "uniform", "lognormal:0.43", "lognormal:2", "zipf:1", "zipf:0.5",
-                                    "powerlaw:1.2", "powerlaw:1", "hot:0.5", "hot:1", "idle:0.5", "idle:0"};
+static const char *const skews[] = {"balanced", "uniform",  "lognormal:0.43", "lognormal:2",
+                                    "zipf:1",   "zipf:0.5", "powerlaw:1.2",   "powerlaw:1",
+                                    "hot:0.5",  "hot:1",    "idle:0.5",       "idle:0"};
 
 static void test_sums(void **state)
 {
@@ -97,9 +98,25 @@ static void test_shapes(void **state)
 static void test_refusals(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"", "bogus", "zipf", "zipf:", "zipf:x", "zipf:-1", "zipf:1e3", "zipf:nan",
-                                      "zipf:inf", "zipf:1,2", "hot:1.5", "hot:-0.1", "idle:1.01", "idle:2", "balanced:1",
-                                      "uniform:", "lognormal:999999999", " zipf:1", "zipf:1 "};
+    static const char *const bad[] = {"",
+                                      "bogus",
+                                      "zipf",
+                                      "zipf:",
+                                      "zipf:x",
+                                      "zipf:-1",
+                                      "zipf:1e3",
+                                      "zipf:nan",
+                                      "zipf:inf",
+                                      "zipf:1,2",
+                                      "hot:1.5",
+                                      "hot:-0.1",
+                                      "idle:1.01",
+                                      "idle:2",
+                                      "balanced:1",
+                                      "uniform:",
+                                      "lognormal:999999999",
+                                      " zipf:1",
+                                      "zipf:1 "};
     int32_t counts[8], before[8];
     memset(counts, 0x5a, sizeof counts);
     memcpy(before, counts, sizeof counts);

@@ -43,7 +43,11 @@ static moet_store *open_fresh(const char *name, char path[512])
 static fill_trial trial_of(moet_config *config, int32_t n, int64_t median_ns)
 {
     fill_config(host, &problem, n, config);
-    return (fill_trial){.device = host, .problem = &problem, .counts = counts[0], .config = config, .median_ns = median_ns,
+    return (fill_trial){.device = host,
+                        .problem = &problem,
+                        .counts = counts[0],
+                        .config = config,
+                        .median_ns = median_ns,
                         .noise_ns = 2};
 }
 
@@ -60,7 +64,8 @@ static moet_status see_winner(void *context, const moet_store_winner_row *row)
     s->winner[row->kind] = *row;
     snprintf(s->config[row->kind], MOET_CONFIG_SIZE, "%s", row->trial.config);
     snprintf(s->runner_up[row->kind], MOET_CONFIG_SIZE, "%s", row->runner_up.config ? row->runner_up.config : "");
-    snprintf(s->fallback[row->kind], MOET_CONFIG_SIZE, "%s", row->default_trial.config ? row->default_trial.config : "");
+    snprintf(s->fallback[row->kind], MOET_CONFIG_SIZE, "%s",
+             row->default_trial.config ? row->default_trial.config : "");
     return MOET_OK;
 }
 
@@ -256,8 +261,10 @@ static void test_done(void **state)
     moet_store *store = open_fresh("done.db", path);
     int64_t run = fill_run(store, host);
     int32_t mine[4] = {1, 2, 3, 4};
-    moet_workload workload = {.name = "w", .skew = "s", .experts = 4, .hidden = 64, .inter = 32, .rows = 10, .counts = mine};
-    moet_store_key key = {.device_key = host->key, .problem = &problem, .workload = &workload, .config = "", .validator = ""};
+    moet_workload workload = {
+        .name = "w", .skew = "s", .experts = 4, .hidden = 64, .inter = 32, .rows = 10, .counts = mine};
+    moet_store_key key = {
+        .device_key = host->key, .problem = &problem, .workload = &workload, .config = "", .validator = ""};
     bool done = true;
     TEST_OK(moet_store_is_done(store, &key, "set-a", &done));
     assert_false(done);
@@ -314,11 +321,16 @@ static void fill_random(moet_store *store, uint64_t seed)
     int64_t runs[2] = {fill_run(store, host), fill_run(store, &elsewhere)};
     for (int32_t i = 0; i < 40; i++) {
         int32_t which = (int32_t)test_between(&random, 0, 1);
-        fill_trial t = {.device = which ? &elsewhere : host, .problem = &problem,
-                        .counts = counts[test_between(&random, 0, 3)], .config = &configs[test_between(&random, 0, 3)],
-                        .device_counts = test_between(&random, 0, 1), .final_rounds = test_between(&random, 0, 2) == 0,
-                        .is_default = test_between(&random, 0, 3) == 0, .median_ns = test_between(&random, 1000, 1010),
-                        .noise_ns = 3, .samples = (int32_t)test_between(&random, 3, 5),
+        fill_trial t = {.device = which ? &elsewhere : host,
+                        .problem = &problem,
+                        .counts = counts[test_between(&random, 0, 3)],
+                        .config = &configs[test_between(&random, 0, 3)],
+                        .device_counts = test_between(&random, 0, 1),
+                        .final_rounds = test_between(&random, 0, 2) == 0,
+                        .is_default = test_between(&random, 0, 3) == 0,
+                        .median_ns = test_between(&random, 1000, 1010),
+                        .noise_ns = 3,
+                        .samples = (int32_t)test_between(&random, 3, 5),
                         .status = test_between(&random, 0, 5) ? MOET_TRIAL_OK : MOET_TRIAL_FAILED};
         fill_put(store, runs[which], &t);
     }
@@ -401,7 +413,8 @@ static void refuse_file(moet_status status, const char *words, const char *path)
     for (int32_t mode = 0; mode < 2; mode++) {
         moet_store *store = NULL;
         moet_status got = moet_store_open(path, mode ? MOET_STORE_WRITE : MOET_STORE_READ, &store);
-        if (got != status) test_fail("%s: %s, not %s: %s", path, moet_status_name(got), moet_status_name(status), moet_last_error());
+        if (got != status)
+            test_fail("%s: %s, not %s: %s", path, moet_status_name(got), moet_status_name(status), moet_last_error());
         TEST_CONTAINS(moet_last_error(), words);
         TEST_CONTAINS(moet_last_error(), path);
         assert_null(store);
@@ -476,12 +489,8 @@ static void test_foreign_files(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_put_and_read),
-        cmocka_unit_test(test_the_file),
-        cmocka_unit_test(test_winners),
-        cmocka_unit_test(test_done),
-        cmocka_unit_test(test_cubins),
-        cmocka_unit_test(test_merge),
+        cmocka_unit_test(test_put_and_read),  cmocka_unit_test(test_the_file), cmocka_unit_test(test_winners),
+        cmocka_unit_test(test_done),          cmocka_unit_test(test_cubins),   cmocka_unit_test(test_merge),
         cmocka_unit_test(test_foreign_files),
     };
     return cmocka_run_group_tests_name("store", tests, group_open, group_close);

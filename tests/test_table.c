@@ -340,8 +340,12 @@ static void test_folders(void **state)
 static void test_cubins(void **state)
 {
     (void)state;
-    moet_device gpu = {.info = {.backend = "cuda", .name = "Made-up GPU", .cc_major = 9, .sm_count = 132,
-                                .memory_bytes = (int64_t)80 << 30, .smem_per_block_optin_bytes = 232448}};
+    moet_device gpu = {.info = {.backend = "cuda",
+                                .name = "Made-up GPU",
+                                .cc_major = 9,
+                                .sm_count = 132,
+                                .memory_bytes = (int64_t)80 << 30,
+                                .smem_per_block_optin_bytes = 232448}};
     moet_device_format_key(&gpu.info, gpu.key);
     const moet_family *family = moet_family_find("mma_gemm");
     assert_non_null(family);
@@ -387,7 +391,8 @@ static void test_cubins(void **state)
     static const struct {
         const char *arch;
         bool runs;
-    } cases[] = {{"sm_90", true}, {"sm_90a", true}, {"sm_80", false}, {"sm_100a", false}, {"sm_90x", false}, {"ptx", false}};
+    } cases[] = {{"sm_90", true},    {"sm_90a", true},  {"sm_80", false},
+                 {"sm_100a", false}, {"sm_90x", false}, {"ptx", false}};
     for (int32_t i = 0; i < MOET_COUNT_OF(cases); i++) {
         points[0].any.arch = points[0].device_counts.arch = cases[i].arch;
         char *again = text_table(&gpu, &problem, points, 1, NULL, 0);

@@ -31,7 +31,8 @@ static void test_good(void **state)
     moet_workload_release(&w);
     /* Space and the order of members are free. */
     TEST_OK(parse(" { \"counts\" : [ 7 , 0 , 2 , 1 ] , \"skew\":\"s\",\"rows\":10,\"inter\":32,\"hidden\":64,"
-                  "\"experts\":4,\"name\":\"n\" } \r\n", &w));
+                  "\"experts\":4,\"name\":\"n\" } \r\n",
+                  &w));
     moet_workload_release(&w);
 }
 
@@ -43,9 +44,11 @@ static void test_round_trip(void **state)
         moet_workload w = {.experts = (int32_t)test_between(&random, 1, 1 << test_between(&random, 0, 10)),
                            .hidden = (int32_t)test_between(&random, 1, MOET_MAX_DIM),
                            .inter = (int32_t)test_between(&random, 1, MOET_MAX_DIM),
-                           .seed = test_random(&random) >> test_between(&random, 11, 63)}, back;
+                           .seed = test_random(&random) >> test_between(&random, 11, 63)},
+                      back;
         /* Names of any printable UTF-8. */
-        static const char *const pieces[] = {"a", "Z", "/", "\"", "\\", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80", " ", "{"};
+        static const char *const pieces[] = {"a", "Z", "/", "\"", "\\", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80",
+                                             " ", "{"};
         for (int32_t p = 0, n = (int32_t)test_between(&random, 1, 20); p < n; p++)
             strcat(w.name, pieces[test_between(&random, 0, MOET_COUNT_OF(pieces) - 1)]);
         snprintf(w.skew, sizeof w.skew, "zipf:%d", (int)test_between(&random, 0, 9));
@@ -148,7 +151,8 @@ static void test_malformed(void **state)
     refuse("deepseek-v3/ep32", "\xc0\x80", "UTF-8");
     refuse("deepseek-v3/ep32", "\xed\xa0\x80", "UTF-8");
     refuse("deepseek-v3/ep32",
-           "a-name-that-is-much-longer-than-what-a-name-may-be-in-any-file-of-workloads-that-this-program-reads-at-all-today",
+           "a-name-that-is-much-longer-than-what-a-name-may-be-in-any-file-of-workloads-that-this-program-reads-at-all-"
+           "today",
            "name");
     refuse("{", "{'", NULL);
     refuse("[7,0,2,1]", "[7,0,2,NaN]", NULL);

@@ -15,7 +15,7 @@ static bool is_chosen(const moet_family *family, const moet_text_list *families)
     return families->count == 0;
 }
 
-static moet_status check_families(const moet_device_info *device, const moet_text_list *families)
+moet_status moet_candidates_check(const moet_device_info *device, const moet_text_list *families)
 {
     bool any = false;
     for (int32_t i = 0; i < families->count; i++) {
@@ -115,7 +115,7 @@ static moet_status add_family(const listing *l, const moet_family *family, bool 
 moet_status moet_candidates_list(const moet_problem *problem, int64_t rows, const moet_device_info *device,
                                  const moet_text_list *families, moet_candidates *list)
 {
-    MOET_TRY(check_families(device, families));
+    MOET_TRY(moet_candidates_check(device, families));
     moet_candidates made = {0};
     listing l = {problem, rows, device, families, &made};
     moet_status status = MOET_OK;

@@ -31,8 +31,11 @@ typedef struct moet_candidates {
     moet_candidate *items; /* family defaults first, then in the order of families.def and of their parameters */
 } moet_candidates;
 
-/* families: names to take (count 0: all of the backend); INVALID names one that is unknown, UNSUPPORTED where none is
- * of the backend. A family whose library is missing gives one inapplicable candidate, its default. */
+/* Family names to take (count 0: all of the backend): INVALID names one that is unknown, UNSUPPORTED where none is of
+ * the backend. */
+moet_status moet_candidates_check(const moet_device_info *device, const moet_text_list *families);
+
+/* families as above. A family whose library is missing gives one inapplicable candidate, its default. */
 moet_status moet_candidates_list(const moet_problem *problem, int64_t rows, const moet_device_info *device,
                                  const moet_text_list *families, moet_candidates *list);
 void moet_candidates_release(moet_candidates *list);

@@ -172,6 +172,7 @@ moet_status moet_sweep_run(const moet_sweep_options *options, const moet_sweep_t
     *summary = (moet_sweep_summary){.left = tasks->count};
     sweep_state s = {.options = options, .tasks = tasks, .device = device, .summary = summary};
     s.begin_ns = moet_clock_ns();
+    MOET_TRY(moet_candidates_check(&device->info, &options->families)); /* before a database is made */
     moet_status status = moet_store_open(options->db_path, MOET_STORE_WRITE, &s.store);
     if (status != MOET_OK) {
         return status;
