@@ -11,8 +11,9 @@
  *
  * Every fallible function returns a moet_status; results come back through out-pointers and are untouched on an
  * error. moet_last_error() says what went wrong in one line. The caller owns what _open and _create return;
- * _close and _destroy accept NULL. Different handles may be used from different threads at the same time; one
- * handle with its plans belongs to one thread at a time.
+ * _close and _destroy accept NULL. Plans are destroyed before their handle is closed, and after the work that they
+ * enqueued, and the graphs that captured it, are done. Different handles may be used from different threads at the same
+ * time; one handle with its plans belongs to one thread at a time.
  *
  * Opening a table writes nothing. The environment variable MOET_TABLE overrides the folder passed to moet_open:
  * a folder, or "off" for no table. */
@@ -87,8 +88,9 @@ MOET_API const char *moet_last_error(void);
 #define MOET_LAYOUT_TABLE(X) X(NK, "nk") X(KN, "kn")
 #define MOET_ACTIVATION_TABLE(X) X(NONE, "none")
 #define MOET_PROB_TABLE(X) X(NONE, "none")
-/* TRAIN: one fp32 accumulation over ascending K, one rounding to BF16: a row's bits do not depend on the batch it is
- * in. FAST: split-K and other reorderings are allowed. */
+/* TRAIN: one fp32 accumulation, no split-K, one rounding to BF16. A row's bits are then independent of the batch it is
+ * in with the kernels of this library (wgmma_gemm, mma_gemm, host_tile); vendor libraries promise no such thing across
+ * their kernels. FAST: split-K and other reorderings are allowed. */
 #define MOET_NUMERICS_TABLE(X) X(TRAIN, "train") X(FAST, "fast")
 
 #define MOET_ENUM_VALUE(prefix, name) MOET_##prefix##_##name
@@ -170,8 +172,8 @@ MOET_API double moet_problem_bytes(const moet_problem *problem, const moet_routi
 
 typedef struct moet_handle moet_handle;
 
-/* Opens a table folder (NULL: none; every answer is then a family default) for a device: "auto" (a CUDA device if
- * there is one, else the host), "host", "cuda:N", or "cuda": the device of the calling thread's current context,
+/* Opens a table folder (NULL: none; every answer is then a family default) for a device: "auto" or NULL (a CUDA device
+ * if there is one, else the host), "host", "cuda:N", or "cuda": the device of the calling thread's current context,
  * else cuda:0. Entries made for another device or for other library, kernel or driver versions are refused one by
  * one (moet_refusal lists them) and the rest serves. NOT_FOUND, MALFORMED or MISMATCH if the folder as a whole cannot
  * be used. */
@@ -217,10 +219,11 @@ typedef struct moet_launch_args {
     void *stream;          /* CUstream / cudaStream_t; NULL: the default stream; ignored on the host */
 } moet_launch_args;
 
-/* Enqueues one grouped GEMM. All pointers 16-byte aligned. With host counts the counts are read before the call
- * returns. INVALID for counts that are negative or sum to more than max_rows. With device counts, x must be max_rows
- * rows of readable memory (rows past the experts' may be read and are not used), and rows past max_rows are neither
- * read nor written. On the host backend the work is done on return. */
+/* Enqueues one grouped GEMM. Launches of one plan share its workspace: they must follow each other, on one stream or by
+ * events; a plan for each stream where two shall run at once. All pointers 16-byte aligned. With host counts the counts
+ * are read before the call returns. INVALID for counts that are negative or sum to more than max_rows. With device
+ * counts, x must be max_rows rows of readable memory (rows past the experts' may be read and are not used), and rows
+ * past max_rows are neither read nor written. On the host backend the work is done on return. */
 MOET_API moet_status moet_launch(moet_plan *plan, const moet_launch_args *args);
 
 /* Where an answer came from. */

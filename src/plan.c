@@ -40,10 +40,11 @@ struct moet_plan {
 moet_status moet_open(const char *table_dir, const char *device, moet_handle **handle)
 {
     const char *override = getenv("MOET_TABLE");
-    if (override && *override) table_dir = strcmp(override, "off") == 0 ? NULL : override;
+    bool overridden = override && *override;
+    if (overridden) table_dir = strcmp(override, "off") == 0 ? NULL : override;
     moet_handle *result = calloc(1, sizeof *result);
     if (!result) return moet_fail(MOET_NO_MEMORY, "moet_open: out of memory");
-    moet_status status = moet_device_open(device, &result->device);
+    moet_status status = moet_device_open(device ? device : "auto", &result->device);
     if (status != MOET_OK) goto done;
     if (table_dir) {
         result->table_dir = strdup(table_dir);
@@ -52,6 +53,7 @@ moet_status moet_open(const char *table_dir, const char *device, moet_handle **h
     }
 done:
     if (status != MOET_OK) {
+        if (overridden && table_dir) status = moet_fail(status, "%s (from MOET_TABLE)", moet_last_error());
         moet_close(result);
         return status;
     }
@@ -80,6 +82,7 @@ int32_t moet_refusal_count(const moet_handle *handle)
 const char *moet_refusal(const moet_handle *handle, int32_t index)
 {
     int32_t early = handle->table ? handle->table->refusal_count : 0;
+    if (index < 0 || index >= moet_refusal_count(handle)) return "";
     return index < early ? handle->table->refusals[index] : handle->late[index - early];
 }
 
@@ -376,6 +379,14 @@ __attribute__((format(printf, 4, 5))) static bool append(char *text, size_t size
     return true;
 }
 
+/* As one word of a shell. */
+static bool append_quoted(char *text, size_t size, size_t *used, const char *word)
+{
+    bool fits = append(text, size, used, "'");
+    for (; fits && *word; word++) fits = append(text, size, used, *word == '\'' ? "'\\''" : "%c", *word);
+    return fits && append(text, size, used, "'");
+}
+
 moet_status moet_plan_replay_command(const moet_plan *plan, const int32_t *counts, char *text, size_t size)
 {
     const moet_problem *p = &plan->problem;
@@ -388,11 +399,12 @@ moet_status moet_plan_replay_command(const moet_plan *plan, const int32_t *count
                                    "\"skew\":\"recorded\",\"counts\":[",
                                    p->experts, p->hidden, p->inter, (long long)routing.rows);
     for (int32_t e = 0; fits && e < p->experts; e++) fits = append(text, size, &used, "%s%d", e ? "," : "", counts[e]);
-    fits = fits && append(text, size, &used, "]}' | moe-tune bench --device %s", plan->handle->device->backend->name);
-    if (plan->handle->table_dir)
-        fits = fits && append(text, size, &used, " --table '%s'", plan->handle->table_dir);
-    else
-        fits = fits && append(text, size, &used, " --default");
+    const moet_device *device = plan->handle->device;
+    fits = fits && append(text, size, &used, "]}' | moe-tune bench --device %s", device->backend->name);
+    if (strcmp(device->backend->name, "host") != 0) fits = fits && append(text, size, &used, ":%d", device->ordinal);
+    fits = fits && (plan->handle->table_dir ? append(text, size, &used, " --table ") &&
+                                                  append_quoted(text, size, &used, plan->handle->table_dir)
+                                            : append(text, size, &used, " --default"));
     fits = fits && append(text, size, &used, " --workloads - --ops %s --layout %s --numerics %s%s%s",
                           p->op == MOET_OP_UP ? "up" : "down", p->layout == MOET_LAYOUT_NK ? "nk" : "kn",
                           p->numerics == MOET_NUMERICS_TRAIN ? "train" : "fast", p->bias ? " --bias" : "",

@@ -318,6 +318,8 @@ static moet_status read_point(reader *r, const cJSON *object, const char *proble
     point->rows = rows;
     point->max = (int32_t)max;
     point->max_over_mean = routing.max_over_mean;
+    point->log_rows = log((double)rows);
+    point->log_skew = log(routing.max_over_mean);
     MOET_TRY(read_winner(r, object, "any", problem_key, point, &point->winner[MOET_TABLE_ANY]));
     return read_winner(r, object, "device_counts", problem_key, point, &point->winner[MOET_TABLE_DEVICE_COUNTS]);
 }
@@ -597,19 +599,21 @@ const moet_table_point *moet_table_lookup(const moet_table_problem *problem, moe
                                           const int32_t *usable, int64_t rows, double max_over_mean, moet_hit *hit,
                                           double *distance)
 {
+    const double log_rows = log((double)rows), log_skew = log(max_over_mean);
     const moet_table_point *best = NULL;
-    double best_distance = MOET_NEAREST_LIMIT;
+    double best_square = MOET_NEAREST_LIMIT * MOET_NEAREST_LIMIT;
     for (int32_t i = 0; i < problem->point_count; i++) {
         const moet_table_point *point = &problem->points[i];
         if (!point->winner[kind].present || (usable && usable[i] < 0)) continue;
-        double d = hypot(log((double)rows / (double)point->rows), log(max_over_mean / point->max_over_mean));
-        if (d > best_distance || (best && d == best_distance)) continue;
+        double by_rows = log_rows - point->log_rows, by_skew = log_skew - point->log_skew;
+        double square = by_rows * by_rows + by_skew * by_skew;
+        if (square > best_square || (best && square == best_square)) continue;
         best = point;
-        best_distance = d;
+        best_square = square;
     }
     if (!best) return NULL;
-    bool exact = best->rows == rows && best_distance < 1e-9;
+    bool exact = best->rows == rows && best_square < 1e-18;
     *hit = exact ? MOET_HIT_EXACT : MOET_HIT_NEAREST;
-    *distance = exact ? 0 : best_distance;
+    *distance = exact ? 0 : sqrt(best_square);
     return best;
 }

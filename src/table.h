@@ -23,7 +23,8 @@ typedef struct moet_table_point {
     int64_t rows;
     int32_t max; /* rows of the busiest expert */
     double max_over_mean;
-    int32_t *counts; /* [experts of the problem] */
+    double log_rows, log_skew; /* ln rows, ln max_over_mean: what distances are made of */
+    int32_t *counts;           /* [experts of the problem] */
     moet_table_winner winner[MOET_TABLE_KIND_COUNT];
 } moet_table_point;
 

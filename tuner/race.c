@@ -262,8 +262,9 @@ static bool is_far_behind(const race_state *s, const moet_candidate *candidate)
             c->launch_ns < best_ns)
             best_ns = c->launch_ns;
     }
-    return !candidate->family_default && own_ns > LAUNCH_NS && best_ns < INT64_MAX &&
-           (double)own_ns > LAUNCH_FACTOR * (double)best_ns;
+    /* A vendor library's first launch also loads its kernels: it tells nothing. */
+    return !candidate->family_default && !candidate->config.family->validator && own_ns > LAUNCH_NS &&
+           best_ns < INT64_MAX && (double)own_ns > LAUNCH_FACTOR * (double)best_ns;
 }
 
 static moet_status drop_far_behind(race_state *s, moet_candidate *c)
