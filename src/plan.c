@@ -166,7 +166,7 @@ static moet_status prepare_tuned(moet_plan *plan)
         int32_t index = find_prepared(plan, &winner->config);
         if (index < 0) {
             moet_status status = prepare(plan, &winner->config, winner->cubin, &index);
-            if (status == MOET_NO_MEMORY || status == MOET_NO_DEVICE_MEMORY || status == MOET_DEVICE) return status;
+            if (status == MOET_NO_MEMORY || status == MOET_DEVICE) return status;
             if (status != MOET_OK) {
                 refuse_late(plan->handle, &winner->config, moet_last_error());
                 /* Remembered as unusable, so that it is tried once. */
