@@ -200,13 +200,22 @@ static moet_status check_path(const char *path, moet_store_mode mode)
     return MOET_OK;
 }
 
+/* The three facts of one moment: another process may be making this database. */
+static moet_status read_identity(moet_store *store, int64_t *application, int64_t *version, int64_t *objects)
+{
+    bool own_transaction = sqlite3_get_autocommit(store->db);
+    if (own_transaction) MOET_TRY(moet_store_exec(store, "BEGIN"));
+    moet_status status = query_integer(store, "SELECT count(*) FROM sqlite_schema", objects); /* takes the snapshot */
+    if (status == MOET_OK) status = query_integer(store, "PRAGMA application_id", application);
+    if (status == MOET_OK) status = query_integer(store, "PRAGMA user_version", version);
+    return own_transaction ? moet_store_end(store, status) : status;
+}
+
 /* Whose database it is; *version 0: an empty file. Nothing has been written yet. */
 static moet_status check_identity(moet_store *store, int64_t *version)
 {
     int64_t application = 0, objects = 0;
-    MOET_TRY(query_integer(store, "PRAGMA application_id", &application));
-    MOET_TRY(query_integer(store, "PRAGMA user_version", version));
-    MOET_TRY(query_integer(store, "SELECT count(*) FROM sqlite_schema", &objects));
+    MOET_TRY(read_identity(store, &application, version, &objects));
     if (application == 0 && *version == 0 && objects == 0) return MOET_OK;
     if (application != MOET_STORE_APPLICATION_ID)
         return moet_fail(MOET_MISMATCH,
