@@ -108,8 +108,8 @@ static const uint32_t tile_ids[] = {CUBLASLT_MATMUL_TILE_UNDEFINED,
 
 enum { PARAM_STREAMS, PARAM_TILE };
 static const moet_param params[] = {
-    [PARAM_STREAMS] = {"streams", stream_values},
-    [PARAM_TILE] = {"tile", tile_values},
+    [PARAM_STREAMS] = {"streams", stream_values, MOET_SEARCH_FIRST},
+    [PARAM_TILE] = {"tile", tile_values, MOET_SEARCH_FIRST},
 };
 
 static moet_traits traits(const moet_problem *problem, const moet_config *config)

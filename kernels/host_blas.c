@@ -13,7 +13,8 @@ extern const moet_family moet_family_host_blas;
 enum { PARAM_BLOCK, PARAM_PANEL, PARAM_COUNT };
 static const char *const block_values[] = {"8", "16", "64", "256", NULL};
 static const char *const panel_values[] = {"64", "128", "256", "512", NULL};
-static const moet_param params[PARAM_COUNT] = {{"block", block_values}, {"panel", panel_values}};
+static const moet_param params[PARAM_COUNT] = {{"block", block_values, MOET_SEARCH_FIRST},
+                                                {"panel", panel_values, MOET_SEARCH_FIRST}};
 enum { BLOCK_COUNT = sizeof block_values / sizeof *block_values - 1 };
 
 typedef struct blas_state {

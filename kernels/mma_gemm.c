@@ -50,10 +50,10 @@ static const char *const stages_values[] = {"3", "4", NULL};
 static const char *const group_values[] = {"1", "8", NULL};
 
 static const moet_param params[PARAM_COUNT] = {
-    [PARAM_TILE] = {"tile", tile_values},
-    [PARAM_BK] = {"bk", bk_values},
-    [PARAM_STAGES] = {"stages", stages_values},
-    [PARAM_GROUP] = {"group", group_values},
+    [PARAM_TILE] = {"tile", tile_values, MOET_SEARCH_FIRST},
+    [PARAM_BK] = {"bk", bk_values, MOET_SEARCH_FIRST},
+    [PARAM_STAGES] = {"stages", stages_values, MOET_SEARCH_FIRST},
+    [PARAM_GROUP] = {"group", group_values, MOET_SEARCH_FIRST},
 };
 
 /* A config in numbers. */

@@ -10,22 +10,32 @@
 extern const char moet_source_wgmma_gemm[];
 extern const moet_family moet_family_wgmma_gemm;
 
-enum { PARAM_MODE, PARAM_TILE, PARAM_STAGES, PARAM_GROUP, PARAM_COUNT };
+enum {
+    PARAM_MODE,
+    PARAM_TILE,
+    PARAM_STAGES,
+    PARAM_CLUSTER,
+    PARAM_GROUP,
+    PARAM_ORDER,
+    PARAM_STORE,
+    PARAM_SPARE,
+    PARAM_COUNT
+};
 
 /* label, whether rows of x are on wgmma's N side, whether the two math warpgroups take tiles in turn */
-#define MODE_TABLE(X)                                                                                                 \
-    X("coop", 0, 0)                                                                                                   \
-    X("pingpong", 0, 1)                                                                                               \
-    X("swap", 1, 0)                                                                                                   \
+#define MODE_TABLE(X)                                                                                                  \
+    X("coop", 0, 0)                                                                                                    \
+    X("pingpong", 0, 1)                                                                                                \
+    X("swap", 1, 0)                                                                                                    \
     X("swap_pingpong", 1, 1)
 
 /* Extent on wgmma's M side and on its N side: rows x columns of out; swapped, columns x rows (at most: the instruction
  * follows the rows that there are, in steps of 16). 160, 176, 192 and 240 divide intermediate sizes such as 2880 and
  * 1408. */
-#define TILE_TABLE(X)                                                                                                 \
-    X(64, 128) X(64, 192) X(64, 256)                                                                                  \
-    X(128, 16) X(128, 32) X(128, 64) X(128, 96) X(128, 128) X(128, 160) X(128, 176) X(128, 192) X(128, 240)           \
-    X(128, 256) X(192, 128) X(256, 64) X(256, 128)
+#define TILE_TABLE(X)                                                                                                  \
+    X(64, 128)                                                                                                         \
+    X(64, 192) X(64, 256) X(128, 16) X(128, 32) X(128, 64) X(128, 96) X(128, 128) X(128, 160) X(128, 176) X(128, 192)  \
+        X(128, 240) X(128, 256) X(192, 128) X(256, 64) X(256, 128)
 
 struct mode {
     int32_t swap, pingpong;
@@ -39,7 +49,7 @@ static const char *const mode_values[] = {
 #define MOET_X(label, swap, pingpong) label,
     MODE_TABLE(MOET_X)
 #undef MOET_X
-    NULL,
+        NULL,
 };
 
 struct tile {
@@ -54,16 +64,33 @@ static const char *const tile_values[] = {
 #define MOET_X(bm, bn) #bm "x" #bn,
     TILE_TABLE(MOET_X)
 #undef MOET_X
-    NULL,
+        NULL,
 };
 static const char *const stages_values[] = {"3", "4", "5", "6", "8", NULL};
-static const char *const group_values[] = {"1", "8", NULL};
+/* CTAs that share copies, in rows x columns of tiles: 2x1 prefers pairs of row tiles, 1x2 of column tiles. */
+enum { CLUSTER_1X1, CLUSTER_2X1, CLUSTER_1X2 };
+static const char *const cluster_values[] = {[CLUSTER_1X1] = "1x1", [CLUSTER_2X1] = "2x1", [CLUSTER_1X2] = "1x2", NULL};
+/* Row tiles of a band, which is walked with rows innermost: 1 reads w once a row tile, 64 reads x once a column tile.
+ */
+static const char *const group_values[] = {"8", "1", "16", "64", NULL};
+/* mixed: experts below the ridge of the roofline are walked beside those above it. */
+enum { ORDER_PLAIN, ORDER_MIXED };
+static const char *const order_values[] = {[ORDER_PLAIN] = "plain", [ORDER_MIXED] = "mixed", NULL};
+/* By the threads, or full blocks by the copy engine. */
+enum { STORE_DIRECT, STORE_BULK };
+static const char *const store_values[] = {[STORE_DIRECT] = "direct", [STORE_BULK] = "bulk", NULL};
+/* SMs left to others, such as communication. */
+static const char *const spare_values[] = {"0", "4", "8", "16", "32", NULL};
 
 static const moet_param params[PARAM_COUNT] = {
-    [PARAM_MODE] = {"mode", mode_values},
-    [PARAM_TILE] = {"tile", tile_values},
-    [PARAM_STAGES] = {"stages", stages_values},
-    [PARAM_GROUP] = {"group", group_values},
+    [PARAM_MODE] = {"mode", mode_values, MOET_SEARCH_FIRST},
+    [PARAM_TILE] = {"tile", tile_values, MOET_SEARCH_FIRST},
+    [PARAM_STAGES] = {"stages", stages_values, MOET_SEARCH_FIRST},
+    [PARAM_CLUSTER] = {"cluster", cluster_values, MOET_SEARCH_AROUND},
+    [PARAM_GROUP] = {"group", group_values, MOET_SEARCH_AROUND},
+    [PARAM_ORDER] = {"order", order_values, MOET_SEARCH_AROUND},
+    [PARAM_STORE] = {"store", store_values, MOET_SEARCH_AROUND},
+    [PARAM_SPARE] = {"spare", spare_values, MOET_SEARCH_NEVER},
 };
 
 /* As in wgmma_gemm.cu. */
@@ -74,14 +101,15 @@ enum {
     LINE_BYTES = 128,   /* BK elements */
     STORE_BYTES = 8192, /* of a math warpgroup */
     MAX_SUMS = 208,     /* accumulators a thread */
+    RIDGE_ROWS = 256,   /* of an expert, where reading its weights takes as long as multiplying by them */
 };
 
 /* A config in numbers. */
 struct shape {
     struct mode mode;
     struct tile tile;
-    int32_t rows, cols; /* of a tile of out */
-    int32_t stages, group;
+    int32_t rows, cols;   /* of a tile of out */
+    int32_t stages, ctas; /* of a cluster */
 };
 
 static struct shape shape_of(const moet_config *config)
@@ -89,7 +117,7 @@ static struct shape shape_of(const moet_config *config)
     struct shape shape = {.mode = modes[config->value[PARAM_MODE]],
                           .tile = tiles[config->value[PARAM_TILE]],
                           .stages = moet_config_number(config, PARAM_STAGES),
-                          .group = moet_config_number(config, PARAM_GROUP)};
+                          .ctas = config->value[PARAM_CLUSTER] == CLUSTER_1X1 ? 1 : 2};
     shape.rows = shape.mode.swap ? shape.tile.bn : shape.tile.bm;
     shape.cols = shape.mode.swap ? shape.tile.bm : shape.tile.bn;
     return shape;
@@ -102,12 +130,20 @@ static int32_t x_box_rows(const struct shape *shape)
     return shape->rows % 64 == 0 ? 64 : shape->rows % 32 == 0 ? 32 : 16;
 }
 
-/* Dynamic shared memory: stages, output on its way, barriers, prefix sums. */
+/* Columns of w in one copy: MOET_W_PIECE. */
+static int32_t w_box_cols(const struct shape *shape, moet_layout layout)
+{
+    return layout == MOET_LAYOUT_KN ? 64 : shape->cols / 2;
+}
+
+/* Dynamic shared memory: stages, output on its way; a slot and three barriers a stage, the turns' barriers; struct
+ * moet_tickets, row_starts, ticket_starts, order. */
 static int32_t smem_bytes(const moet_problem *problem, const moet_config *config)
 {
     const struct shape shape = shape_of(config);
     return shape.stages * (shape.tile.bm + shape.tile.bn) * LINE_BYTES + MATH_GROUPS * STORE_BYTES +
-           (2 * shape.stages + MATH_GROUPS) * 8 + 2 * (problem->experts + 1) * 4;
+           shape.stages * (16 + 3 * 8) + MATH_GROUPS * 8 + (6 + shape.stages) * 4 + 2 * (problem->experts + 1) * 4 +
+           problem->experts * 2;
 }
 
 static moet_traits wgmma_traits(const moet_problem *problem, const moet_config *config)
@@ -139,6 +175,8 @@ static bool wgmma_applicable(const moet_problem *problem, const moet_config *con
     if (problem->layout == MOET_LAYOUT_KN && shape.cols % 64 != 0)
         return moet_refuse(why, "layout kn needs tiles of a multiple of 64 columns, %s in mode %s has %d", tile, mode,
                            shape.cols);
+    if (shape.ctas > 1 && shape.rows < 64)
+        return moet_refuse(why, "tiles of fewer than 64 rows ask little of L2: no clusters of them");
     if (!shape.mode.swap && shape.cols < 64)
         return moet_refuse(why, "tiles of fewer than 64 columns are for the swapped modes, %s is not", mode);
     const int32_t size_bytes = smem_bytes(problem, config);
@@ -162,8 +200,8 @@ static void wgmma_default_config(const moet_problem *problem, int64_t rows_hint,
         int32_t mean_rows; /* of an expert, at most */
         const char *mode, *tile;
     } rules[] = {
-        {16, "swap", "128x16"},  {32, "swap", "128x32"},         {48, "swap", "128x64"}, {128, "pingpong", "64x256"},
-        {INT32_MAX, "coop", "128x256"},
+        {16, "swap", "128x16"},      {32, "swap", "128x32"},         {48, "swap", "128x64"},
+        {128, "pingpong", "64x256"}, {INT32_MAX, "coop", "128x256"},
     };
     const int64_t mean = (rows_hint + problem->experts - 1) / problem->experts;
     int32_t rule = 0;
@@ -171,7 +209,6 @@ static void wgmma_default_config(const moet_problem *problem, int64_t rows_hint,
     *config = (moet_config){.family = &moet_family_wgmma_gemm};
     moet_config_set(config, "mode", rules[rule].mode);
     moet_config_set(config, "tile", rules[rule].tile);
-    moet_config_set(config, "group", "8");
     for (int16_t i = 0; stages_values[i]; i++) { /* as many as fit */
         const int16_t fewer = config->value[PARAM_STAGES];
         config->value[PARAM_STAGES] = i;
@@ -192,9 +229,10 @@ static size_t wgmma_workspace_bytes(const moet_problem *problem, const moet_conf
 /* The kernels' name without the suffix for where the counts are. */
 static void kernel_name(const moet_problem *problem, const moet_config *config, char name[64])
 {
-    snprintf(name, 64, "wgmma_gemm_%s_%s_s%s_%s%s", moet_config_text(config, PARAM_MODE),
+    snprintf(name, 64, "wgmma_gemm_%s_%s_s%s%s_%s%s", moet_config_text(config, PARAM_MODE),
              moet_config_text(config, PARAM_TILE), moet_config_text(config, PARAM_STAGES),
-             problem->layout == MOET_LAYOUT_KN ? "kn" : "nk", problem->bias ? "_bias" : "");
+             config->value[PARAM_CLUSTER] == CLUSTER_1X1 ? "" : "_c2", problem->layout == MOET_LAYOUT_KN ? "kn" : "nk",
+             problem->bias ? "_bias" : "");
 }
 
 static bool wgmma_source(const moet_problem *problem, const moet_config *config, int32_t cc_major, int32_t cc_minor,
@@ -211,6 +249,7 @@ static bool wgmma_source(const moet_problem *problem, const moet_config *config,
     moet_source_option(source, "-DMOET_SWAP=%d", shape.mode.swap);
     moet_source_option(source, "-DMOET_PINGPONG=%d", shape.mode.pingpong);
     moet_source_option(source, "-DMOET_STAGES=%d", shape.stages);
+    moet_source_option(source, "-DMOET_CLUSTER=%d", shape.ctas);
     moet_source_option(source, "-DMOET_KN=%d", problem->layout == MOET_LAYOUT_KN);
     moet_source_option(source, "-DMOET_BIAS=%d", problem->bias);
     return true;
@@ -225,9 +264,14 @@ struct counts {
 
 enum { DEVICE_COUNTS, HOST_COUNTS, KERNEL_COUNT };
 
+/* struct moet_choice of wgmma_gemm.cu. */
+struct choice {
+    int32_t group, by_columns, light_rows, bulk_store;
+};
+
 struct state {
-    CUtensorMap x_map, w_map; /* of the launch before, for mapped_x, mapped_rows and mapped_w */
-    const void *mapped_x, *mapped_w;
+    CUtensorMap x_map, w_map, out_map; /* of the launch before, for mapped_* */
+    const void *mapped_x, *mapped_w, *mapped_out;
     int64_t mapped_rows;
     const struct moet_cuda_api *cuda;
     moet_cubin cubin;
@@ -237,6 +281,7 @@ struct state {
     moet_layout layout;
     int32_t experts, n, k;
     int32_t smem_bytes;
+    struct choice choice;
     int64_t most_ctas;    /* one an SM */
     struct counts counts; /* of the launch at hand; the driver copies them */
 };
@@ -277,7 +322,20 @@ static moet_status wgmma_prepare(const moet_prepare_args *args, void **state)
     wgmma->n = moet_problem_n(problem);
     wgmma->k = moet_problem_k(problem);
     wgmma->smem_bytes = smem_bytes(problem, args->config);
-    wgmma->most_ctas = args->max_sms > 0 && args->max_sms < device->sm_count ? args->max_sms : device->sm_count;
+    wgmma->choice = (struct choice){
+        .group = moet_config_number(args->config, PARAM_GROUP),
+        .by_columns = args->config->value[PARAM_CLUSTER] == CLUSTER_1X2,
+        .light_rows = args->config->value[PARAM_ORDER] == ORDER_MIXED ? RIDGE_ROWS : 0,
+        .bulk_store = args->config->value[PARAM_STORE] == STORE_BULK,
+    };
+    const int32_t sms = device->sm_count - moet_config_number(args->config, PARAM_SPARE);
+    wgmma->most_ctas = args->max_sms > 0 && args->max_sms < sms ? args->max_sms : sms;
+    wgmma->most_ctas -= wgmma->most_ctas % wgmma->shape.ctas;
+    if (wgmma->most_ctas <= 0) {
+        status = moet_fail(MOET_UNSUPPORTED, "wgmma_gemm: clusters of %d and a limit of %d SMs", wgmma->shape.ctas,
+                           args->max_sms);
+        goto done;
+    }
 
     status = moet_cuda_api_get(&wgmma->cuda);
     if (status != MOET_OK) goto done;
@@ -318,10 +376,10 @@ static moet_status encode_map(const struct moet_cuda_api *cuda, CUtensorMap *map
     const cuuint32_t steps[3] = {1, 1, 1};
     const cuuint64_t strides[2] = {dims[0] * 2, dims[0] * dims[1] * 2}; /* bytes */
     CUtensorMap result;
-    CUresult status = cuda->cuTensorMapEncodeTiled(
-        &result, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, (void *)(uintptr_t)base, dims, strides, box, steps,
-        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    CUresult status =
+        cuda->cuTensorMapEncodeTiled(&result, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, (void *)(uintptr_t)base, dims,
+                                     strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                                     CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     if (status != CUDA_SUCCESS) return moet_cuda_fail(status, "wgmma_gemm: tensor map");
     *map = result;
     return MOET_OK;
@@ -333,18 +391,20 @@ static moet_status map_operands(struct state *wgmma, const moet_family_launch_ar
 {
     const struct shape *shape = &wgmma->shape;
     const cuuint64_t n = (cuuint64_t)wgmma->n, k = (cuuint64_t)wgmma->k, experts = (cuuint64_t)wgmma->experts;
-    if (args->x != wgmma->mapped_x || args->rows != wgmma->mapped_rows) {
-        const cuuint64_t dims[2] = {k, (cuuint64_t)args->rows};
-        const cuuint32_t box[2] = {BK, (cuuint32_t)x_box_rows(shape)};
+    if (args->x != wgmma->mapped_x || args->out != wgmma->mapped_out || args->rows != wgmma->mapped_rows) {
+        const cuuint64_t x_dims[2] = {k, (cuuint64_t)args->rows}, out_dims[2] = {n, (cuuint64_t)args->rows};
+        const cuuint32_t x_box[2] = {BK, (cuuint32_t)x_box_rows(shape)}, out_box[2] = {64, 16};
         wgmma->mapped_x = NULL;
-        MOET_TRY(encode_map(wgmma->cuda, &wgmma->x_map, args->x, 2, dims, box));
+        MOET_TRY(encode_map(wgmma->cuda, &wgmma->x_map, args->x, 2, x_dims, x_box));
+        MOET_TRY(encode_map(wgmma->cuda, &wgmma->out_map, args->out, 2, out_dims, out_box));
         wgmma->mapped_x = args->x;
+        wgmma->mapped_out = args->out;
         wgmma->mapped_rows = args->rows;
     }
     if (args->w != wgmma->mapped_w) {
         const bool is_kn = wgmma->layout == MOET_LAYOUT_KN;
         const cuuint64_t dims[3] = {is_kn ? n : k, is_kn ? k : n, experts};
-        const cuuint32_t box[3] = {64, is_kn ? BK : (cuuint32_t)shape->cols, 1};
+        const cuuint32_t box[3] = {64, is_kn ? BK : (cuuint32_t)w_box_cols(shape, wgmma->layout), 1};
         wgmma->mapped_w = NULL;
         MOET_TRY(encode_map(wgmma->cuda, &wgmma->w_map, args->w, 3, dims, box));
         wgmma->mapped_w = args->w;
@@ -374,18 +434,19 @@ static moet_status wgmma_launch(void *state, const moet_family_launch_args *args
         counts = &wgmma->counts;
     }
     MOET_TRY(map_operands(wgmma, args));
-    const int64_t tile_count = m_tiles * n_tiles;
-    const int64_t ctas = tile_count < wgmma->most_ctas ? tile_count : wgmma->most_ctas;
+    /* Tickets are at most two a tile, halves; each at least a tile. */
+    const int64_t most_tickets = 2 * m_tiles * n_tiles * shape->ctas;
+    const int64_t ctas = most_tickets < wgmma->most_ctas ? most_tickets : wgmma->most_ctas;
     int32_t rows = (int32_t)args->rows;
 
     /* In the order of the kernels' parameters. */
     const void *bias = args->bias;
     void *out = args->out;
-    void *kernel_args[] = {&wgmma->x_map,   &wgmma->w_map, &bias,     &out,  counts,
-                           &wgmma->experts, &wgmma->n,     &wgmma->k, &rows, &wgmma->shape.group};
-    CUresult result = wgmma->cuda->cuLaunchKernel(
-        wgmma->kernels[args->counts_on_device ? DEVICE_COUNTS : HOST_COUNTS], (unsigned)ctas, 1, 1, THREADS, 1, 1,
-        (unsigned)wgmma->smem_bytes, args->stream, kernel_args, NULL);
+    void *kernel_args[] = {&wgmma->x_map,   &wgmma->w_map, &wgmma->out_map, &bias, &out,          counts,
+                           &wgmma->experts, &wgmma->n,     &wgmma->k,       &rows, &wgmma->choice};
+    CUresult result = wgmma->cuda->cuLaunchKernel(wgmma->kernels[args->counts_on_device ? DEVICE_COUNTS : HOST_COUNTS],
+                                                  (unsigned)ctas, 1, 1, THREADS, 1, 1, (unsigned)wgmma->smem_bytes,
+                                                  args->stream, kernel_args, NULL);
     return result == CUDA_SUCCESS ? MOET_OK : moet_cuda_fail(result, "wgmma_gemm: launch");
 }
 
@@ -397,7 +458,7 @@ static const moet_cubin *wgmma_cubin(const void *state)
 
 const moet_family moet_family_wgmma_gemm = {
     .name = "wgmma_gemm",
-    .version = 1,
+    .version = 2,
     .backend = "cuda",
     .summary = "one persistent warp-specialised kernel, TMA and wgmma; compute capability 9.0, counts anywhere",
     .params = params,

@@ -6,6 +6,7 @@
  *   MOET_PINGPONG         0: the two math warpgroups share a tile; 1: they take tiles in turn, so that one stores while
  *                         the other computes
  *   MOET_STAGES           K blocks of 64 that shared memory holds
+ *   MOET_CLUSTER          CTAs that work on a ticket of as many tiles and share copies: 1 or 2
  *   MOET_KN, MOET_BIAS    layout of the weights; whether there is a bias
  *   MOET_NAME             the kernels are <MOET_NAME>_d (counts in device memory) and _h (counts by value)
  *   MOET_WATCHDOG         defined: a wait that takes too long reports where and traps (for tests) */
@@ -38,11 +39,23 @@
 #define MOET_BLOCK_BYTES (64 * MOET_LINE_BYTES) /* 64 rows, or a block of kn weights */
 #define MOET_X_OFFSET (MOET_SWAP ? MOET_M_BYTES : 0)
 #define MOET_W_OFFSET (MOET_SWAP ? 0 : MOET_M_BYTES)
-#define MOET_W_BYTES (MOET_SWAP ? MOET_M_BYTES : MOET_N_BYTES)
 
 /* Rows of x in one copy; the descriptor in wgmma_gemm.c encodes the same. Copies past the tile's rows are left out. */
 #define MOET_X_BOX                                                                                                    \
     (MOET_TILE_ROWS <= 64 ? MOET_TILE_ROWS : MOET_TILE_ROWS % 64 == 0 ? 64 : MOET_TILE_ROWS % 32 == 0 ? 32 : 16)
+
+/* Columns of w in one copy, and such copies of a tile. nk: halves, for each rank of a cluster has to copy one and
+ * because half a tile takes one. */
+#define MOET_W_PIECE (MOET_KN ? 64 : MOET_TILE_COLS / 2)
+#define MOET_W_PIECES (MOET_TILE_COLS / MOET_W_PIECE)
+#define MOET_W_PIECE_BYTES (MOET_W_PIECE * MOET_LINE_BYTES)
+
+/* Whether a tile can be cut in halves: by columns, swapped by rows (two CTAs could then differ in having any). */
+#if MOET_SWAP
+#define MOET_SPLIT (MOET_CLUSTER == 1 && MOET_BN >= 32)
+#else
+#define MOET_SPLIT (MOET_BN % 32 == 0 && (!MOET_KN || MOET_BN % 128 == 0))
+#endif
 
 /* wgmma's descriptors, in units of 16 bytes. Low half: bits 0.. address, 16.. leading offset; high half: bits 0.. stride
  * offset, 30 swizzle of 128 bytes. K-major: the stride offset goes from 8 rows to the next 8, the leading one is not
@@ -55,15 +68,17 @@
 #define MOET_M_STEP (MOET_M_KN ? 16 * MOET_LINE_BYTES / 16 : 2)
 #define MOET_N_STEP (MOET_N_KN ? 16 * MOET_LINE_BYTES / 16 : 2)
 
-/* Shared memory after the stages: what a warpgroup stages of its output; full and empty barriers, and one a math
- * warpgroup for its turn; prefix sums. */
+/* Shared memory after the stages: what a warpgroup stages of its output; the tile that begins in a stage; full, empty
+ * and mail barriers of a stage, and one a math warpgroup for its turn; struct moet_shared; prefix sums. */
 #define MOET_STORE_BYTES 8192 /* 64 lines */
 #define MOET_STORE_OFFSET (MOET_STAGES * MOET_STAGE_BYTES)
-#define MOET_BARRIER_OFFSET (MOET_STORE_OFFSET + MOET_MATH_GROUPS * MOET_STORE_BYTES)
-#define MOET_STARTS_OFFSET (MOET_BARRIER_OFFSET + 8 * (2 * MOET_STAGES + MOET_MATH_GROUPS))
+#define MOET_SLOT_OFFSET (MOET_STORE_OFFSET + MOET_MATH_GROUPS * MOET_STORE_BYTES)
+#define MOET_BARRIER_OFFSET (MOET_SLOT_OFFSET + 16 * MOET_STAGES)
+#define MOET_SHARED_OFFSET (MOET_BARRIER_OFFSET + 8 * (3 * MOET_STAGES + MOET_MATH_GROUPS))
 
 #if MOET_BM % (64 * MOET_TILE_GROUPS) != 0 || MOET_BM > 256 || MOET_BN % 16 != 0 || MOET_BN < 16 || MOET_BN > 256 ||   \
-    MOET_MI * MOET_SUMS > 208 || MOET_STAGES < 2 || (MOET_KN && MOET_TILE_COLS % 64 != 0)
+    MOET_MI * MOET_SUMS > 208 || MOET_STAGES < 2 || (MOET_KN && MOET_TILE_COLS % 64 != 0) || MOET_CLUSTER < 1 ||       \
+    MOET_CLUSTER > 2
 #error "no such tile"
 #endif
 
@@ -109,25 +124,32 @@ __device__ __forceinline__ void moet_barrier_init(unsigned barrier, int arrivals
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
 }
 
-/* Waits until the barrier's phase of this parity is complete. */
-__device__ __forceinline__ void moet_barrier_wait(unsigned barrier, unsigned phase)
-{
+/* Waits until the barrier's phase of this parity is complete; `scope` (text): whose writes before it are seen. */
 #ifdef MOET_WATCHDOG
-    const long long begin = clock64();
+#define MOET_WAIT_BEGIN const long long begin = clock64();
+#define MOET_WAIT_CHECK(barrier, phase)                                                                               \
+    if (!done && clock64() - begin > (1ll << 28)) moet_bark(1, barrier, phase);
+#else
+#define MOET_WAIT_BEGIN
+#define MOET_WAIT_CHECK(barrier, phase)
 #endif
-    unsigned done;
-    do {
-        asm volatile("{\n.reg .pred done;\n"
-                     "mbarrier.try_wait.parity.shared::cta.b64 done, [%1], %2;\n"
-                     "selp.u32 %0, 1, 0, done;\n}"
-                     : "=r"(done)
-                     : "r"(barrier), "r"(phase)
-                     : "memory");
-#ifdef MOET_WATCHDOG
-        if (!done && clock64() - begin > (1ll << 28)) moet_bark(1, barrier, phase);
-#endif
-    } while (!done);
-}
+#define MOET_WAIT_DEFINE(name, scope)                                                                                 \
+    __device__ __forceinline__ void name(unsigned barrier, unsigned phase)                                            \
+    {                                                                                                                 \
+        MOET_WAIT_BEGIN                                                                                               \
+        unsigned done;                                                                                                \
+        do {                                                                                                          \
+            asm volatile("{\n.reg .pred done;\n"                                                                      \
+                         "mbarrier.try_wait.parity" scope ".shared::cta.b64 done, [%1], %2;\n"                        \
+                         "selp.u32 %0, 1, 0, done;\n}"                                                                \
+                         : "=r"(done)                                                                                 \
+                         : "r"(barrier), "r"(phase)                                                                   \
+                         : "memory");                                                                                 \
+            MOET_WAIT_CHECK(barrier, phase)                                                                           \
+        } while (!done);                                                                                              \
+    }
+MOET_WAIT_DEFINE(moet_barrier_wait, "")
+MOET_WAIT_DEFINE(moet_barrier_wait_cluster, ".acquire.cluster")
 
 __device__ __forceinline__ void moet_barrier_arrive(unsigned barrier)
 {
@@ -140,22 +162,86 @@ __device__ __forceinline__ void moet_barrier_expect(unsigned barrier, unsigned b
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
 
-/* Copies the box at (c0, c1[, c2]) of a map; elements out of the map's bounds arrive as zeros, and count. */
-__device__ __forceinline__ void moet_copy_2d(unsigned to, const struct moet_map *map, unsigned barrier, int c0, int c1)
+/* ---- clusters ---- */
+
+/* The address in the CTA of this rank that `address` is in the own one. */
+__device__ __forceinline__ unsigned moet_at_rank(unsigned address, unsigned rank)
 {
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
-                 "[%0], [%1, {%3, %4}], [%2];" ::"r"(to),
-                 "l"(map), "r"(barrier), "r"(c0), "r"(c1)
+    unsigned there;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
+    return there;
+}
+
+__device__ __forceinline__ void moet_barrier_arrive_at(unsigned barrier, unsigned rank)
+{
+    asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(moet_at_rank(barrier, rank))
                  : "memory");
 }
 
-__device__ __forceinline__ void moet_copy_3d(unsigned to, const struct moet_map *map, unsigned barrier, int c0, int c1,
-                                             int c2)
+__device__ __forceinline__ void moet_store_at(unsigned address, unsigned rank, int value)
 {
-    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
-                 "[%0], [%1, {%3, %4, %5}], [%2];" ::"r"(to),
-                 "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2)
+    asm volatile("st.shared::cluster.s32 [%0], %1;" ::"r"(moet_at_rank(address, rank)), "r"(value) : "memory");
+}
+
+/* All threads of all CTAs of the cluster. */
+__device__ __forceinline__ void moet_cluster_sync(void)
+{
+    asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
+}
+
+/* ---- copies ---- */
+
+/* Copies the box at (c0, c1[, c2]) of a map; elements out of the map's bounds arrive as zeros, and count. `to_all`:
+ * to the same place in both CTAs of the cluster, and to both barriers. */
+__device__ __forceinline__ void moet_copy_2d(unsigned to, const struct moet_map *map, unsigned barrier, int c0, int c1,
+                                             int to_all)
+{
+    if (to_all)
+        asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+                     ".multicast::cluster [%0], [%1, {%3, %4}], [%2], %5;" ::"r"(to),
+                     "l"(map), "r"(barrier), "r"(c0), "r"(c1), "h"((unsigned short)3)
+                     : "memory");
+    else
+        asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+                     "[%0], [%1, {%3, %4}], [%2];" ::"r"(to),
+                     "l"(map), "r"(barrier), "r"(c0), "r"(c1)
+                     : "memory");
+}
+
+__device__ __forceinline__ void moet_copy_3d(unsigned to, const struct moet_map *map, unsigned barrier, int c0, int c1,
+                                             int c2, int to_all)
+{
+    if (to_all)
+        asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+                     ".multicast::cluster [%0], [%1, {%3, %4, %5}], [%2], %6;" ::"r"(to),
+                     "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2), "h"((unsigned short)3)
+                     : "memory");
+    else
+        asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+                     "[%0], [%1, {%3, %4, %5}], [%2];" ::"r"(to),
+                     "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2)
+                     : "memory");
+}
+
+/* Writes 16 lines to the box of 16 rows by 64 columns at (column, row) of out; what is out of bounds is left out. */
+__device__ __forceinline__ void moet_bulk_store(const struct moet_map *map, int column, int row, unsigned from)
+{
+    asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%1, %2}], [%3];\n"
+                 "cp.async.bulk.commit_group;" ::"l"(map),
+                 "r"(column), "r"(row), "r"(from)
                  : "memory");
+}
+
+/* The lines of the thread's bulk stores may be written again. */
+__device__ __forceinline__ void moet_bulk_store_wait(void)
+{
+    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+}
+
+/* What this thread wrote to shared memory is there for copies and bulk stores that are issued after the next barrier. */
+__device__ __forceinline__ void moet_proxy_fence(void)
+{
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
 __device__ __forceinline__ void moet_map_prefetch(const struct moet_map *map)
@@ -176,6 +262,12 @@ __device__ __forceinline__ void moet_store_4_transposed(unsigned to, const unsig
 {
     asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(v[0]),
                  "r"(v[1]), "r"(v[2]), "r"(v[3])
+                 : "memory");
+}
+
+__device__ __forceinline__ void moet_write_16(unsigned to, int4 v)
+{
+    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
                  : "memory");
 }
 

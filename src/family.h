@@ -11,10 +11,18 @@
 #define MOET_MAX_PARAMS 12
 #define MOET_VALIDATOR_SIZE 64
 
+/* How a sweep walks a parameter. */
+typedef enum moet_search {
+    MOET_SEARCH_FIRST,  /* all values, in every combination */
+    MOET_SEARCH_AROUND, /* the first value, then the others around the best */
+    MOET_SEARCH_NEVER,  /* the first value: others are for callers who ask */
+} moet_search;
+
 /* A tunable: its values are the search space and their texts the syntax. */
 typedef struct moet_param {
     const char *name;
     const char *const *values; /* ended by NULL */
+    moet_search search;
 } moet_param;
 
 typedef struct moet_family moet_family;

@@ -16,12 +16,15 @@
 #define SUMMARY "time the runtime library with a table on a file of workloads"
 #define EXAMPLE "moe-tune bench --table table --with-default --workloads workloads.jsonl > bench.jsonl"
 #define CEILING_ROUNDS 11
-#define MAX_PEERS 2
+#define MAX_CONFIGS 32
+#define MAX_PEERS (2 + MAX_CONFIGS)
 
 typedef struct bench_arguments {
     const char *table, *workloads, *device, *match;
     bool use_default, with_default, device_counts;
     moet_sweep_options problem; /* ops, layouts, numerics, bias, seed */
+    moet_config configs[MAX_CONFIGS];
+    int32_t config_count;
     int32_t rounds;
     int64_t limit_ns; /* 0: none */
 } bench_arguments;
@@ -33,6 +36,7 @@ enum option_key {
     KEY_WORKLOADS,
     KEY_DEFAULT,
     KEY_WITH_DEFAULT,
+    KEY_CONFIG,
     KEY_OPS,
     KEY_LAYOUT,
     KEY_NUMERICS,
@@ -50,6 +54,10 @@ static const struct argp_option options[] = {
     {.name = "table", .key = KEY_TABLE, .arg = "DIR", .doc = "The table to run with (peer \"moe-tune\")"},
     {.name = "default", .key = KEY_DEFAULT, .doc = "Run without a table (peer \"moe-tune-default\")"},
     {.name = "with-default", .key = KEY_WITH_DEFAULT, .doc = "With --table: both, in the same rounds"},
+    {.name = "config",
+     .key = KEY_CONFIG,
+     .arg = "CONFIG",
+     .doc = "This configuration, as `show` prints it, in the same rounds; may be given again (peer \"config\")"},
     {.name = "match", .key = KEY_MATCH, .arg = "TEXT", .doc = "Only workloads whose name holds TEXT"},
     {.name = "ops", .key = KEY_OPS, .arg = "LIST", .doc = "up, down (default both)"},
     {.name = "layout", .key = KEY_LAYOUT, .arg = "LIST", .doc = "Weights as nk, kn (default nk)"},
@@ -79,6 +87,12 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         break;
     case KEY_WITH_DEFAULT:
         a->with_default = true;
+        break;
+    case KEY_CONFIG:
+        if (a->config_count == MAX_CONFIGS) {
+            argp_error(state, "more than %d times --config", MAX_CONFIGS);
+        }
+        status = moet_config_parse(arg, &a->configs[a->config_count++]);
         break;
     case KEY_OPS:
         status = moet_parse_ops(arg, "--ops", &a->problem.ops);
@@ -115,8 +129,10 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case ARGP_KEY_END:
         if (a->workloads == NULL) {
             argp_error(state, "give --workloads FILE");
-        } else if ((a->table != NULL) == a->use_default) {
+        } else if (a->table != NULL && a->use_default) {
             argp_error(state, "give either --table DIR or --default");
+        } else if (a->table == NULL && !a->use_default && a->config_count == 0) {
+            argp_error(state, "give --table DIR, --default or --config CONFIG");
         } else if (a->with_default && a->table == NULL) {
             argp_error(state, "--with-default goes with --table");
         }
@@ -174,7 +190,7 @@ static int32_t median_mhz(const moet_trial *trial)
     return (int32_t)moet_stats_median(mhz, count);
 }
 
-static moet_status print_point(const moet_sweep_task *task, const char *peer, const moet_choice *choice,
+static moet_status print_point(const moet_sweep_task *task, const char *peer, const char *config, const char *hit,
                                const moet_trial *trial, double flops)
 {
     const moet_workload *w = task->workload;
@@ -192,8 +208,8 @@ static moet_status print_point(const moet_sweep_task *task, const char *peer, co
                     add_number(line, "spread", "%.3f", 2 * (double)trial->noise_ns / time_ns) &&
                     add_number(line, "sm_mhz", "%d", median_mhz(trial)) &&
                     cJSON_AddStringToObject(line, "layout", moet_layout_text(task->problem.layout)) != NULL &&
-                    cJSON_AddStringToObject(line, "config", choice->config) != NULL &&
-                    cJSON_AddStringToObject(line, "hit", moet_hit_name(choice->hit)) != NULL &&
+                    cJSON_AddStringToObject(line, "config", config) != NULL &&
+                    cJSON_AddStringToObject(line, "hit", hit) != NULL &&
                     cJSON_AddBoolToObject(line, "device_counts", trial->device_counts) != NULL &&
                     cJSON_AddBoolToObject(line, "eager", trial->eager) != NULL;
     cJSON *counts = cJSON_CreateIntArray(w->counts, w->experts);
@@ -206,9 +222,11 @@ static moet_status print_point(const moet_sweep_task *task, const char *peer, co
 
 /* ---- running ---- */
 
+/* A handle, or a configuration as it is. */
 typedef struct bench_peer {
     const char *name;
     moet_handle *handle;
+    const moet_config *config;
 } bench_peer;
 
 /* Efficiencies of one op and peer. */
@@ -249,9 +267,11 @@ static moet_status report_peer(bench_state *s, const moet_sweep_task *task, int3
         s->failed += trial.status != MOET_TRIAL_WRONG;
         note_failure(s, task, s->peers[peer].name, planned->choice.config, trial.reason);
     } else {
-        status = print_point(task, s->peers[peer].name, &planned->choice, &trial,
+        bool is_asked = s->peers[peer].config != NULL;
+        status = print_point(task, s->peers[peer].name, planned->choice.config,
+                             is_asked ? "asked" : moet_hit_name(planned->choice.hit), &trial,
                              moet_problem_flops(&task->problem, &routing));
-        s->hits[peer][planned->choice.hit]++;
+        s->hits[peer][planned->choice.hit] += !is_asked;
         bench_sum *sum = &s->sums[task->problem.op][peer];
         if (trial.efficiency > 0 && isfinite(trial.efficiency)) {
             sum->least = sum->count == 0 || trial.efficiency < sum->least ? trial.efficiency : sum->least;
@@ -263,6 +283,17 @@ static moet_status report_peer(bench_state *s, const moet_sweep_task *task, int3
     return status;
 }
 
+static moet_status add_peer(bench_state *s, const moet_sweep_task *task, int32_t peer, moet_planned *planned)
+{
+    const bench_peer *p = &s->peers[peer];
+    if (p->config == NULL) {
+        return moet_planned_add(s->bench, p->handle, &task->problem, task->workload->counts,
+                                s->arguments->device_counts, p->name, planned);
+    }
+    moet_config_format(p->config, planned->choice.config);
+    return moet_bench_add_config(s->bench, p->config, s->arguments->device_counts, &planned->subject);
+}
+
 /* One point: every peer planned, verified and timed in the same rounds. */
 static moet_status run_task(bench_state *s, const moet_sweep_task *task)
 {
@@ -270,8 +301,7 @@ static moet_status run_task(bench_state *s, const moet_sweep_task *task)
     bool added[MAX_PEERS] = {false};
     moet_status status = moet_bench_set_workload(s->bench, &task->problem, task->workload->counts);
     for (int32_t i = 0; i < s->peer_count && status == MOET_OK; i++) {
-        status = moet_planned_add(s->bench, s->peers[i].handle, &task->problem, task->workload->counts,
-                                  s->arguments->device_counts, s->peers[i].name, &planned[i]);
+        status = add_peer(s, task, i, &planned[i]);
         added[i] = status == MOET_OK;
         if (status == MOET_UNSUPPORTED || status == MOET_NOT_FOUND) {
             s->failed++;
@@ -300,12 +330,18 @@ static void note_summary(const bench_state *s)
         for (int32_t i = 0; i < s->peer_count; i++) {
             const bench_sum *sum = &s->sums[op][i];
             if (sum->count > 0) {
-                fprintf(stderr, "%-5s %-16s geomean efficiency %.3f  min %.3f  n %d\n", moet_op_text((moet_op)op),
-                        s->peers[i].name, exp(sum->log_sum / sum->count), sum->least, sum->count);
+                char config[MOET_CONFIG_SIZE] = "";
+                if (s->peers[i].config != NULL) moet_config_format(s->peers[i].config, config);
+                fprintf(stderr, "%-5s %-16s geomean efficiency %.3f  min %.3f  n %d%s%s\n", moet_op_text((moet_op)op),
+                        s->peers[i].name, exp(sum->log_sum / sum->count), sum->least, sum->count,
+                        config[0] != '\0' ? "  " : "", config);
             }
         }
     }
     for (int32_t i = 0; i < s->peer_count; i++) {
+        if (s->peers[i].config != NULL) {
+            continue;
+        }
         fprintf(stderr, "%-22s", s->peers[i].name);
         for (int32_t hit = 0; hit < MOET_HIT_COUNT; hit++) {
             fprintf(stderr, " %s %d", moet_hit_name((moet_hit)hit), s->hits[i][hit]);
@@ -334,6 +370,9 @@ static moet_status open_peers(bench_state *s)
         peer->name = "moe-tune-default";
         MOET_TRY(moet_planned_open(NULL, a->device, &peer->handle));
         s->peer_count++;
+    }
+    for (int32_t i = 0; i < a->config_count; i++) {
+        s->peers[s->peer_count++] = (bench_peer){.name = "config", .config = &a->configs[i]};
     }
     return MOET_OK;
 }
@@ -386,8 +425,8 @@ static int run(int argc, char **argv)
             "would, and times it beside the device's ceilings.",
             EXAMPLE,
             "Prints one JSON object a line: the device and its ceilings, then name, rows, skew, op, peer, "
-            "time_us, tflops, efficiency, floor_us, spread, sm_mhz, layout, config, hit (exact, nearest or "
-            "default), device_counts, eager and counts of each point. Every point is verified before it "
+            "time_us, tflops, efficiency, floor_us, spread, sm_mhz, layout, config, hit (exact, nearest, "
+            "default; asked by --config), device_counts, eager and counts of each point. Every point is verified before it "
             "is timed; a wrong one is exit code 3. The command line wins over MOET_TABLE."),
         NULL,
         NULL,
