@@ -127,7 +127,7 @@ static struct shape shape_of(const moet_config *config)
 static int32_t x_box_rows(const struct shape *shape)
 {
     if (shape->rows <= 64) return shape->rows;
-    return shape->rows % 64 == 0 ? 64 : shape->rows % 32 == 0 ? 32 : 16;
+    return shape->rows % 64 == 0 ? 64 : shape->rows % 48 == 0 ? 48 : shape->rows % 32 == 0 ? 32 : 16;
 }
 
 /* Columns of w in one copy: MOET_W_PIECE. */

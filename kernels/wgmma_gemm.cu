@@ -547,6 +547,8 @@ __device__ __forceinline__ void moet_store(const float *sums, const struct moet_
         const int blocks = MOET_BN / 8 - first < 8 ? MOET_BN / 8 - first : 8;
         const int col_first = at->col + first * 8;
         if (col_first >= col_end) break;
+        const unsigned *bias =
+            (const unsigned *)(job->bias + (MOET_BIAS ? (long long)at->expert * job->n + col_first + quad * 2 : 0));
         if (job->choice.bulk_store) {
             if (lane == 0) moet_bulk_store_wait();
             __syncwarp();
@@ -558,9 +560,7 @@ __device__ __forceinline__ void moet_store(const float *sums, const struct moet_
             for (int b = 0; b < 2; b++) {
                 const float *s = sums + (first + j + b) * 4;
                 unsigned pair = 0;
-                const int col = col_first + (j + b) * 8 + quad * 2;
-                if (MOET_BIAS && col < col_end)
-                    pair = *(const unsigned *)(job->bias + (long long)at->expert * job->n + col);
+                if (MOET_BIAS && col_first + (j + b) * 8 < col_end) pair = bias[(j + b) * 4];
                 const float low = __uint_as_float(pair << 16), high = __uint_as_float(pair & 0xffff0000u);
                 v[b * 2] = MOET_BIAS ? moet_pack(s[0] + low, s[1] + high) : moet_pack(s[0], s[1]);
                 v[b * 2 + 1] = MOET_BIAS ? moet_pack(s[2] + low, s[3] + high) : moet_pack(s[2], s[3]);
@@ -616,6 +616,15 @@ __device__ __forceinline__ void moet_store_swapped(const float *sums, const stru
     }
 }
 
+__device__ __forceinline__ void moet_store_block(const float *sums, const struct moet_tile *at, int m_block,
+                                                 const struct moet_job *job, unsigned lines)
+{
+    if (MOET_SWAP)
+        moet_store_swapped(sums, at, m_block, job, lines);
+    else
+        moet_store(sums, at, m_block, job, lines);
+}
+
 /* A math warpgroup's whole life. group: 0 or 1. */
 __device__ __forceinline__ void moet_math_tiles(const struct moet_job *job, struct moet_ring *ring, int group,
                                                 unsigned lines)
@@ -644,13 +653,11 @@ __device__ __forceinline__ void moet_math_tiles(const struct moet_job *job, stru
         const int live = at.rows == 0 ? 0 : ((extent + 63) / 64 - first + MOET_TILE_GROUPS - 1) / MOET_TILE_GROUPS;
         float sums[MOET_MI][MOET_SUMS]; /* the first instruction does not read them */
         moet_multiply(&at, live, sums, ring, group, first * MOET_BLOCK_BYTES, job->k_blocks);
-#pragma unroll
-        for (int i = 0; i < MOET_MI; i++) {
-            if (MOET_SWAP)
-                moet_store_swapped(sums[i], &at, first + i * MOET_TILE_GROUPS, job, lines);
-            else
-                moet_store(sums[i], &at, first + i * MOET_TILE_GROUPS, job, lines);
-        }
+        /* Not a loop: one that is not unrolled would put the sums into local memory. */
+        moet_store_block(sums[0], &at, first, job, lines);
+        if (MOET_MI > 1) moet_store_block(sums[MOET_MI > 1 ? 1 : 0], &at, first + MOET_TILE_GROUPS, job, lines);
+        if (MOET_MI > 2) moet_store_block(sums[MOET_MI > 2 ? 2 : 0], &at, first + 2 * MOET_TILE_GROUPS, job, lines);
+        if (MOET_MI > 3) moet_store_block(sums[MOET_MI > 3 ? 3 : 0], &at, first + 3 * MOET_TILE_GROUPS, job, lines);
         if (MOET_PINGPONG) moet_ring_skip(ring, job->k_blocks);
     }
     if (job->choice.bulk_store && (threadIdx.x & 31) == 0) moet_bulk_store_wait(); /* before the lines are gone */

@@ -24,7 +24,7 @@
 
 /* Registers a thread, by setmaxnreg: of warpgroup 0, of the others. The launch gives 168 to each of 384 threads, and
  * 24 + 2 * 240 and 40 + 2 * 232 are 3 * 168. TIGHT: the accumulators leave few. */
-#define MOET_TIGHT (MOET_MI * MOET_SUMS > 176)
+#define MOET_TIGHT (MOET_MI * MOET_SUMS > 176 && MOET_CLUSTER == 1)
 #define MOET_COPY_REGISTERS (MOET_TIGHT ? 24 : 40)
 #define MOET_MATH_REGISTERS (MOET_TIGHT ? 240 : 232)
 
@@ -42,7 +42,11 @@
 
 /* Rows of x in one copy; the descriptor in wgmma_gemm.c encodes the same. Copies past the tile's rows are left out. */
 #define MOET_X_BOX                                                                                                    \
-    (MOET_TILE_ROWS <= 64 ? MOET_TILE_ROWS : MOET_TILE_ROWS % 64 == 0 ? 64 : MOET_TILE_ROWS % 32 == 0 ? 32 : 16)
+    (MOET_TILE_ROWS <= 64       ? MOET_TILE_ROWS                                                                      \
+     : MOET_TILE_ROWS % 64 == 0 ? 64                                                                                  \
+     : MOET_TILE_ROWS % 48 == 0 ? 48                                                                                  \
+     : MOET_TILE_ROWS % 32 == 0 ? 32                                                                                  \
+                                : 16)
 
 /* Columns of w in one copy, and such copies of a tile. nk: halves, for each rank of a cluster has to copy one and
  * because half a tile takes one. */

@@ -82,7 +82,18 @@ typedef struct listing {
     moet_candidates *list;
 } listing;
 
-/* A family's default (defaults true) or the rest of its space. */
+/* Whether every parameter that a sweep does not search at first has its first value. */
+static bool is_searched_first(const moet_config *config)
+{
+    for (int32_t i = 0; i < config->family->param_count; i++) {
+        if (config->value[i] != 0 && config->family->params[i].search != MOET_SEARCH_FIRST) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* A family's default (defaults true) or what else of its space is searched first. */
 static moet_status add_family(const listing *l, const moet_family *family, bool defaults)
 {
     char validator[64] = "", missing[MOET_REASON_SIZE] = "";
@@ -105,7 +116,7 @@ static moet_status add_family(const listing *l, const moet_family *family, bool 
     moet_config config;
     moet_config_first(family, &config);
     do {
-        if (!moet_config_equal(&config, &default_config)) {
+        if (is_searched_first(&config) && !moet_config_equal(&config, &default_config)) {
             MOET_TRY(add_config(l->list, l->problem, l->device, &config, false, validator, missing));
         }
     } while (moet_config_next(&config));
@@ -132,6 +143,46 @@ moet_status moet_candidates_list(const moet_problem *problem, int64_t rows, cons
     }
     *list = made;
     return MOET_OK;
+}
+
+static bool has_config(const moet_candidates *list, const moet_config *config)
+{
+    for (int32_t i = 0; i < list->count; i++) {
+        if (moet_config_equal(&list->items[i].config, config)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+moet_status moet_candidates_add_around(moet_candidates *list, const moet_problem *problem,
+                                       const moet_device_info *device, int32_t center)
+{
+    const moet_config config = list->items[center].config;
+    char validator[MOET_VALIDATOR_SIZE];
+    snprintf(validator, sizeof validator, "%s", list->items[center].validator);
+    for (int32_t i = 0; i < config.family->param_count; i++) {
+        const moet_param *param = &config.family->params[i];
+        moet_config other = config;
+        for (other.value[i] = 0; param->search == MOET_SEARCH_AROUND && param->values[other.value[i]]; other.value[i]++) {
+            if (!has_config(list, &other)) {
+                MOET_TRY(add_config(list, problem, device, &other, false, validator, ""));
+            }
+        }
+    }
+    return MOET_OK;
+}
+
+int32_t moet_candidates_around(const moet_config *center)
+{
+    int32_t count = 0;
+    for (int32_t i = 0; i < center->family->param_count; i++) {
+        const moet_param *param = &center->family->params[i];
+        for (int32_t value = 1; param->search == MOET_SEARCH_AROUND && param->values[value]; value++) {
+            count++;
+        }
+    }
+    return count;
 }
 
 void moet_candidates_release(moet_candidates *list)

@@ -1,6 +1,8 @@
 /* candidates: what a sweep tries on one workload.
  *
- * Every configuration of the chosen families of the device's backend, and every family's default whether chosen or not.
+ * Of the chosen families of the device's backend, every configuration whose parameters that are not searched first
+ * (moet_search) have their first value, and every family's default whether chosen or not; later, around the best of
+ * these, configurations that differ in one parameter (moet_candidates_add_around).
  * A configuration that takes counts from the device is tried so (the slower way round serves both kinds); one that
  * cannot, with host counts. A family's default that can do both is tried both ways, as a plan may use it either way. */
 #ifndef MOET_CANDIDATES_H
@@ -17,7 +19,7 @@ typedef struct moet_candidate {
     bool family_default; /* of its family, for this problem and number of rows */
     bool applicable;
     char reason[MOET_REASON_SIZE]; /* why not */
-    char validator[64];
+    char validator[MOET_VALIDATOR_SIZE];
     /* what is known of it; filled by the race */
     bool stored;                 /* its trial is in the store */
     moet_trial_status status;    /* if stored or tried */
@@ -28,7 +30,8 @@ typedef struct moet_candidate {
 
 typedef struct moet_candidates {
     int32_t count, capacity;
-    moet_candidate *items; /* family defaults first, then in the order of families.def and of their parameters */
+    moet_candidate *items; /* family defaults first, then in the order of families.def and of their parameters, then
+                              those around others */
 } moet_candidates;
 
 /* Family names to take (count 0: all of the backend): INVALID names one that is unknown, UNSUPPORTED where none is of
@@ -39,9 +42,17 @@ moet_status moet_candidates_check(const moet_device_info *device, const moet_tex
 moet_status moet_candidates_list(const moet_problem *problem, int64_t rows, const moet_device_info *device,
                                  const moet_text_list *families, moet_candidates *list);
 void moet_candidates_release(moet_candidates *list);
+
+/* Adds what the list lacks of the configurations that differ from items[center] in one parameter of MOET_SEARCH_AROUND.
+ * Pointers into items[] end. */
+moet_status moet_candidates_add_around(moet_candidates *list, const moet_problem *problem,
+                                       const moet_device_info *device, int32_t center);
+/* How many configurations there are around one, at most. */
+int32_t moet_candidates_around(const moet_config *center);
 int32_t moet_candidates_applicable(const moet_candidates *list);
 
-/* Hash of the set and of how it is measured: a finished workload is finished for this text. */
+/* Hash of the set (as listed: what is added around follows from it) and of how it is measured: a finished workload is
+ * finished for this text. */
 void moet_candidates_hash(const moet_candidates *list, int32_t final_rounds, char text[MOET_SHA256_TEXT_SIZE]);
 
 #endif

@@ -10,13 +10,22 @@
 #define LAUNCH_NS 300000  /* and how long it must be for that to tell anything */
 #define RACE_ROUNDS 3     /* step 2 */
 #define CLEAR_FACTOR 1.03 /* step 2 */
-#define FINALISTS 3       /* of each kind, step 3 */
+#define FINALISTS 3       /* of each kind, step 4 */
+
+/* Step 3: around how many of the best, pass by pass. */
+static const int32_t centers[] = {4, 2, 1};
+#define MOST_CENTERS 4
+
+/* Parts of the progress that are done after each step. */
+#define PART_TRIED 0.5
+#define PART_RACED 0.55
+#define PART_REFINED 0.8
 
 typedef struct race_state {
     const moet_race *race;
     moet_race_result *result;
     bool of_store;
-    int32_t new_count; /* candidates to be tried */
+    int32_t new_count; /* candidates to be tried, of those not tried yet */
 } race_state;
 
 static bool is_timed(const moet_candidate *c) { return c->status == MOET_TRIAL_OK && c->median_ns > 0; }
@@ -120,7 +129,7 @@ static moet_status visit_stored(void *context, const moet_store_trial_row *row)
     }
     for (int32_t i = 0; i < race->candidates->count; i++) {
         moet_candidate *c = &race->candidates->items[i];
-        if (c->stored && c->device_counts == row->device_counts && c->config.family->version == row->family_version &&
+        if (c->stored && c->median_ns == 0 && c->device_counts == row->device_counts && c->config.family->version == row->family_version &&
             strcmp(c->text, row->config) == 0 && strcmp(c->validator, row->validator) == 0) {
             c->status = row->status;
             c->median_ns = row->median_ns;
@@ -130,11 +139,13 @@ static moet_status visit_stored(void *context, const moet_store_trial_row *row)
     return MOET_OK;
 }
 
-static moet_status find_stored(race_state *s)
+/* Of the candidates from `first` on. */
+static moet_status find_stored(race_state *s, int32_t first)
 {
     const moet_race *race = s->race;
     int32_t stored = 0;
-    for (int32_t i = 0; i < race->candidates->count; i++) {
+    s->new_count = 0;
+    for (int32_t i = first; i < race->candidates->count; i++) {
         moet_candidate *c = &race->candidates->items[i];
         moet_store_key key = key_of(s, c);
         moet_status status = moet_store_has_trial(race->store, &key, &c->stored, NULL);
@@ -274,12 +285,12 @@ static moet_status drop_far_behind(race_state *s, moet_candidate *c)
     return drop(s, c);
 }
 
-/* Step 1. Part of the progress: 0 to 0.7. */
-static moet_status try_all(race_state *s)
+/* Step 1, for the candidates from `first` on. */
+static moet_status try_from(race_state *s, int32_t first, double begin_part, double end_part)
 {
     const moet_race *race = s->race;
     int32_t waiting = 0, tried = 0;
-    for (int32_t i = 0; i < race->candidates->count && !should_stop(s); i++) {
+    for (int32_t i = first; i < race->candidates->count && !should_stop(s); i++) {
         moet_candidate *c = &race->candidates->items[i];
         if (c->stored) {
             continue;
@@ -296,7 +307,7 @@ static moet_status try_all(race_state *s)
             }
         }
         waiting += is_live(s, c);
-        report(s, 0.7 * ++tried / s->new_count);
+        report(s, begin_part + (end_part - begin_part) * ++tried / s->new_count);
         if (waiting == BATCH) {
             MOET_TRY(run_round(s));
             MOET_TRY(drop_slow(s));
@@ -310,14 +321,56 @@ static moet_status try_all(race_state *s)
     return MOET_OK;
 }
 
-/* Step 2. 0.7 to 0.8. */
-static moet_status race_few(race_state *s)
+/* Step 2. */
+static moet_status race_few(race_state *s, double end_part)
 {
     for (int32_t i = 0; i < RACE_ROUNDS && !should_stop(s); i++) {
         MOET_TRY(run_round(s));
-        report(s, 0.7 + 0.1 * (i + 1) / RACE_ROUNDS);
     }
+    report(s, end_part);
     return s->result->stopped ? MOET_OK : drop_clear(s);
+}
+
+/* Indices of the fastest candidates, at most `most`, into found[]; what can be varied only. The count. */
+static int32_t find_centers(const race_state *s, int32_t most, int32_t *found)
+{
+    int32_t count = 0;
+    for (int32_t i = 0; i < s->race->candidates->count; i++) {
+        const moet_candidate *c = &s->race->candidates->items[i];
+        if (!is_timed(c) || moet_candidates_around(&c->config) == 0) {
+            continue;
+        }
+        int32_t place = count;
+        while (place > 0 && s->race->candidates->items[found[place - 1]].median_ns > c->median_ns) place--;
+        if (place == most) {
+            continue;
+        }
+        count += count < most;
+        memmove(&found[place + 1], &found[place], (size_t)(count - place - 1) * sizeof *found);
+        found[place] = i;
+    }
+    return count;
+}
+
+/* Step 3. Times of an earlier process count as much as those of this one: centers are no winners yet. */
+static moet_status refine(race_state *s)
+{
+    const moet_race *race = s->race;
+    const int32_t passes = MOET_COUNT_OF(centers);
+    for (int32_t pass = 0; pass < passes && !should_stop(s); pass++) {
+        const double part = (PART_REFINED - PART_RACED) / passes, begin_part = PART_RACED + pass * part;
+        int32_t found[MOST_CENTERS], first = race->candidates->count;
+        int32_t count = find_centers(s, centers[pass], found);
+        for (int32_t i = 0; i < count; i++) {
+            MOET_TRY(moet_candidates_add_around(race->candidates, race->problem, race->device, found[i]));
+        }
+        MOET_TRY(find_stored(s, first));
+        MOET_TRY(try_from(s, first, begin_part, begin_part + 0.8 * part));
+        if (s->new_count > 0) {
+            MOET_TRY(race_few(s, begin_part + part));
+        }
+    }
+    return MOET_OK;
 }
 
 /* Whether fewer than FINALISTS that serve the kind are faster. */
@@ -331,7 +384,7 @@ static bool is_among_best(const race_state *s, const moet_candidate *candidate, 
     return faster < FINALISTS && (candidate->device_counts || !device_counts);
 }
 
-/* Step 3. 0.8 to 1. */
+/* Step 4. */
 static moet_status run_finals(race_state *s)
 {
     const moet_race *race = s->race;
@@ -364,7 +417,7 @@ static moet_status run_finals(race_state *s)
     moet_bench_clear_samples(race->bench);
     for (int32_t i = 0; i < race->final_rounds; i++) {
         MOET_TRY(run_round(s));
-        report(s, 0.8 + 0.2 * (i + 1) / race->final_rounds);
+        report(s, PART_REFINED + (1 - PART_REFINED) * (i + 1) / race->final_rounds);
         if (should_stop(s)) {
             return MOET_OK;
         }
@@ -397,11 +450,12 @@ moet_status moet_race_run(const moet_race *race, moet_race_result *result, bool 
     *result = (moet_race_result){0};
     race_state s = {.race = race, .result = result};
     char message[1024];
-    moet_status status = find_stored(&s);
+    moet_status status = find_stored(&s, 0);
     if (status == MOET_OK) status = moet_bench_set_workload(race->bench, race->problem, race->workload->counts);
     if (status == MOET_OK) moet_bench_set_racing(race->bench, true);
-    if (status == MOET_OK) status = try_all(&s);
-    if (status == MOET_OK && !result->stopped && s.new_count > 0) status = race_few(&s);
+    if (status == MOET_OK) status = try_from(&s, 0, 0, PART_TRIED);
+    if (status == MOET_OK && !result->stopped && s.new_count > 0) status = race_few(&s, PART_RACED);
+    if (status == MOET_OK) status = refine(&s);
     if (status == MOET_OK && !result->stopped) status = run_finals(&s);
     if (!s.of_store && (status != MOET_OK || result->stopped)) {
         snprintf(message, sizeof message, "%s", moet_last_error());

@@ -3,7 +3,8 @@
  *   1. In batches, every candidate that the store lacks: prepared, verified, one round; those slower than 1.5 times the
  *      leader drop out.
  *   2. Three rounds; those clear of the leader (beyond both noises, and 3 %) drop out.
- *   3. The best few of each kind, and the defaults, among them stored ones: fresh final rounds. Only these can win.
+ *   3. Around the best four, then two, then one, candidates that differ in one parameter: steps 1 and 2 for these.
+ *   4. The best few of each kind, and the defaults, among them stored ones: fresh final rounds. Only these can win.
  *
  * A leader is the fastest that serves the same kind of counts: a candidate that reads them on the device competes with
  * its like, as it may be the only choice where the host does not know them. Trials are stored as soon as they end. */
@@ -19,9 +20,10 @@ typedef struct moet_race {
     moet_store *store;
     int64_t run_id;
     const char *device_key;
+    const moet_device_info *device;
     const moet_problem *problem;
     const moet_workload *workload;
-    moet_candidates *candidates;
+    moet_candidates *candidates; /* others are added */
     int32_t final_rounds;
     /* Asked between rounds and candidates: true ends the race, what was measured is stored. */
     bool (*should_stop)(void *context);

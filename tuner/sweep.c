@@ -114,6 +114,7 @@ static moet_status race_task(sweep_state *s, const moet_sweep_task *task, moet_c
                       .store = s->store,
                       .run_id = s->run_id,
                       .device_key = s->device->key,
+                      .device = &s->device->info,
                       .problem = &task->problem,
                       .workload = task->workload,
                       .candidates = candidates,
