@@ -309,19 +309,32 @@ __device__ __forceinline__ void moet_release(unsigned empty)
     }
 }
 
-/* What stands beside the stage where a tile begins: row; rows; col; expert and is_half, or -1 after the last tile. */
-__device__ __forceinline__ void moet_slot_write(unsigned slot, const struct moet_tile *at)
+/* What stands beside the stage where a tile begins. `word`: rows; is_half; expert; or -1 after the last tile. */
+struct moet_slot {
+    int row, col, word;
+};
+
+__device__ __forceinline__ void moet_slot_write(unsigned to, const struct moet_tile *at)
 {
-    moet_write_16(slot, make_int4(at->row, at->rows, at->col, at->expert * 2 + at->is_half));
+    moet_write_16(to, make_int4(at->row, at->col, at->rows | at->is_half << 15 | at->expert << 16, 0));
 }
 
-__device__ __forceinline__ int moet_slot_read(unsigned slot, struct moet_tile *at)
+__device__ __forceinline__ void moet_slot_write_end(unsigned to) { moet_write_16(to, make_int4(0, 0, -1, 0)); }
+
+__device__ __forceinline__ void moet_slot_read(unsigned from, struct moet_slot *slot)
 {
-    const uint4 v = moet_load_16(slot);
+    const uint4 v = moet_load_16(from);
     __syncwarp(); /* no lane reads after another released the stage */
-    at->row = (int)v.x, at->rows = (int)v.y, at->col = (int)v.z;
-    at->expert = (int)v.w >> 1, at->is_half = v.w & 1;
-    return (int)v.w >= 0;
+    slot->row = (int)v.x, slot->col = (int)v.y, slot->word = (int)v.z;
+}
+
+/* The tile of a slot, from registers that are made here: they are not needed before, in the K loop. */
+__device__ __forceinline__ void moet_slot_unpack(const struct moet_slot *slot, struct moet_tile *at)
+{
+    int word = slot->word;
+    asm volatile("" : "+r"(word));
+    at->row = slot->row, at->col = slot->col;
+    at->rows = word & 0x7fff, at->is_half = word >> 15 & 1, at->expert = word >> 16;
 }
 
 /* ---- copies ---- */
@@ -414,7 +427,7 @@ __device__ __forceinline__ void moet_copy_tiles(const struct moet_job *job, stru
     }
     if (lane == 0) {
         moet_barrier_wait(ring->empty + 8 * ring->stage, ring->phase ^ 1);
-        moet_write_16(ring->slots + 16 * ring->stage, make_int4(0, 0, 0, -1));
+        moet_slot_write_end(ring->slots + 16 * ring->stage);
         moet_barrier_arrive(ring->full + 8 * ring->stage);
         if (rank == 0) {
             __threadfence();
@@ -634,6 +647,7 @@ __device__ __forceinline__ void moet_math_tiles(const struct moet_job *job, stru
     if (MOET_PINGPONG && group == 1) moet_ring_skip(ring, job->k_blocks);
     /* turn: number of the tile among the CTA's */
     for (int turn = MOET_PINGPONG ? group : 0;; turn += MOET_PINGPONG ? MOET_MATH_GROUPS : 1) {
+        struct moet_slot slot;
         struct moet_tile at;
         /* Blocks are waited for in the order of the ring: parities do not tell a pass from the one before the last.
          * Turn 0 does not wait. */
@@ -642,17 +656,20 @@ __device__ __forceinline__ void moet_math_tiles(const struct moet_job *job, stru
             if (*done) break;
         }
         moet_barrier_wait(ring->full + 8 * ring->stage, ring->phase);
-        if (!moet_slot_read(ring->slots + 16 * ring->stage, &at)) {
+        moet_slot_read(ring->slots + 16 * ring->stage, &slot);
+        if (slot.word < 0) {
             if (MOET_PINGPONG && (threadIdx.x & 31) == 0) {
                 *done = 1; /* the other warpgroup does not look into the ring again */
                 moet_barrier_arrive(ring->turns + 8 * (group ^ 1));
             }
             break;
         }
+        moet_slot_unpack(&slot, &at);
         const int extent = min(MOET_SWAP ? job->n - at.col : at.rows, MOET_BM);
         const int live = at.rows == 0 ? 0 : ((extent + 63) / 64 - first + MOET_TILE_GROUPS - 1) / MOET_TILE_GROUPS;
         float sums[MOET_MI][MOET_SUMS]; /* the first instruction does not read them */
         moet_multiply(&at, live, sums, ring, group, first * MOET_BLOCK_BYTES, job->k_blocks);
+        moet_slot_unpack(&slot, &at);
         /* Not a loop: one that is not unrolled would put the sums into local memory. */
         moet_store_block(sums[0], &at, first, job, lines);
         if (MOET_MI > 1) moet_store_block(sums[MOET_MI > 1 ? 1 : 0], &at, first + MOET_TILE_GROUPS, job, lines);
