@@ -390,7 +390,7 @@ __device__ __forceinline__ int moet_copy_tile(const struct moet_job *job, const 
 /* The copying warp's whole life. */
 __device__ __forceinline__ void moet_copy_tiles(const struct moet_job *job, struct moet_ring *ring)
 {
-    const int lane = threadIdx.x & 31, rank = blockIdx.x % MOET_CLUSTER;
+    const int rank = blockIdx.x % MOET_CLUSTER;
     const int end = job->tickets->whole + job->tickets->split;
     struct moet_walk walk = {0, job->tickets->heavy_places};
     unsigned mail_phases = 0; /* a bit a stage */
@@ -400,19 +400,19 @@ __device__ __forceinline__ void moet_copy_tiles(const struct moet_job *job, stru
         moet_locate(job, ticket, rank, &walk, &at);
         int next = 0;
         if (MOET_CLUSTER == 1 && at.rows == 0) { /* half a tile, with nothing in it */
-            if (lane == 0) next = moet_clusters() + (int)atomicAdd(&moet_taken, 1u);
+            if (moet_elect()) next = moet_clusters() + (int)atomicAdd(&moet_taken, 1u);
         } else {
-            if (lane == 0) next = moet_copy_tile(job, &at, rank, *ring);
+            if (moet_elect()) next = moet_copy_tile(job, &at, rank, *ring);
             moet_ring_skip(ring, job->k_blocks);
         }
         __syncwarp();
-        ticket = __shfl_sync(0xffffffffu, next, 0);
+        ticket = __reduce_max_sync(0xffffffffu, next);
         if (MOET_CLUSTER > 1) {
             /* The mailbox beside a stage is free when all warps of both CTAs have released the stage. */
             const unsigned mail = ring->mail + 8 * ring->stage;
             int *box = &job->tickets->mailbox[ring->stage];
             if (rank == 0) {
-                if (lane == 0) {
+                if (moet_elect()) {
                     moet_barrier_wait(ring->empty + 8 * ring->stage, ring->phase ^ 1);
                     moet_store_at(moet_shared(box), 1, ticket);
                     moet_barrier_arrive_at(mail, 1);
@@ -425,7 +425,7 @@ __device__ __forceinline__ void moet_copy_tiles(const struct moet_job *job, stru
             }
         }
     }
-    if (lane == 0) {
+    if (moet_elect()) {
         moet_barrier_wait(ring->empty + 8 * ring->stage, ring->phase ^ 1);
         moet_slot_write_end(ring->slots + 16 * ring->stage);
         moet_barrier_arrive(ring->full + 8 * ring->stage);
@@ -534,7 +534,7 @@ __device__ __forceinline__ void moet_store_lines(const struct moet_job *job, con
     const int reader = moet_thread_now() & 31;
     /* The engine writes whole boxes, but for what is past column n. */
     if (job->choice.bulk_store && chunks == 8 && row + 16 <= at->rows && (col + 64 <= col_end || col_end == job->n)) {
-        if (reader == 0) moet_bulk_store(job->out_map, col, at->row + row, lines);
+        if (moet_elect()) moet_bulk_store(job->out_map, col, at->row + row, lines);
         return;
     }
 #pragma unroll
@@ -563,7 +563,7 @@ __device__ __forceinline__ void moet_store(const float *sums, const struct moet_
         const unsigned *bias =
             (const unsigned *)(job->bias + (MOET_BIAS ? (long long)at->expert * job->n + col_first + quad * 2 : 0));
         if (job->choice.bulk_store) {
-            if (lane == 0) moet_bulk_store_wait();
+            if (moet_elect()) moet_bulk_store_wait();
             __syncwarp();
         }
 #pragma unroll
@@ -605,7 +605,7 @@ __device__ __forceinline__ void moet_store_swapped(const float *sums, const stru
     for (int first = 0; first < MOET_BN / 8; first += 8) {
         if (first * 8 >= at->rows) break;
         if (job->choice.bulk_store) {
-            if (lane == 0) moet_bulk_store_wait();
+            if (moet_elect()) moet_bulk_store_wait();
             asm volatile("bar.sync %0, %1;" ::"r"(barrier), "n"(MOET_GROUP_THREADS) : "memory");
         }
 #pragma unroll
@@ -677,7 +677,7 @@ __device__ __forceinline__ void moet_math_tiles(const struct moet_job *job, stru
         if (MOET_MI > 3) moet_store_block(sums[MOET_MI > 3 ? 3 : 0], &at, first + 3 * MOET_TILE_GROUPS, job, lines);
         if (MOET_PINGPONG) moet_ring_skip(ring, job->k_blocks);
     }
-    if (job->choice.bulk_store && (threadIdx.x & 31) == 0) moet_bulk_store_wait(); /* before the lines are gone */
+    if (job->choice.bulk_store && moet_elect()) moet_bulk_store_wait(); /* before the lines are gone */
 }
 
 /* ---- kernels ---- */
@@ -704,7 +704,7 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, const int *count
     /* Uniform over a warp, and the compiler sees it. */
     const int warp = __shfl_sync(0xffffffffu, (int)threadIdx.x / 32, 0), warpgroup = warp / MOET_MATH_WARPS;
     if (warp == 0) moet_schedule(counts, job, max_rows);
-    if (threadIdx.x == 32) {
+    if (warp == 1 && moet_elect()) {
 #ifdef MOET_WATCHDOG
         if (shared % 1024 != 0) moet_bark(2, shared, 0);
 #endif

@@ -166,6 +166,16 @@ __device__ __forceinline__ void moet_barrier_expect(unsigned barrier, unsigned b
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
 
+/* True in one lane of a whole warp, always the same one. Copies want this: where the compiler only sees a comparison,
+ * it makes their operands uniform lane by lane in a loop (and CUDA 13.0's then took one of them under a predicate that
+ * was no longer set). */
+__device__ __forceinline__ unsigned moet_elect(void)
+{
+    unsigned is_elected;
+    asm volatile("{\n.reg .pred p;\nelect.sync _|p, 0xffffffff;\nselp.u32 %0, 1, 0, p;\n}" : "=r"(is_elected));
+    return is_elected;
+}
+
 /* ---- clusters ---- */
 
 /* The address in the CTA of this rank that `address` is in the own one. */
