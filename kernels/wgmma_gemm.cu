@@ -414,11 +414,11 @@ __device__ __forceinline__ void moet_copy_tiles(const struct moet_job *job, stru
             if (rank == 0) {
                 if (moet_elect()) {
                     moet_barrier_wait(ring->empty + 8 * ring->stage, ring->phase ^ 1);
-                    moet_store_at(moet_shared(box), 1, ticket);
-                    moet_barrier_arrive_at(mail, 1);
+                    moet_mail(moet_shared(box), mail, 1, ticket);
                 }
                 __syncwarp();
             } else {
+                if (moet_elect()) moet_barrier_expect(mail, 4);
                 moet_barrier_wait_cluster(mail, mail_phases >> ring->stage & 1);
                 mail_phases ^= 1u << ring->stage;
                 ticket = *(volatile int *)box;
