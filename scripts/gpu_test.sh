@@ -1,14 +1,19 @@
 #!/usr/bin/env bash
-# Every test that needs a GPU, from a build folder, on any machine with one: conformance of all families, graph capture,
-# a fresh small table swept, emitted, verified and run, compute-sanitizer on edge shapes. Needs no compiler and no cmake;
-# what else is missing is skipped with a message. Under 4 minutes on an H100. Ends in 'N passed, N failed'.
+# Every test that needs a GPU, from a build folder, on any machine with one: conformance of all families, equal bits
+# within a class, graph capture, a fresh small table swept, emitted, verified and run, compute-sanitizer on edge shapes.
+# Needs no compiler and no cmake; what else is missing is skipped with a message. Under 8 minutes on an H100. Ends in
+# 'N passed, N failed'.
+#
+# Of wgmma_gemm's configs it runs samples. More of them, in longer runs:
+#   test_bits --device cuda                  bits, every config on every input; with --draws N on N times as many inputs
+#   test_conformance --device cuda --family wgmma_gemm --every 11     conformance; every config would take hours
 #
 #   scripts/gpu_test.sh [BUILD_DIR] [DEVICE]      default: build cuda
 set -uo pipefail
 BUILD=${1:-build}
 DEVICE=${2:-cuda}
 BUILD=$(cd "$BUILD" && pwd) || exit 1
-for program in moe-tune test_conformance test_capture test_device test_compile; do
+for program in moe-tune test_conformance test_bits test_capture test_device test_compile; do
     [ -x "$BUILD/$program" ] || { echo "gpu_test: $BUILD/$program is not there: build with tests (libcmocka-dev)" >&2; exit 1; }
 done
 # Libraries that this machine may lack travel in the build folder.
@@ -19,15 +24,17 @@ WORK=$(mktemp -d)
 trap 'rm -rf "$WORK"' EXIT
 began=$SECONDS passed=0 failed=0 skipped=0
 
-# check NAME SECONDS COMMAND...: the output is shown where it fails.
+# check NAME SECONDS COMMAND...: the output is shown where it fails; exit code 77 is a skip, for the reason printed.
 check() {
     local name=$1 limit=$2 start=$SECONDS code=0
     shift 2
-    timeout "$limit" "$@" >"$WORK/log" 2>&1 || code=$?
+    timeout -k 10 "$limit" "$@" >"$WORK/log" 2>&1 || code=$?
     if [ "$code" = 0 ]; then
         passed=$((passed + 1))
         echo "ok      $name ($((SECONDS - start)) s)"
-        grep -E '^[a-z_0-9]+: [0-9]+ runs of a config' "$WORK/log" | sed 's/^/        /'
+        grep -E '^[a-z_0-9]+: [0-9]+ (runs of a config|configs on)' "$WORK/log" | sed 's/^/        /'
+    elif [ "$code" = 77 ]; then
+        skip "$name: $(sed -n 's/^skipped: //p' "$WORK/log" | head -n 1)"
     else
         failed=$((failed + 1))
         echo "FAILED  $name ($((SECONDS - start)) s, exit $code$([ "$code" = 124 ] && echo ': time ran out'))"
@@ -50,7 +57,18 @@ MOET_TEST_COMPILE=all MOET_TEST_ARCH=${architecture:-9.0} MOET_TEST_JOBS=$(nproc
 families=$("$BUILD/test_conformance" --list --device "$DEVICE" 2>/dev/null)
 [ -n "$families" ] || { echo "FAILED  no kernel family runs on $DEVICE"; failed=$((failed + 1)); }
 for family in $families; do
-    check "conformance: $family" 150 "$BUILD/test_conformance" --device "$DEVICE" --family "$family"
+    some=()
+    [ "$family" = wgmma_gemm ] && some=(--pairs) # tens of thousands of configs, seven shapes in four variants
+    check "conformance: $family" 150 "$BUILD/test_conformance" --device "$DEVICE" --family "$family" "${some[@]}"
+done
+
+# wgmma_gemm's kernels have 80 configs each, which differ in run-time values: every 31st config is each kernel on each
+# input, and over the kernels each of those values.
+for family in $families; do
+    case $family in
+    wgmma_gemm) check "bits: $family" 90 "$BUILD/test_bits" --device "$DEVICE" --family "$family" --every 31 ;;
+    mma_gemm) check "bits: $family" 60 "$BUILD/test_bits" --device "$DEVICE" --family "$family" ;;
+    esac
 done
 
 check "plans captured in CUDA graphs" 60 "$BUILD/test_capture" --device "$DEVICE"
@@ -70,15 +88,19 @@ if check "sweep" 120 "$BUILD/moe-tune" sweep --device "$DEVICE" --workloads work
     check "bench: counts in device memory" 60 bash -c "'$BUILD/moe-tune' bench --device '$DEVICE' --table table --workloads workloads.jsonl --ops up --rounds 3 --device-counts >device.jsonl && [ \$(grep -c '\"device_counts\":true' device.jsonl) = 2 ]"
 fi
 
-# ---- compute-sanitizer: a few configs of each family on the first edge shapes ----
+# ---- compute-sanitizer: a pairwise set of each kernel's configs, a few of the vendor's, on the first edge shapes ----
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer /usr/local/cuda*/compute-sanitizer/compute-sanitizer 2>/dev/null | head -n 1)
 if [ -n "$sanitizer" ]; then
     for family in $families; do
         # Vendor kernels are not ours to check; what they read and write of our buffers memcheck sees all the same.
-        check "memcheck: $family" 60 "$sanitizer" --tool memcheck --error-exitcode 9 "$BUILD/test_conformance" --device "$DEVICE" --family "$family" --every 29 --shapes 2
         case $family in
-        cublas*) ;;
-        *) check "racecheck: $family" 60 "$sanitizer" --tool racecheck --error-exitcode 9 "$BUILD/test_conformance" --device "$DEVICE" --family "$family" --every 61 --shapes 1 ;;
+        cublas*)
+            check "memcheck: $family" 60 "$sanitizer" --tool memcheck --error-exitcode 9 "$BUILD/test_conformance" --device "$DEVICE" --family "$family" --every 29 --shapes 2
+            ;;
+        *)
+            check "memcheck: $family" 90 "$sanitizer" --tool memcheck --error-exitcode 9 "$BUILD/test_conformance" --device "$DEVICE" --family "$family" --pairs --once --shapes 2
+            check "racecheck: $family" 90 "$sanitizer" --tool racecheck --error-exitcode 9 "$BUILD/test_conformance" --device "$DEVICE" --family "$family" --pairs --once --shapes 1
+            ;;
         esac
     done
 else

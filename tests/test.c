@@ -1,7 +1,9 @@
 #include "test.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <ftw.h>
+#include <math.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -47,6 +49,59 @@ uint64_t test_random(uint64_t *state)
 int64_t test_between(uint64_t *state, int64_t low, int64_t high)
 {
     return low + (int64_t)(test_random(state) % (uint64_t)(high - low + 1));
+}
+
+float test_normal(uint64_t *state)
+{
+    uint64_t bits = test_random(state);
+    double sum =
+        (double)(bits & 0xffff) + (double)(bits >> 16 & 0xffff) + (double)(bits >> 32 & 0xffff) + (double)(bits >> 48);
+    return (float)((sum / 65535 - 2) * sqrt(3.0));
+}
+
+void *test_allocate(size_t size_bytes)
+{
+    void *memory = calloc(1, size_bytes ? size_bytes : 1);
+    if (!memory) test_fail("out of memory: %zu bytes", size_bytes);
+    return memory;
+}
+
+__attribute__((noreturn)) static void misused(const char *name, const char *what, const char *value)
+{
+    fprintf(stderr, "%s: %s%s\n", name, what, value);
+    exit(2);
+}
+
+static int64_t parse_number(const char *name, const char *value)
+{
+    char *end;
+    errno = 0;
+    long long number = strtoll(value, &end, 10);
+    if (end == value || *end || errno || number < 1) misused(name, "a number from 1 on expected, not ", value);
+    return number;
+}
+
+void test_options_parse(int argc, char **argv, const test_option *options, int32_t count)
+{
+    for (int32_t i = 0; i < count; i++) {
+        const char *value = options[i].variable ? getenv(options[i].variable) : NULL;
+        if (value) *options[i].number = parse_number(options[i].variable, value);
+    }
+    for (int at = 1; at < argc; at++) {
+        const char *name = argv[at];
+        int32_t i = 0;
+        while (i < count && strcmp(options[i].name, name) != 0) i++;
+        if (i == count) misused(name, "no such option", "");
+        if (options[i].flag) {
+            *options[i].flag = true;
+            continue;
+        }
+        if (++at == argc) misused(name, "its value is missing", "");
+        if (options[i].text)
+            *options[i].text = argv[at];
+        else
+            *options[i].number = parse_number(name, argv[at]);
+    }
 }
 
 void test_folder_make(char path[256])

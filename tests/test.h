@@ -30,6 +30,11 @@ __attribute__((format(printf, 1, 2), noreturn)) void test_fail(const char *forma
 /* SplitMix64; the bits and a number in low..high. */
 uint64_t test_random(uint64_t *state);
 int64_t test_between(uint64_t *state, int64_t low, int64_t high);
+/* Like a normal deviate, within 3.5. */
+float test_normal(uint64_t *state);
+
+/* calloc, which fails the test where there is no memory. */
+void *test_allocate(size_t size_bytes);
 
 /* A fresh folder under $TMPDIR, removed with its content by test_folder_remove. */
 void test_folder_make(char path[256]);
@@ -38,6 +43,19 @@ void test_file_write(const char *path, const void *bytes, size_t size_bytes);
 /* malloc'd, with a NUL behind it. */
 char *test_file_read(const char *path, size_t *size_bytes);
 int test_file_count(const char *folder);
+
+/* An option of a test program: a flag, or one that takes a text or a number from 1 on. */
+typedef struct test_option {
+    const char *name; /* with its dashes */
+    bool *flag;
+    const char **text;
+    int64_t *number;
+    const char *variable; /* NULL, or of the environment: has the number where the option is not given */
+} test_option;
+
+/* Ends the program with 2 where an argument is not one of the options, lacks its value or is no such number: a slip
+ * must not turn a short run into a long one. */
+void test_options_parse(int argc, char **argv, const test_option *options, int32_t count);
 
 /* A valid problem within the limits. */
 void test_random_problem(uint64_t *state, moet_problem *problem);

@@ -1,46 +1,54 @@
-/* Every config of every family that compiles CUDA compiles by NVRTC, for 8.0 and 9.0, without register spills. No GPU
- * is needed; without NVRTC there is nothing to compile and the test is skipped.
+/* Configs of every family that compiles CUDA compile by NVRTC, for 8.0 and 9.0, without register spills. No GPU is
+ * needed; without NVRTC there is nothing to compile and the test is skipped.
  *
- *   MOET_TEST_COMPILE=all|sample|none   all kernels; (default) a sample in which every value of every parameter occurs
- *                                  in every layout, with and without bias; none: only errors and the cache
+ *   MOET_TEST_COMPILE=pairs        the default: a set of configs in which every pair of values of two parameters, the
+ *                                  layout and the bias among them, occurs; all: every config; count: says how many
+ *                                  kernels those two are; none: only errors and the cache
  *   MOET_TEST_ARCH=9.0             only for this compute capability (8.0 or 9.0)
  *   MOET_TEST_JOBS=N               processes at a time; default 2
  *   MOET_CACHE_DIR                 where compiled kernels are kept: a second run only reads them. ptxas reports spills
  *                                  when it compiles, so after a failure the folder is emptied. */
-#include "test.h"
+#include "configs.h"
 
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "../src/family.h"
-
 static moet_source *sources; /* without repeats */
 static int32_t source_count;
 
-static bool same_source(const moet_source *a, const moet_source *b)
-{
-    if (a->text != b->text || strcmp(a->arch, b->arch) != 0 || a->option_count != b->option_count) return false;
-    for (int32_t i = 0; i < a->option_count; i++)
-        if (strcmp(a->options[i], b->options[i]) != 0) return false;
-    return true;
-}
-
 static void add_source(const moet_source *source)
 {
-    for (int32_t i = 0; i < source_count; i++)
-        if (same_source(&sources[i], source)) return;
+    for (int32_t i = source_count - 1; i >= 0; i--) /* neighbours are alike */
+        if (test_same_source(&sources[i], source)) return;
     sources = realloc(sources, ((size_t)source_count + 1) * sizeof *sources);
     assert_non_null(sources);
     sources[source_count++] = *source;
 }
 
-/* A config in the sample differs from the default, from the last one, or from the first one in one parameter at most.
- */
-static bool in_sample(const moet_config *config, const moet_config *base)
+/* What the configs of a family compile for one architecture: both layouts, with and without bias, few experts and the
+ * most, whose tables in shared memory leave room for fewer stages. */
+static void gather_family(const moet_family *family, const moet_device_info *info, bool all)
 {
-    int32_t different = 0;
-    for (int32_t p = 0; p < config->family->param_count; p++) different += config->value[p] != base->value[p];
-    return different <= 1;
+    moet_problem problems[8];
+    test_configs configs;
+    const int32_t before = source_count;
+    for (int32_t variant = 0; variant < MOET_COUNT_OF(problems); variant++) {
+        moet_problem_init(&problems[variant], MOET_OP_UP, variant & 4 ? MOET_MAX_EXPERTS : 8, 1024, 512);
+        problems[variant].layout = variant & 1 ? MOET_LAYOUT_KN : MOET_LAYOUT_NK;
+        problems[variant].bias = variant & 2;
+    }
+    test_configs_create(family, problems, MOET_COUNT_OF(problems), info, !all, &configs);
+    for (int32_t i = 0; i < configs.count; i++) {
+        const test_choice *choice = &configs.choices[i];
+        moet_source source;
+        if (!family->source(&problems[choice->problem], &choice->config, info->cc_major, info->cc_minor, &source))
+            test_fail("%s: no source for %d.%d", family->name, info->cc_major, info->cc_minor);
+        add_source(&source);
+    }
+    if (configs.legal > 0)
+        print_message("%s for %d.%d: %d of %lld configs, %d kernels more\n", family->name, info->cc_major,
+                      info->cc_minor, configs.count, (long long)configs.legal, source_count - before);
+    test_configs_destroy(&configs);
 }
 
 static void gather(bool all)
@@ -48,33 +56,16 @@ static void gather(bool all)
     static const int32_t architectures[][2] = {{8, 0}, {9, 0}};
     const char *only = getenv("MOET_TEST_ARCH");
     for (int32_t i = 0; moet_families[i]; i++) {
-        const moet_family *family = moet_families[i];
-        if (!family->source) continue;
-        for (int32_t variant = 0; variant < 8; variant++) {
-            moet_problem problem;
-            const int32_t *cc = architectures[variant >> 2];
-            if (only && atoi(only) != cc[0]) continue;
+        if (!moet_families[i]->source) continue;
+        for (int32_t a = 0; a < MOET_COUNT_OF(architectures); a++) {
+            const int32_t *cc = architectures[a];
             moet_device_info info = {.backend = "cuda",
                                      .name = "any",
                                      .cc_major = cc[0],
                                      .cc_minor = cc[1],
                                      .sm_count = 132,
                                      .smem_per_block_optin_bytes = cc[0] == 9 ? 232448 : 166912};
-            moet_config config, base = {.family = family};
-            moet_source source;
-            char why[MOET_REASON_SIZE];
-            moet_problem_init(&problem, MOET_OP_UP, 8, 1024, 512);
-            problem.layout = variant & 1 ? MOET_LAYOUT_KN : MOET_LAYOUT_NK;
-            problem.bias = variant & 2;
-            family->default_config(&problem, 4096, &info, &base);
-            moet_config_first(family, &config);
-            do {
-                if (!family->applicable(&problem, &config, &info, why)) continue;
-                if (!all && !in_sample(&config, &base)) continue;
-                if (!family->source(&problem, &config, cc[0], cc[1], &source))
-                    test_fail("%s: no source for %d.%d", family->name, cc[0], cc[1]);
-                add_source(&source);
-            } while (moet_config_next(&config));
+            if (!only || atoi(only) == cc[0]) gather_family(moet_families[i], &info, all);
         }
     }
 }
@@ -128,12 +119,19 @@ static void test_all_compile(void **state)
         print_message("skipped: %s\n", moet_last_error());
         skip();
     }
-    if (mode && strcmp(mode, "none") == 0) skip();
-    bool all = mode && strcmp(mode, "all") == 0;
+    if (!mode || !mode[0]) mode = "pairs";
+    if (strcmp(mode, "none") == 0) skip();
+    const bool all = strcmp(mode, "all") == 0, counts = strcmp(mode, "count") == 0;
+    if (!all && !counts && strcmp(mode, "pairs") != 0) test_fail("MOET_TEST_COMPILE=%s: no such mode", mode);
+    if (counts) {
+        gather(false);
+        gather(true);
+        skip();
+    }
     gather(all);
     assert_true(source_count > 0);
     print_message("%d kernels (%s; MOET_TEST_COMPILE=all compiles every one), NVRTC %d, %d processes\n", source_count,
-                  all ? "all" : "a sample", moet_module_compiler_version(), jobs);
+                  all ? "of every config" : "of a pairwise set of configs", moet_module_compiler_version(), jobs);
     for (int32_t job = 0; job < jobs; job++) {
         pid_t child = fork();
         assert_true(child >= 0);

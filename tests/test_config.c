@@ -1,7 +1,5 @@
 /* Configurations as texts, and what every family declares: over the whole space of every family of this build. */
-#include "test.h"
-
-#include "../src/family.h"
+#include "configs.h"
 
 static int64_t space_size(const moet_family *family)
 {
@@ -192,12 +190,61 @@ static void test_refusals(void **state)
                moet_default_config(&problem, 1, false, &nowhere, &config));
 }
 
+/* A factor of test_configs_create, and so of its pairwise sets: of problems four a shape. */
+static int32_t factor_of(const test_choice *choice, int32_t factor)
+{
+    const int32_t param_count = choice->config.family->param_count, problem = choice->problem;
+    const int32_t of_problem[] = {problem & 1, problem >> 1 & 1, problem >> 2};
+    return factor < param_count ? choice->config.value[factor] : of_problem[factor - param_count];
+}
+
+static void test_pairwise_sets(void **state)
+{
+    (void)state;
+    static const moet_device_info devices[] = {
+        {.backend = "cuda", .name = "any", .cc_major = 9, .sm_count = 132, .smem_per_block_optin_bytes = 232448},
+        {.backend = "cuda", .name = "any", .cc_major = 8, .sm_count = 108, .smem_per_block_optin_bytes = 166912},
+        {.backend = "host", .name = "any", .sm_count = 4},
+    };
+    enum { MOST_VALUES = 256 };
+    static bool has[MOST_VALUES][MOST_VALUES];
+    moet_problem problems[8];
+    for (int32_t i = 0; i < MOET_COUNT_OF(problems); i++) {
+        moet_problem_init(&problems[i], MOET_OP_UP, i < 4 ? 8 : 512, 1024, 512);
+        problems[i].layout = (moet_layout)(i & 1);
+        problems[i].bias = i & 2;
+    }
+    for (int32_t f = 0; moet_families[f]; f++) {
+        for (int32_t d = 0; d < MOET_COUNT_OF(devices); d++) {
+            test_configs all, pairs;
+            test_configs_create(moet_families[f], problems, MOET_COUNT_OF(problems), &devices[d], false, &all);
+            test_configs_create(moet_families[f], problems, MOET_COUNT_OF(problems), &devices[d], true, &pairs);
+            assert_int_equal(all.count, all.legal);
+            assert_int_equal(pairs.legal, all.legal);
+            assert_true(pairs.count <= all.count && (pairs.count > 0) == (all.count > 0));
+            const int32_t factor_count = moet_families[f]->param_count + 3;
+            for (int32_t a = 0; a < factor_count; a++) {
+                for (int32_t b = 0; b < a; b++) {
+                    memset(has, 0, sizeof has);
+                    for (int32_t i = 0; i < pairs.count; i++)
+                        has[factor_of(&pairs.choices[i], a)][factor_of(&pairs.choices[i], b)] = true;
+                    for (int32_t i = 0; i < all.count; i++)
+                        assert_true(has[factor_of(&all.choices[i], a)][factor_of(&all.choices[i], b)]);
+                }
+            }
+            test_configs_destroy(&all);
+            test_configs_destroy(&pairs);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_declarations),   cmocka_unit_test(test_round_trip_over_the_space),
         cmocka_unit_test(test_malformed),      cmocka_unit_test(test_order_does_not_matter),
         cmocka_unit_test(test_set_and_number), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_pairwise_sets),
     };
     return cmocka_run_group_tests_name("config", tests, NULL, NULL);
 }

@@ -1,22 +1,21 @@
 /* What every kernel family must do, over every line of families.def that runs on a device:
  *
- *   test_conformance [--device SPEC] [--family NAME] [--every N] [--shapes N]      MOET_TEST_EVERY=N is --every N
+ *   test_conformance [--device SPEC] [--family NAME] [--pairs] [--every N] [--shapes N] [--once]
  *   test_conformance --list [--device SPEC]      the families of this device, one a line
+ *
+ * --pairs: not every config on every shape, but a set in which every pair of parameter values, and every value with
+ * every shape and layout, with and without bias, occurs. --every N (or MOET_TEST_EVERY=N): of those that remain every
+ * N-th. --shapes N: the first N shapes. --once, for runs under compute-sanitizer: each routing is launched once only,
+ * with the counts on the host or on the device in turn.
  *
  * The default is applicable; each refusal has its reason; every applicable config (every N-th on a shape, each on some
  * shapes) is right on edge shapes, bit for bit on inputs whose sums are exact and within the bound on random ones,
  * writes nothing but its rows, gives equal bits when repeated and, where its traits say so, the same bits for a row
  * whatever batch it is in. */
-#include "test.h"
-
-#include <math.h>
+#include "configs.h"
+#include "subject.h"
 
 #include "../kernels/reference.h"
-#include "../src/family.h"
-
-static const char *spec = "host", *only_family;
-static int32_t every = 1, shape_limit = INT32_MAX;
-static moet_device *device;
 
 /* ---- the edge shapes ---- */
 
@@ -40,16 +39,14 @@ static const edge_shape shapes[] = {
     {"1024 experts", MOET_OP_DOWN, MOET_MAX_EXPERTS, 8, 16, {{0, 0, 2, 0, 0, 1}, {-1}}, 3},
 };
 
+static const char *spec = "host", *only_family;
+static int64_t every = 1, shape_limit = MOET_COUNT_OF(shapes);
+static bool only_pairs, once;
+static moet_device *device;
+
 typedef enum input_kind { EXACT, RANDOM, INPUT_KINDS } input_kind;
 
-/* A shape in one layout, with inputs on the device and what must come out. Every buffer has guard bytes on both sides,
- * all of them 0xff: NaN, where a kernel reads them as input. */
-enum { guard_bytes = 4096, poison = 0xff };
-typedef struct guarded {
-    uint8_t *memory; /* on the device */
-    size_t size_bytes;
-} guarded;
-
+/* A shape in one layout, with inputs on the device and what must come out. */
 typedef struct problem_case {
     char label[160];
     moet_problem problem;
@@ -57,43 +54,19 @@ typedef struct problem_case {
     int32_t routing_count;
     int32_t *counts[MAX_ROUTINGS];
     int64_t rows[MAX_ROUTINGS];
-    guarded device_counts[MAX_ROUTINGS];
-    guarded x[INPUT_KINDS], w[INPUT_KINDS], bias[INPUT_KINDS], out;
+    test_buffer device_counts[MAX_ROUTINGS];
+    test_buffer x[INPUT_KINDS], w[INPUT_KINDS], bias[INPUT_KINDS];
+    test_output out;
     uint16_t *want[MAX_ROUTINGS];                  /* EXACT: bits */
     float *low[MAX_ROUTINGS], *high[MAX_ROUTINGS]; /* RANDOM: bounds */
     uint16_t *got, *again;                         /* [max_rows * N] */
-    uint8_t *raw;                                  /* out with its guards */
 } problem_case;
-
-static void *allocate(size_t size_bytes)
-{
-    void *memory = calloc(1, size_bytes ? size_bytes : 1);
-    if (!memory) test_fail("out of memory: %zu bytes", size_bytes);
-    return memory;
-}
-
-static void guarded_create(guarded *g, const void *content, size_t size_bytes)
-{
-    g->size_bytes = size_bytes;
-    void *memory;
-    TEST_OK(device->backend->alloc(device, size_bytes + 2 * guard_bytes, &memory));
-    g->memory = memory;
-    TEST_OK(device->backend->fill(device, memory, poison, size_bytes + 2 * guard_bytes));
-    if (content) TEST_OK(device->backend->upload(device, g->memory + guard_bytes, content, size_bytes));
-}
-
-static void *inside(const guarded *g) { return g->memory + guard_bytes; }
-static void guarded_destroy(guarded *g) { device->backend->free(device, g->memory); }
 
 /* EXACT: 1 and 2 of either sign, whose sums fp32 holds and BF16 must round once. RANDOM: normal-like. */
 static uint16_t draw(uint64_t *random, input_kind kind)
 {
     static const uint16_t exact[] = {0x3f80, 0xbf80, 0x4000, 0xc000};
-    uint64_t bits = test_random(random);
-    if (kind == EXACT) return exact[bits & 3];
-    double sum =
-        (double)(bits & 0xffff) + (double)(bits >> 16 & 0xffff) + (double)(bits >> 32 & 0xffff) + (double)(bits >> 48);
-    return moet_bf16_from_float((float)((sum / 65535 - 2) * sqrt(3.0)));
+    return kind == EXACT ? exact[test_random(random) & 3] : moet_bf16_from_float(test_normal(random));
 }
 
 static void draw_all(uint16_t *to, int64_t count, uint64_t *random, input_kind kind)
@@ -104,8 +77,8 @@ static void draw_all(uint16_t *to, int64_t count, uint64_t *random, input_kind k
 static void expect(problem_case *c, int32_t r, const uint16_t *x, const uint16_t *w, const uint16_t *bias)
 {
     int32_t n = moet_problem_n(&c->problem), k = moet_problem_k(&c->problem);
-    c->low[r] = allocate((size_t)(c->rows[r] * n) * sizeof(float));
-    c->high[r] = allocate((size_t)(c->rows[r] * n) * sizeof(float));
+    c->low[r] = test_allocate((size_t)(c->rows[r] * n) * sizeof(float));
+    c->high[r] = test_allocate((size_t)(c->rows[r] * n) * sizeof(float));
     int64_t row = 0;
     for (int32_t e = 0; e < c->problem.experts; e++) {
         for (int32_t i = 0; i < c->counts[r][e]; i++, row++) {
@@ -119,36 +92,46 @@ static void expect(problem_case *c, int32_t r, const uint16_t *x, const uint16_t
     }
 }
 
-static void case_create(const edge_shape *shape, moet_layout layout, bool bias, problem_case *c)
+/* Four problems a shape. */
+static void problem_init(int32_t i, moet_problem *problem)
+{
+    const edge_shape *shape = &shapes[i / 4];
+    moet_problem_init(problem, shape->op, shape->experts, shape->hidden, shape->inter);
+    problem->layout = (moet_layout)(i & 1);
+    problem->bias = i & 2;
+}
+
+static void case_create(const edge_shape *shape, const moet_problem *problem, problem_case *c)
 {
     static const char *const layouts[] = {"nk", "kn"};
     uint64_t random = 77;
-    *c = (problem_case){0};
-    moet_problem_init(&c->problem, shape->op, shape->experts, shape->hidden, shape->inter);
-    c->problem.layout = layout;
-    c->problem.bias = bias;
-    snprintf(c->label, sizeof c->label, "%s, %s%s", shape->what, layouts[layout], bias ? ", bias" : "");
+    const bool bias = problem->bias;
+    *c = (problem_case){.problem = *problem};
+    snprintf(c->label, sizeof c->label, "%s, %s%s", shape->what, layouts[problem->layout], bias ? ", bias" : "");
     int32_t experts = shape->experts, n = moet_problem_n(&c->problem), k = moet_problem_k(&c->problem);
     while (c->routing_count < MAX_ROUTINGS && shape->counts[c->routing_count][0] >= 0) {
         int32_t r = c->routing_count++;
-        c->counts[r] = allocate((size_t)experts * sizeof(int32_t));
+        c->counts[r] = test_allocate((size_t)experts * sizeof(int32_t));
         for (int32_t e = 0; e < experts; e++) {
             c->counts[r][e] = e < 6 ? shape->counts[r][e] : shape->fill && e % 3 ? 7 * e % shape->fill : 0;
             c->rows[r] += c->counts[r][e];
         }
         if (c->rows[r] > c->max_rows) c->max_rows = c->rows[r];
-        guarded_create(&c->device_counts[r], c->counts[r], (size_t)experts * sizeof(int32_t));
+        test_buffer_create(device, &c->device_counts[r], c->counts[r], (size_t)experts * sizeof(int32_t));
     }
     size_t x_count = (size_t)(c->max_rows * k), w_count = (size_t)experts * (size_t)n * (size_t)k;
     size_t bias_count = (size_t)experts * (size_t)n;
-    uint16_t *x = allocate(2 * x_count), *w = allocate(2 * w_count), *b = allocate(2 * bias_count);
+    /* With counts on the device, x has max_rows rows from wherever a launch starts in it: the rest is NaN. */
+    const size_t x_room = 2 * x_count;
+    uint16_t *x = test_allocate(2 * x_room), *w = test_allocate(2 * w_count), *b = test_allocate(2 * bias_count);
+    memset(x + x_count, TEST_POISON, 2 * (x_room - x_count));
     for (int32_t kind = 0; kind < INPUT_KINDS; kind++) {
         draw_all(x, (int64_t)x_count, &random, (input_kind)kind);
         draw_all(w, (int64_t)w_count, &random, (input_kind)kind);
         draw_all(b, (int64_t)bias_count, &random, (input_kind)kind);
         for (int32_t r = 0; r < c->routing_count; r++) {
             if (kind == EXACT) {
-                c->want[r] = allocate((size_t)(c->rows[r] * n) * 2);
+                c->want[r] = test_allocate((size_t)(c->rows[r] * n) * 2);
                 moet_reference_gemm(&c->problem, x, w, bias ? b : NULL, c->counts[r], c->want[r]);
             } else {
                 expect(c, r, x, w, bias ? b : NULL);
@@ -160,15 +143,14 @@ static void case_create(const edge_shape *shape, moet_layout layout, bool bias, 
             for (int32_t r = 0; r < c->routing_count; r++) rows += c->counts[r][e];
             if (rows == 0) memset(w + (size_t)e * (size_t)n * (size_t)k, 0xff, 2 * (size_t)n * (size_t)k);
         }
-        guarded_create(&c->x[kind], x, 2 * x_count);
-        guarded_create(&c->w[kind], w, 2 * w_count);
-        if (bias) guarded_create(&c->bias[kind], b, 2 * bias_count);
+        test_buffer_create(device, &c->x[kind], x, 2 * x_room);
+        test_buffer_create(device, &c->w[kind], w, 2 * w_count);
+        if (bias) test_buffer_create(device, &c->bias[kind], b, 2 * bias_count);
     }
     size_t out_bytes = 2 * (size_t)c->max_rows * (size_t)n;
-    guarded_create(&c->out, NULL, out_bytes);
-    c->got = allocate(out_bytes);
-    c->again = allocate(out_bytes);
-    c->raw = allocate(out_bytes + 2 * guard_bytes);
+    test_output_create(device, &c->out, out_bytes);
+    c->got = test_allocate(out_bytes);
+    c->again = test_allocate(out_bytes);
     free(x);
     free(w);
     free(b);
@@ -178,75 +160,42 @@ static void case_destroy(problem_case *c)
 {
     for (int32_t r = 0; r < c->routing_count; r++) {
         free(c->counts[r]);
-        guarded_destroy(&c->device_counts[r]);
+        test_buffer_destroy(device, &c->device_counts[r]);
         free(c->want[r]);
         free(c->low[r]);
         free(c->high[r]);
     }
     for (int32_t kind = 0; kind < INPUT_KINDS; kind++) {
-        guarded_destroy(&c->x[kind]);
-        guarded_destroy(&c->w[kind]);
-        guarded_destroy(&c->bias[kind]);
+        test_buffer_destroy(device, &c->x[kind]);
+        test_buffer_destroy(device, &c->w[kind]);
+        test_buffer_destroy(device, &c->bias[kind]);
     }
-    guarded_destroy(&c->out);
+    test_output_destroy(device, &c->out);
     free(c->got);
     free(c->again);
-    free(c->raw);
 }
 
 /* ---- one config on one case ---- */
 
 typedef struct subject {
-    const moet_config *config;
-    char config_text[MOET_CONFIG_SIZE];
+    test_subject run;
     problem_case *c;
-    void *state, *workspace, *stream;
-    bool on_device; /* where the counts are */
 } subject;
 
-/* All of raw[from .. from + count) must be poison. */
-static void check_untouched(const subject *s, int64_t rows, size_t from, size_t count)
-{
-    const uint8_t *at = s->c->raw + from;
-    if (at[0] == poison && memcmp(at, at + 1, count - 1) == 0) return;
-    size_t i = 0;
-    while (at[i] == poison) i++;
-    test_fail("%s (%s, %lld rows, counts on the %s): byte %lld from the start of out was written", s->config_text,
-              s->c->label, (long long)rows, s->on_device ? "device" : "host", (long long)(from + i) - guard_bytes);
-}
-
-/* Launches with x from `row` on, for counts that sum to rows; out comes back into bits[rows * N]; everything else of
- * out must still be poison. */
+/* With x from `row` on. */
 static void launch(const subject *s, input_kind kind, const int32_t *counts, int64_t rows, int64_t row, uint16_t *bits)
 {
     problem_case *c = s->c;
-    const moet_backend *backend = device->backend;
-    int64_t n = moet_problem_n(&c->problem), k = moet_problem_k(&c->problem);
-    TEST_OK(backend->fill(device, c->out.memory, poison, c->out.size_bytes + 2 * guard_bytes));
-    moet_family_launch_args args = {.x = (uint16_t *)inside(&c->x[kind]) + row * k,
-                                    .w = inside(&c->w[kind]),
-                                    .bias = c->problem.bias ? inside(&c->bias[kind]) : NULL,
-                                    .out = inside(&c->out),
-                                    .counts = counts,
-                                    .counts_on_device = s->on_device,
-                                    .rows = s->on_device ? c->max_rows : rows,
-                                    .workspace = s->workspace,
-                                    .stream = s->stream};
-    moet_status status = s->config->family->launch(s->state, &args);
-    if (status == MOET_OK) status = backend->stream_synchronize(device, s->stream);
-    if (status != MOET_OK) test_fail("%s (%s): %s", s->config_text, c->label, moet_last_error());
-    TEST_OK(backend->download(device, c->raw, c->out.memory, c->out.size_bytes + 2 * guard_bytes));
-    size_t used = (size_t)(rows * n) * 2;
-    check_untouched(s, rows, 0, guard_bytes);
-    check_untouched(s, rows, guard_bytes + used, c->out.size_bytes - used + guard_bytes);
-    memcpy(bits, c->raw + guard_bytes, used);
+    const uint16_t *x = test_buffer_inside(&c->x[kind]);
+    test_subject_launch(&s->run, x + row * moet_problem_k(&c->problem), test_buffer_inside(&c->w[kind]),
+                        c->problem.bias ? test_buffer_inside(&c->bias[kind]) : NULL, counts, rows, &c->out, bits);
 }
 
 static void wrong(const subject *s, int32_t r, int64_t at, const char *what, double got, double low, double high)
 {
     int64_t n = moet_problem_n(&s->c->problem);
     test_fail("%s (%s, routing %d of %lld rows, counts on the %s): %s: out[%lld][%lld] is %g, expected %g to %g",
-              s->config_text, s->c->label, r, (long long)s->c->rows[r], s->on_device ? "device" : "host", what,
+              s->run.config_text, s->c->label, r, (long long)s->c->rows[r], s->run.on_device ? "device" : "host", what,
               (long long)(at / n), (long long)(at % n), got, low, high);
 }
 
@@ -254,13 +203,14 @@ static void check_routing(const subject *s, int32_t r)
 {
     problem_case *c = s->c;
     int64_t count = c->rows[r] * moet_problem_n(&c->problem);
-    const int32_t *counts = s->on_device ? inside(&c->device_counts[r]) : c->counts[r];
+    const int32_t *counts = s->run.on_device ? test_buffer_inside(&c->device_counts[r]) : c->counts[r];
     launch(s, EXACT, counts, c->rows[r], 0, c->got);
     for (int64_t i = 0; i < count; i++) {
         double want = (double)moet_bf16_to_float(c->want[r][i]);
         if (c->got[i] != c->want[r][i])
             wrong(s, r, i, "exact inputs", (double)moet_bf16_to_float(c->got[i]), want, want);
     }
+    if (once) return;
     launch(s, RANDOM, counts, c->rows[r], 0, c->got);
     for (int64_t i = 0; i < count; i++) {
         float value = moet_bf16_to_float(c->got[i]);
@@ -269,7 +219,7 @@ static void check_routing(const subject *s, int32_t r)
     }
     launch(s, RANDOM, counts, c->rows[r], 0, c->again);
     if (memcmp(c->got, c->again, (size_t)count * 2) != 0)
-        test_fail("%s (%s, routing %d): repeated, it gives other bits", s->config_text, c->label, r);
+        test_fail("%s (%s, routing %d): repeated, it gives other bits", s->run.config_text, c->label, r);
 }
 
 /* The first, a middle and the last row of the busiest routing, each alone: the same bits as among the others. */
@@ -277,10 +227,11 @@ static void check_invariance(const subject *s)
 {
     problem_case *c = s->c;
     int64_t n = moet_problem_n(&c->problem), row = 0;
-    int32_t *alone = allocate((size_t)c->problem.experts * sizeof *alone);
+    int32_t *alone = test_allocate((size_t)c->problem.experts * sizeof *alone);
     void *device_alone = NULL;
     TEST_OK(device->backend->alloc(device, (size_t)c->problem.experts * sizeof *alone, &device_alone));
-    launch(s, RANDOM, s->on_device ? inside(&c->device_counts[0]) : c->counts[0], c->rows[0], 0, c->got);
+    launch(s, RANDOM, s->run.on_device ? test_buffer_inside(&c->device_counts[0]) : c->counts[0], c->rows[0], 0,
+           c->got);
     for (int32_t e = 0, tried = 0; e < c->problem.experts && tried < 4; row += c->counts[0][e], e++) {
         if (c->counts[0][e] == 0) continue;
         tried++;
@@ -289,9 +240,9 @@ static void check_invariance(const subject *s)
             memset(alone, 0, (size_t)c->problem.experts * sizeof *alone);
             alone[e] = 1;
             TEST_OK(device->backend->upload(device, device_alone, alone, (size_t)c->problem.experts * sizeof *alone));
-            launch(s, RANDOM, s->on_device ? device_alone : alone, 1, row + picks[p], c->again);
+            launch(s, RANDOM, s->run.on_device ? device_alone : alone, 1, row + picks[p], c->again);
             if (memcmp(c->again, c->got + (row + picks[p]) * n, (size_t)n * 2) != 0)
-                test_fail("%s (%s): says batch-invariant, but row %d of expert %d differs alone", s->config_text,
+                test_fail("%s (%s): says batch-invariant, but row %d of expert %d differs alone", s->run.config_text,
                           c->label, picks[p], e);
         }
     }
@@ -300,42 +251,27 @@ static void check_invariance(const subject *s)
 }
 
 /* false: prepare refused it, for a reason that only the library knows. */
-static bool check_config(const moet_config *config, problem_case *c, char *why)
+static bool check_config(const moet_config *config, problem_case *c, int64_t nth, test_kernel *kernel, char *why)
 {
-    const moet_family *family = config->family;
-    moet_traits traits = family->traits(&c->problem, config);
-    subject s = {.config = config, .c = c};
-    moet_config_format(config, s.config_text);
-    if (!traits.host_counts && !traits.device_counts) test_fail("%s takes no counts at all", s.config_text);
-    TEST_OK(device->backend->stream_create(device, &s.stream));
+    moet_traits traits = config->family->traits(&c->problem, config);
+    subject s = {.c = c,
+                 .run = {.device = device,
+                         .config = config,
+                         .problem = &c->problem,
+                         .label = c->label,
+                         .max_rows = c->max_rows,
+                         .kernel = kernel}};
+    if (!traits.host_counts && !traits.device_counts)
+        test_fail("a config of %s takes no counts at all", config->family->name);
     for (int32_t place = 0; place < 2; place++) {
-        s.on_device = place == 1;
-        if (s.on_device ? !traits.device_counts : !traits.host_counts) continue;
-        moet_prepare_args args = {.device = device,
-                                  .problem = &c->problem,
-                                  .config = config,
-                                  .max_rows = c->max_rows,
-                                  .device_counts = s.on_device};
-        moet_status status = family->prepare(&args, &s.state);
-        if (status == MOET_UNSUPPORTED || status == MOET_NOT_FOUND) {
-            snprintf(why, MOET_REASON_SIZE, "%.250s", moet_last_error());
-            if (!why[0]) test_fail("%s: refused without a reason", s.config_text);
-            device->backend->stream_destroy(device, s.stream);
-            return false;
-        }
-        if (status != MOET_OK) test_fail("%s (%s): prepare: %s", s.config_text, c->label, moet_last_error());
-        size_t bytes = family->workspace_bytes(&c->problem, config, &device->info, c->max_rows);
-        if (bytes) {
-            TEST_OK(device->backend->alloc(device, bytes, &s.workspace));
-            TEST_OK(device->backend->fill(device, s.workspace, poison, bytes)); /* whatever was there before */
-        }
+        s.run.on_device = place == 1;
+        if (s.run.on_device ? !traits.device_counts : !traits.host_counts) continue;
+        if (once && traits.host_counts && traits.device_counts && place != (nth & 1)) continue;
+        if (!test_subject_open(&s.run, why)) return false;
         for (int32_t r = 0; r < c->routing_count; r++) check_routing(&s, r);
-        if (traits.batch_invariant) check_invariance(&s);
-        family->release(s.state);
-        device->backend->free(device, s.workspace);
-        s.workspace = NULL;
+        if (traits.batch_invariant && !once) check_invariance(&s);
+        test_subject_close(&s.run);
     }
-    device->backend->stream_destroy(device, s.stream);
     return true;
 }
 
@@ -369,33 +305,33 @@ static void check_default(const moet_family *family, const moet_problem *problem
 
 static void check_family(const moet_family *family)
 {
-    int64_t checked = 0, refused = 0, refused_late = 0;
+    int64_t checked = 0, refused_late = 0;
     char late_why[MOET_REASON_SIZE] = "";
-    int32_t shape_count = MOET_COUNT_OF(shapes) < shape_limit ? MOET_COUNT_OF(shapes) : shape_limit;
-    for (int32_t i = 0; i < shape_count * 4; i++) {
+    int32_t problem_count = 4 * (shape_limit < MOET_COUNT_OF(shapes) ? (int32_t)shape_limit : MOET_COUNT_OF(shapes));
+    moet_problem problems[4 * MOET_COUNT_OF(shapes)] = {0};
+    test_configs configs;
+    test_kernel kernel = {0};
+    for (int32_t i = 0; i < problem_count; i++) problem_init(i, &problems[i]);
+    test_configs_create(family, problems, problem_count, &device->info, only_pairs, &configs);
+    for (int32_t i = 0, at = 0; i < problem_count; i++) {
         problem_case c;
-        moet_config config;
-        int32_t nth = i; /* another starting point for each case, so that with N > 1 all configs see some shapes */
-        case_create(&shapes[i / 4], (moet_layout)(i & 1), i & 2, &c);
+        case_create(&shapes[i / 4], &problems[i], &c);
         check_default(family, &c.problem);
-        moet_config_first(family, &config);
-        do {
-            char why[MOET_REASON_SIZE] = "";
-            if (!family->applicable(&c.problem, &config, &device->info, why)) {
-                if (!why[0] || strpbrk(why, "\n\r"))
-                    test_fail("%s: a refusal without a reason of one line", family->name);
-                refused++;
-            } else if (nth++ % every == 0) {
-                if (check_config(&config, &c, late_why))
-                    checked++;
-                else
-                    refused_late++;
-            }
-        } while (moet_config_next(&config));
+        /* Another starting point for each case, so that with N > 1 all configs see some shapes. */
+        for (int64_t nth = i; at < configs.count && configs.choices[at].problem == i; at++, nth++) {
+            if (nth % every != 0) continue;
+            if (check_config(&configs.choices[at].config, &c, nth / every, &kernel, late_why))
+                checked++;
+            else
+                refused_late++;
+        }
         case_destroy(&c);
     }
     print_message("%s: %lld runs of a config right, %lld refused, %lld refused by the library%s%s\n", family->name,
-                  (long long)checked, (long long)refused, (long long)refused_late, late_why[0] ? ": " : "", late_why);
+                  (long long)checked, (long long)configs.refused, (long long)refused_late, late_why[0] ? ": " : "",
+                  late_why);
+    moet_cubin_release(&kernel.cubin);
+    test_configs_destroy(&configs);
     if (checked == 0 && refused_late > 0) skip(); /* the library is not here; the message says so */
     assert_true(checked > 0);
 }
@@ -425,18 +361,17 @@ static void test_defaults(void **state)
 
 int main(int argc, char **argv)
 {
-    const char *every_text = getenv("MOET_TEST_EVERY");
-    if (every_text) every = atoi(every_text);
     bool lists = false;
-    for (int32_t i = 1; i < argc; i++) {
-        const char *value = i + 1 < argc ? argv[i + 1] : "";
-        if (strcmp(argv[i], "--list") == 0) lists = true;
-        if (strcmp(argv[i], "--device") == 0) spec = value;
-        if (strcmp(argv[i], "--family") == 0) only_family = value;
-        if (strcmp(argv[i], "--every") == 0) every = atoi(value);
-        if (strcmp(argv[i], "--shapes") == 0) shape_limit = atoi(value);
-    }
-    if (every < 1) every = 1;
+    const test_option options[] = {
+        {"--device", .text = &spec},
+        {"--family", .text = &only_family},
+        {"--list", .flag = &lists},
+        {"--pairs", .flag = &only_pairs},
+        {"--once", .flag = &once},
+        {"--every", .number = &every, .variable = "MOET_TEST_EVERY"},
+        {"--shapes", .number = &shape_limit},
+    };
+    test_options_parse(argc, argv, options, MOET_COUNT_OF(options));
     if (moet_device_open(spec, &device) != MOET_OK) {
         fprintf(stderr, "%s\n", moet_last_error());
         return 1;

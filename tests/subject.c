@@ -1,0 +1,124 @@
+#include "subject.h"
+
+#include "configs.h"
+
+/* ---- buffers ---- */
+
+void test_buffer_create(moet_device *device, test_buffer *buffer, const void *content, size_t size_bytes)
+{
+    void *memory;
+    buffer->size_bytes = size_bytes;
+    TEST_OK(device->backend->alloc(device, size_bytes + 2 * TEST_GUARD_BYTES, &memory));
+    buffer->memory = memory;
+    TEST_OK(device->backend->fill(device, memory, TEST_POISON, size_bytes + 2 * TEST_GUARD_BYTES));
+    if (content) TEST_OK(device->backend->upload(device, buffer->memory + TEST_GUARD_BYTES, content, size_bytes));
+}
+
+void test_buffer_destroy(moet_device *device, test_buffer *buffer)
+{
+    device->backend->free(device, buffer->memory);
+    *buffer = (test_buffer){0};
+}
+
+void *test_buffer_inside(const test_buffer *buffer) { return buffer->memory + TEST_GUARD_BYTES; }
+
+void test_output_create(moet_device *device, test_output *output, size_t size_bytes)
+{
+    test_buffer_create(device, &output->buffer, NULL, size_bytes);
+    output->raw = test_allocate(size_bytes + 2 * TEST_GUARD_BYTES);
+}
+
+void test_output_destroy(moet_device *device, test_output *output)
+{
+    test_buffer_destroy(device, &output->buffer);
+    free(output->raw);
+    output->raw = NULL;
+}
+
+/* ---- a config ---- */
+
+static void keep_kernel(const test_subject *s, const moet_source *source)
+{
+    const moet_family *family = s->config->family;
+    const moet_cubin *cubin = family->cubin ? family->cubin(s->state) : NULL;
+    if (!cubin) return;
+    moet_cubin_release(&s->kernel->cubin);
+    TEST_OK(moet_cubin_copy(cubin, &s->kernel->cubin));
+    s->kernel->source = *source;
+}
+
+bool test_subject_open(test_subject *s, char *why)
+{
+    const moet_family *family = s->config->family;
+    const moet_device_info *info = &s->device->info;
+    moet_source source;
+    bool has_source = family->source && family->source(s->problem, s->config, info->cc_major, info->cc_minor, &source);
+    bool is_kept = has_source && s->kernel->cubin.bytes && test_same_source(&source, &s->kernel->source);
+    moet_prepare_args args = {.device = s->device,
+                              .problem = s->problem,
+                              .config = s->config,
+                              .max_rows = s->max_rows,
+                              .device_counts = s->on_device,
+                              .cubin = is_kept ? &s->kernel->cubin : NULL};
+    moet_config_format(s->config, s->config_text);
+    moet_status status = family->prepare(&args, &s->state);
+    if (status == MOET_UNSUPPORTED || status == MOET_NOT_FOUND) {
+        snprintf(why, MOET_REASON_SIZE, "%.250s", moet_last_error());
+        if (!why[0]) test_fail("%s: refused without a reason", s->config_text);
+        return false;
+    }
+    if (status != MOET_OK) test_fail("%s (%s): prepare: %s", s->config_text, s->label, moet_last_error());
+    if (has_source && !is_kept) keep_kernel(s, &source);
+    TEST_OK(s->device->backend->stream_create(s->device, &s->stream));
+    size_t size_bytes = family->workspace_bytes(s->problem, s->config, info, s->max_rows);
+    if (size_bytes) {
+        TEST_OK(s->device->backend->alloc(s->device, size_bytes, &s->workspace));
+        TEST_OK(s->device->backend->fill(s->device, s->workspace, TEST_POISON, size_bytes)); /* whatever was there */
+    }
+    return true;
+}
+
+void test_subject_close(test_subject *s)
+{
+    s->config->family->release(s->state);
+    s->device->backend->free(s->device, s->workspace);
+    s->device->backend->stream_destroy(s->device, s->stream);
+    s->state = s->workspace = s->stream = NULL;
+}
+
+/* All of raw[from .. from + count) must be poison. */
+static void check_untouched(const test_subject *s, const uint8_t *raw, int64_t rows, size_t from, size_t count)
+{
+    const uint8_t *at = raw + from;
+    if (at[0] == TEST_POISON && memcmp(at, at + 1, count - 1) == 0) return;
+    size_t i = 0;
+    while (at[i] == TEST_POISON) i++;
+    test_fail("%s (%s, %lld rows, counts on the %s): byte %lld from the start of out was written", s->config_text,
+              s->label, (long long)rows, s->on_device ? "device" : "host", (long long)(from + i) - TEST_GUARD_BYTES);
+}
+
+void test_subject_launch(const test_subject *s, const void *x, const void *w, const void *bias, const int32_t *counts,
+                         int64_t rows, const test_output *out, uint16_t *bits)
+{
+    const moet_backend *backend = s->device->backend;
+    const size_t whole_bytes = out->buffer.size_bytes + 2 * TEST_GUARD_BYTES;
+    const size_t used_bytes = (size_t)(rows * moet_problem_n(s->problem)) * sizeof *bits;
+    moet_family_launch_args args = {.x = x,
+                                    .w = w,
+                                    .bias = bias,
+                                    .out = test_buffer_inside(&out->buffer),
+                                    .counts = counts,
+                                    .counts_on_device = s->on_device,
+                                    .rows = s->on_device ? s->max_rows : rows,
+                                    .workspace = s->workspace,
+                                    .stream = s->stream};
+    TEST_OK(backend->fill(s->device, out->buffer.memory, TEST_POISON, whole_bytes));
+    moet_status status = s->config->family->launch(s->state, &args);
+    if (status == MOET_OK) status = backend->stream_synchronize(s->device, s->stream);
+    if (status != MOET_OK) test_fail("%s (%s): %s", s->config_text, s->label, moet_last_error());
+    TEST_OK(backend->download(s->device, out->raw, out->buffer.memory, whole_bytes));
+    check_untouched(s, out->raw, rows, 0, TEST_GUARD_BYTES);
+    check_untouched(s, out->raw, rows, TEST_GUARD_BYTES + used_bytes,
+                    out->buffer.size_bytes - used_bytes + TEST_GUARD_BYTES);
+    memcpy(bits, out->raw + TEST_GUARD_BYTES, used_bytes);
+}

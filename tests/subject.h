@@ -1,0 +1,62 @@
+/* subject: one config on one problem as the tests run it, on any device: guarded buffers, a poisoned workspace, outputs
+ * that are checked for what must not be written. */
+#ifndef MOET_TEST_SUBJECT_H
+#define MOET_TEST_SUBJECT_H
+
+#include "test.h"
+
+#include "../src/family.h"
+
+/* Device memory with guard bytes on both sides, all of them poison: NaN, where a kernel reads them as input. */
+enum { TEST_GUARD_BYTES = 4096, TEST_POISON = 0xff };
+typedef struct test_buffer {
+    uint8_t *memory; /* with the guards */
+    size_t size_bytes;
+} test_buffer;
+
+/* content NULL: poison. */
+void test_buffer_create(moet_device *device, test_buffer *buffer, const void *content, size_t size_bytes);
+void test_buffer_destroy(moet_device *device, test_buffer *buffer);
+void *test_buffer_inside(const test_buffer *buffer);
+
+/* An output and room for its copy on the host. */
+typedef struct test_output {
+    test_buffer buffer;
+    uint8_t *raw; /* with the guards */
+} test_output;
+
+void test_output_create(moet_device *device, test_output *output, size_t size_bytes);
+void test_output_destroy(moet_device *device, test_output *output);
+
+/* The kernel compiled last: of configs that differ in run-time values alone only the first one is compiled, or read
+ * from the cache on disk. Starts as zero. */
+typedef struct test_kernel {
+    moet_source source;
+    moet_cubin cubin;
+} test_kernel;
+
+typedef struct test_subject {
+    /* set before test_subject_open */
+    moet_device *device;
+    const moet_config *config;
+    const moet_problem *problem;
+    const char *label; /* the problem's, in messages */
+    int64_t max_rows;
+    bool on_device; /* where the counts are */
+    test_kernel *kernel;
+    /* set by it */
+    char config_text[MOET_CONFIG_SIZE];
+    void *state, *workspace, *stream;
+} test_subject;
+
+/* false: prepare refused it, for a reason that only a library knows, in why[MOET_REASON_SIZE]; nothing is open then.
+ * Any other failure, and a refusal without a reason, fails the test. */
+bool test_subject_open(test_subject *s, char *why);
+void test_subject_close(test_subject *s);
+
+/* Launches into out's poison and waits. x, w and bias (NULL: none) are device memory, counts are where on_device says
+ * and sum to rows. The result comes back into bits[rows * N]; every other byte of out must still be poison. */
+void test_subject_launch(const test_subject *s, const void *x, const void *w, const void *bias, const int32_t *counts,
+                         int64_t rows, const test_output *out, uint16_t *bits);
+
+#endif
