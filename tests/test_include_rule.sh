@@ -18,11 +18,11 @@ complain "$(includes src/*.[ch] | grep -E '"\.\./')" "src includes from elsewher
 complain "$(includes kernels/*.[ch] kernels/*.cu | grep -E '"(\.\./)*(bench|tuner)/')" "kernels include from further right"
 complain "$(includes kernels/*.[ch] | grep -E '"\.\./' | grep -vE '"\.\./src/(moet|family|device|cuda_api)\.h"')" \
     "kernels include more of src than moet.h, family.h, device.h and cuda_api.h"
-complain "$(includes kernels/*.cu)" "CUDA sources include headers, which NVRTC would have to find"
+complain "$(includes kernels/*.cu kernels/*.cuh)" "CUDA sources include headers, which NVRTC would have to find"
 complain "$(includes bench/*.[ch] | grep -E '"(\.\./)*tuner/')" "bench includes from tuner"
 complain "$(includes src/*.[ch] kernels/*.[ch] bench/*.[ch] tuner/*.[ch] | grep 'sqlite3.h' |
     grep -vE '^tuner/store[a-z_]*\.[ch]:')" "sqlite3.h outside tuner/store*"
-complain "$(wc -l src/*.[ch] kernels/*.[ch] kernels/*.cu bench/*.[ch] tuner/*.[ch] tests/*.[ch] | awk '$2 != "total" && $1 > 650')" \
+complain "$(wc -l src/*.[ch] kernels/*.[ch] kernels/*.cu kernels/*.cuh bench/*.[ch] tuner/*.[ch] tests/*.[ch] | awk '$2 != "total" && $1 > 650')" \
     "longer than 650 lines"
 complain "$(grep -nE '^MOET_FAMILY' src/families.def | sort | uniq -d)" "a family stands twice"
 [ "$bad" = 0 ] && echo "the include rule holds"
