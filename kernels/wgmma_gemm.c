@@ -72,13 +72,13 @@ enum { CLUSTER_1X1, CLUSTER_2X1, CLUSTER_1X2 };
 static const char *const cluster_values[] = {[CLUSTER_1X1] = "1x1", [CLUSTER_2X1] = "2x1", [CLUSTER_1X2] = "1x2", NULL};
 /* Row tiles of a band, which is walked with rows innermost: 1 reads w once a row tile, 64 reads x once a column tile.
  */
-static const char *const group_values[] = {"8", "1", "16", "64", NULL};
+static const char *const group_values[] = {"16", "1", "8", "64", NULL};
 /* mixed: experts below the ridge of the roofline are walked beside those above it. */
 enum { ORDER_PLAIN, ORDER_MIXED };
 static const char *const order_values[] = {[ORDER_PLAIN] = "plain", [ORDER_MIXED] = "mixed", NULL};
-/* By the threads, or full blocks by the copy engine. */
-enum { STORE_DIRECT, STORE_BULK };
-static const char *const store_values[] = {[STORE_DIRECT] = "direct", [STORE_BULK] = "bulk", NULL};
+/* Full blocks by the copy engine, or all by the threads. */
+enum { STORE_BULK, STORE_DIRECT };
+static const char *const store_values[] = {[STORE_BULK] = "bulk", [STORE_DIRECT] = "direct", NULL};
 /* SMs left to others, such as communication. */
 static const char *const spare_values[] = {"0", "4", "8", "16", "32", NULL};
 

@@ -263,13 +263,13 @@ __device__ __forceinline__ void moet_math_tiles(const struct moet_job *job, stru
          * Turn 0 does not wait. */
         if (MOET_PINGPONG) {
             moet_barrier_wait(ring->turns + 8 * group, (turn / MOET_MATH_GROUPS + (group == 0)) & 1);
-            if (*done) break;
+            if (*done == 1 + (group ^ 1)) break;
         }
         moet_barrier_wait(ring->full + 8 * ring->stage, ring->phase);
         moet_slot_read(ring->slots + 16 * ring->stage, &slot);
         if (slot.word < 0) {
             if (MOET_PINGPONG && (threadIdx.x & 31) == 0) {
-                *done = 1; /* the other warpgroup does not look into the ring again */
+                *done = 1 + group; /* the other warpgroup does not look into the ring again; warps of this one do */
                 moet_barrier_arrive(ring->turns + 8 * (group ^ 1));
             }
             break;
@@ -315,9 +315,6 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, const int *count
     const int warp = __shfl_sync(0xffffffffu, (int)threadIdx.x / 32, 0), warpgroup = warp / MOET_MATH_WARPS;
     if (warp == 0) moet_schedule(counts, job, max_rows);
     if (warp == 1 && moet_elect()) {
-#ifdef MOET_WATCHDOG
-        if (shared % 1024 != 0) moet_bark(2, shared, 0);
-#endif
         moet_map_prefetch(job->x);
         moet_map_prefetch(job->w);
         for (int i = 0; i < MOET_STAGES; i++) {

@@ -15,7 +15,7 @@ struct moet_tickets {
     int heavy_places;      /* experts that are not light, and their tickets: these come first in order[] */
     int heavy;
     unsigned light_share;  /* light tickets / whole, in units of 2^-32, rounded up */
-    int done;              /* ping-pong: the last tile is seen */
+    int done;              /* ping-pong: 1 + the warpgroup that has seen the end; 0: none has */
     int mailbox[MOET_STAGES]; /* clusters: tickets that rank 0 took, for rank 1 */
 };
 

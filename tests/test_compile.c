@@ -1,4 +1,4 @@
-/* Configs of every family that compiles CUDA compile by NVRTC, for 8.0 and 9.0, without register spills. No GPU is
+/* Configs of every family that compiles CUDA compile by NVRTC, for 8.0 and 9.0, without register spills or local memory. No GPU is
  * needed; without NVRTC there is nothing to compile and the test is skipped.
  *
  *   MOET_TEST_COMPILE=pairs        the default: a set of configs in which every pair of values of two parameters, the
@@ -70,23 +70,28 @@ static void gather(bool all)
     }
 }
 
-/* The resource report of ptxas: every "N bytes spill stores" must be 0. */
-static int check_log(const moet_source *source, const char *log)
+/* Sum of the numbers before `unit` in the resource report of ptxas; -1: there is none. */
+static int64_t sum_of(const char *log, const char *unit)
 {
-    int32_t reports = 0;
-    for (const char *at = log; (at = strstr(at, " bytes spill stores")); at++) {
+    int64_t sum = -1;
+    for (const char *at = log; (at = strstr(at, unit)); at++) {
         const char *number = at;
         while (number > log && number[-1] >= '0' && number[-1] <= '9') number--;
-        reports++;
-        if (atoi(number) != 0) {
-            fprintf(stderr, "%s %s %s: %.*s bytes of registers are spilled\n", source->name, source->arch,
-                    source->option_count ? source->options[0] : "", (int)(at - number), number);
-            return 1;
-        }
+        sum = (sum < 0 ? 0 : sum) + atoll(number);
     }
-    if (reports == 0)
+    return sum;
+}
+
+/* Nothing is spilled, and no array that should be in registers is in local memory. */
+static int check_log(const moet_source *source, const char *log)
+{
+    const int64_t spilled = sum_of(log, " bytes spill stores"), local = sum_of(log, " bytes stack frame");
+    if (spilled < 0 || local < 0)
         fprintf(stderr, "%s %s: no resource report in the log: %.300s\n", source->name, source->arch, log);
-    return reports == 0;
+    else if (spilled > 0 || local > 0)
+        fprintf(stderr, "%s %s %s: %lld bytes of registers are spilled, %lld bytes of local memory\n", source->name,
+                source->arch, source->option_count ? source->options[0] : "", (long long)spilled, (long long)local);
+    return spilled != 0 || local != 0;
 }
 
 static int compile_one(const moet_source *source)
