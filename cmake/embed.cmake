@@ -3,10 +3,13 @@
 set(hex "")
 string(REPLACE "|" ";" parts "${PRELUDES}")
 foreach(part ${parts} "${INPUT}")
-  get_filename_component(file "${part}" NAME)
-  string(HEX "#line 1 \"${file}\"\n" line) # so that messages name it
+  if(parts)
+    get_filename_component(file "${part}" NAME)
+    string(HEX "#line 1 \"${file}\"\n" line) # so that messages name it
+    string(APPEND hex "${line}")
+  endif()
   file(READ "${part}" text HEX)
-  string(APPEND hex "${line}" "${text}")
+  string(APPEND hex "${text}")
 endforeach()
 string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${hex}")
 string(REGEX REPLACE "(.{80})" "\\1\n" bytes "${bytes}") # 16 bytes a line

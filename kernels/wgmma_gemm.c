@@ -98,6 +98,7 @@ enum {
     BK = 64,
     THREADS = 384,
     MATH_GROUPS = 2,
+    MATH_WARPS = 8,     /* of both */
     LINE_BYTES = 128,   /* BK elements */
     STORE_BYTES = 8192, /* of a math warpgroup */
     MAX_SUMS = 208,     /* accumulators a thread */
@@ -142,7 +143,7 @@ static int32_t smem_bytes(const moet_problem *problem, const moet_config *config
 {
     const struct shape shape = shape_of(config);
     return shape.stages * (shape.tile.bm + shape.tile.bn) * LINE_BYTES + MATH_GROUPS * STORE_BYTES +
-           shape.stages * (16 + 3 * 8) + MATH_GROUPS * 8 + (6 + shape.stages) * 4 + 2 * (problem->experts + 1) * 4 +
+           shape.stages * (16 + 3 * 8) + MATH_GROUPS * 8 + (5 + MATH_WARPS + shape.stages) * 4 + 2 * (problem->experts + 1) * 4 +
            problem->experts * 2;
 }
 

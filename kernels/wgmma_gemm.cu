@@ -253,7 +253,7 @@ __device__ __forceinline__ void moet_math_tiles(const struct moet_job *job, stru
                                                 unsigned lines)
 {
     const int first = MOET_PINGPONG ? 0 : group; /* m64 blocks first, first + TILE_GROUPS, ... of the tile */
-    volatile int *const done = &job->tickets->done;
+    volatile int *const done = job->tickets->done + threadIdx.x / 32 % MOET_MATH_WARPS;
     if (MOET_PINGPONG && group == 1) moet_ring_skip(ring, job->k_blocks);
     /* turn: number of the tile among the CTA's */
     for (int turn = MOET_PINGPONG ? group : 0;; turn += MOET_PINGPONG ? MOET_MATH_GROUPS : 1) {
@@ -263,13 +263,13 @@ __device__ __forceinline__ void moet_math_tiles(const struct moet_job *job, stru
          * Turn 0 does not wait. */
         if (MOET_PINGPONG) {
             moet_barrier_wait(ring->turns + 8 * group, (turn / MOET_MATH_GROUPS + (group == 0)) & 1);
-            if (*done == 1 + (group ^ 1)) break;
+            if (done[(group ^ 1) * MOET_MATH_WARPS]) break;
         }
         moet_barrier_wait(ring->full + 8 * ring->stage, ring->phase);
         moet_slot_read(ring->slots + 16 * ring->stage, &slot);
         if (slot.word < 0) {
             if (MOET_PINGPONG && (threadIdx.x & 31) == 0) {
-                *done = 1 + group; /* the other warpgroup does not look into the ring again; warps of this one do */
+                done[group * MOET_MATH_WARPS] = 1; /* the other warpgroup does not look into the ring again */
                 moet_barrier_arrive(ring->turns + 8 * (group ^ 1));
             }
             break;

@@ -15,7 +15,7 @@ struct moet_tickets {
     int heavy_places;      /* experts that are not light, and their tickets: these come first in order[] */
     int heavy;
     unsigned light_share;  /* light tickets / whole, in units of 2^-32, rounded up */
-    int done;              /* ping-pong: 1 + the warpgroup that has seen the end; 0: none has */
+    int done[MOET_MATH_GROUPS * MOET_MATH_WARPS]; /* ping-pong: this warp has seen the end */
     int mailbox[MOET_STAGES]; /* clusters: tickets that rank 0 took, for rank 1 */
 };
 
@@ -157,7 +157,7 @@ __device__ __forceinline__ void moet_schedule(const int *counts, const struct mo
         tickets->heavy = is_mixed ? all_heavy_tickets : 0;
         tickets->light_share =
             is_mixed ? (unsigned)((((unsigned long long)all_light_tickets << 32) + whole - 1) / whole) : 0xffffffffu;
-        tickets->done = 0;
+        for (int i = 0; i < MOET_MATH_GROUPS * MOET_MATH_WARPS; i++) tickets->done[i] = 0;
     }
 }
 
