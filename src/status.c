@@ -25,7 +25,7 @@ static void one_line(char *text)
     }
 }
 
-moet_status moet_fail(moet_status status, const char *format, ...)
+void moet_last_error_set(const char *format, ...)
 {
     /* Formatted aside: arguments may point into the last error. */
     char text[sizeof last_error];
@@ -35,7 +35,6 @@ moet_status moet_fail(moet_status status, const char *format, ...)
     va_end(args);
     one_line(text);
     memcpy(last_error, text, sizeof text);
-    return status;
 }
 
 bool moet_refuse(char *reason, const char *format, ...)

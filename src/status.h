@@ -4,9 +4,17 @@
 
 #include "moet.h"
 
-/* Formats the calling thread's last error and returns status, so that `return moet_fail(MOET_INVALID, ...)` reads
- * as one step. The message is one line: newlines become spaces. */
-__attribute__((format(printf, 2, 3))) moet_status moet_fail(moet_status status, const char *format, ...);
+/* Formats the calling thread's last error. The message is one line: newlines become spaces. */
+__attribute__((format(printf, 1, 2))) void moet_last_error_set(const char *format, ...);
+
+/* moet_last_error_set(...), then status, so that `return moet_fail(MOET_INVALID, ...)` reads as one step. No function:
+ * the compiler is to see that the result is no MOET_OK, or it takes results by out-pointer for maybe unset after an
+ * error that was checked. */
+#define moet_fail(status, ...)                                                                                         \
+    __extension__({                                                                                                    \
+        moet_last_error_set(__VA_ARGS__);                                                                              \
+        (moet_status)(status);                                                                                         \
+    })
 
 /* Formats a reason[MOET_REASON_SIZE] (why a config is refused) and returns false. */
 __attribute__((format(printf, 2, 3))) bool moet_refuse(char *reason, const char *format, ...);

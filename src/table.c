@@ -55,16 +55,19 @@ typedef struct reader {
     char device_key[MOET_DEVICE_KEY_SIZE];
 } reader;
 
-__attribute__((format(printf, 2, 3))) static moet_status malformed(const reader *r, const char *format, ...)
+__attribute__((format(printf, 2, 3))) static void say_malformed(const reader *r, const char *format, ...)
 {
     char text[300];
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    return moet_fail(MOET_MALFORMED, "%s%stable.json: %s%s%s; emit the table again", r->dir ? r->dir : "",
-                     r->dir ? "/" : "", r->place, r->place[0] ? ": " : "", text);
+    moet_last_error_set("%s%stable.json: %s%s%s; emit the table again", r->dir ? r->dir : "", r->dir ? "/" : "",
+                        r->place, r->place[0] ? ": " : "", text);
 }
+
+/* No function, for moet_fail's reason. */
+#define malformed(r, ...) (say_malformed(r, __VA_ARGS__), MOET_MALFORMED)
 
 /* The member, of the wanted type; a repeated name is malformed. */
 static moet_status get(const reader *r, const cJSON *object, const char *name, int types, const cJSON **item)

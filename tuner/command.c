@@ -6,9 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#ifndef MOET_REVISION
-#define MOET_REVISION "unknown"
-#endif
+extern const char moet_revision[]; /* cmake/revision.cmake writes it */
 
 int moet_command_parse(const struct argp *argp, int argc, char **argv, void *input)
 {
@@ -48,7 +46,7 @@ void moet_command_note(const char *format, ...)
     va_end(args);
 }
 
-const char *moet_command_revision(void) { return MOET_REVISION; }
+const char *moet_command_revision(void) { return moet_revision; }
 
 /* Characters that no shell treats specially. */
 static bool is_plain(const char *text)

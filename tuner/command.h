@@ -47,7 +47,8 @@ int moet_command_fail(moet_status status);
 /* "moe-tune: ..." on stderr. */
 __attribute__((format(printf, 1, 2))) void moet_command_note(const char *format, ...);
 
-/* Source revision of this program: "v0.1.0-12-gabc1234", "unknown" where the build was not told. */
+/* Source revision of this program: "v0.1.0-12-gabc1234", "release" where it was built outside a git checkout, "unknown"
+ * where git could not say. */
 const char *moet_command_revision(void);
 
 /* argv as a line that a shell reads back, malloc'd; NULL only without memory. */
