@@ -1,6 +1,6 @@
 /* measure: one sample. On a device with graphs it is one graph of at least 0.6 ms of calls that cycle over the buffer
- * sets, so that weights come from memory and not from a cache, replayed once untimed and once timed. Elsewhere a loop
- * of calls is timed from outside. */
+ * sets, so that weights come from memory and not from a cache, replayed once untimed and once timed, and followed by a
+ * pause of a fixed number of cycles, which tells the SM clock. Elsewhere a loop of calls is timed from outside. */
 #include "session.h"
 
 #include <math.h>
@@ -9,6 +9,7 @@
 
 static const double graph_sample_us = 600;
 static const double host_sample_us = 5000;
+static const int64_t spin_cycles = 400000;
 static const double shortest_call_us = 2; /* no launch on a GPU is shorter; bounds the nodes of a graph */
 static const double most_host_calls = 4096;
 
@@ -62,11 +63,11 @@ moet_status moet_runner_prepare(moet_bench *bench, moet_runner *runner, bool cap
     return MOET_OK;
 }
 
-moet_status moet_runner_sample(moet_bench *bench, moet_runner *runner, int64_t *time_ns)
+moet_status moet_runner_sample(moet_bench *bench, moet_runner *runner, int64_t *time_ns, int32_t *sm_mhz)
 {
     const moet_backend *backend = bench->device->backend;
     moet_device *device = bench->device;
-    double time_us = 0;
+    double time_us = 0, spin_us = 0;
     if (runner->graph) {
         MOET_TRY(backend->graph_launch(device, runner->graph, bench->stream));
         MOET_TRY(backend->event_record(device, bench->begin, bench->stream));
@@ -79,8 +80,14 @@ moet_status moet_runner_sample(moet_bench *bench, moet_runner *runner, int64_t *
         MOET_TRY(launch_calls(runner, runner->calls));
     }
     MOET_TRY(backend->event_record(device, bench->end, bench->stream));
+    if (has_graphs(bench)) {
+        MOET_TRY(moet_ops_spin(bench->ops, spin_cycles, bench->stream));
+        MOET_TRY(backend->event_record(device, bench->spun, bench->stream));
+        MOET_TRY(backend->event_elapsed_us(device, bench->end, bench->spun, &spin_us));
+    }
     MOET_TRY(backend->event_elapsed_us(device, bench->begin, bench->end, &time_us));
     *time_ns = (int64_t)llround(time_us * 1e3 / runner->calls);
+    *sm_mhz = spin_us > 0 ? (int32_t)lround((double)spin_cycles / spin_us) : 0;
     return MOET_OK;
 }
 

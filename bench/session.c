@@ -15,9 +15,10 @@ static moet_status warm_up(moet_bench *bench)
 {
     bool host = bench->device->info.cc_major == 0;
     int64_t time_ns;
+    int32_t sm_mhz;
     for (int32_t i = 0; i < (host ? 1 : 60); i++) {
         for (int32_t c = 0; c < MOET_CEILING_COUNT; c++)
-            MOET_TRY(moet_runner_sample(bench, moet_ceiling_runner(bench->ceilings, c), &time_ns));
+            MOET_TRY(moet_runner_sample(bench, moet_ceiling_runner(bench->ceilings, c), &time_ns, &sm_mhz));
     }
     return moet_bench_ceilings(bench, host ? 3 : 11, &(moet_ceilings){0});
 }
@@ -30,6 +31,7 @@ static moet_status open_bench(moet_bench *bench, bool ceilings)
     MOET_TRY(backend->stream_create(device, &bench->stream));
     MOET_TRY(backend->event_create(device, &bench->begin));
     MOET_TRY(backend->event_create(device, &bench->end));
+    MOET_TRY(backend->event_create(device, &bench->spun));
     MOET_TRY(backend->alloc(device, MOET_OPS_SINK_BYTES, &bench->sink));
     MOET_TRY(backend->fill(device, bench->sink, 0, MOET_OPS_SINK_BYTES));
     MOET_TRY(moet_ops_create(device, &bench->ops));
@@ -87,6 +89,7 @@ void moet_bench_destroy(moet_bench *bench)
     backend->free(bench->device, bench->sink);
     if (bench->begin) backend->event_destroy(bench->device, bench->begin);
     if (bench->end) backend->event_destroy(bench->device, bench->end);
+    if (bench->spun) backend->event_destroy(bench->device, bench->spun);
     if (bench->stream) backend->stream_destroy(bench->device, bench->stream);
     free(bench);
 }
@@ -359,7 +362,8 @@ static moet_status time_entrants(moet_bench *bench, entrant *entrants, int32_t c
             }
         }
         moet_runner *runner = subject ? &subject->runner : moet_ceiling_runner(bench->ceilings, entrants[i].ceiling);
-        moet_status status = moet_runner_sample(bench, runner, &entrants[i].sample.time_ns);
+        int32_t sm_mhz = 0;
+        moet_status status = moet_runner_sample(bench, runner, &entrants[i].sample.time_ns, &sm_mhz);
         if (status != MOET_OK && subject) {
             status = fail_subject(subject, status, MOET_TRIAL_FAILED);
             if (status == MOET_OK)
@@ -370,6 +374,7 @@ static moet_status time_entrants(moet_bench *bench, entrant *entrants, int32_t c
         }
         if (status != MOET_OK) return status;
         MOET_TRY(bench->device->backend->clocks(bench->device, &entrants[i].sample.clocks));
+        if (sm_mhz > 0) entrants[i].sample.clocks.sm_mhz = sm_mhz; /* a driver tells it some milliseconds late */
         *slowed = *slowed || entrants[i].sample.clocks.hardware_slowdown;
     }
     return MOET_OK;

@@ -30,8 +30,8 @@ typedef struct moet_runner {
  * for. launch, context and set_count are set. */
 moet_status moet_runner_prepare(moet_bench *bench, moet_runner *runner, bool capturable, bool whole_cycles,
                                 double call_us);
-/* One sample: an untimed replay, then a timed one. */
-moet_status moet_runner_sample(moet_bench *bench, moet_runner *runner, int64_t *time_ns);
+/* One sample: an untimed replay, then a timed one, then a pause. *sm_mhz: the clock during the pause; 0: unknown. */
+moet_status moet_runner_sample(moet_bench *bench, moet_runner *runner, int64_t *time_ns, int32_t *sm_mhz);
 void moet_runner_release(moet_bench *bench, moet_runner *runner);
 
 /* ---- ceilings.c ---- */
@@ -142,7 +142,7 @@ typedef struct moet_subject {
 struct moet_bench {
     moet_device *device;
     moet_ops *ops;
-    void *stream, *begin, *end;
+    void *stream, *begin, *end, *spun;
     void *sink; /* MOET_OPS_SINK_BYTES of device memory */
     uint64_t seed, order_state;
     moet_ceiling_set *ceilings; /* NULL: none */

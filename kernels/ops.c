@@ -77,3 +77,8 @@ moet_status moet_ops_read(moet_ops *ops, void *sink, const void *from, size_t si
 {
     return ops->table->read(ops, sink, from, size_bytes, stream);
 }
+
+moet_status moet_ops_spin(moet_ops *ops, int64_t cycles, void *stream)
+{
+    return ops->table->spin ? ops->table->spin(ops, cycles, stream) : MOET_OK;
+}

@@ -280,3 +280,10 @@ KERNEL(512, 1) moet_read(u32 *sink, const uint4 *from, i64 count)
         sink[blockIdx.x] = sum;
     }
 }
+
+KERNEL(1, 1) moet_spin(i64 cycles)
+{
+    const i64 begin = clock64();
+    while (clock64() - begin < cycles) {
+    }
+}

@@ -45,4 +45,7 @@ moet_status moet_ops_gather(moet_ops *ops, const moet_problem *problem, const vo
 moet_status moet_ops_copy(moet_ops *ops, void *to, const void *from, size_t size_bytes, void *stream);
 moet_status moet_ops_read(moet_ops *ops, void *sink, const void *from, size_t size_bytes, void *stream);
 
+/* Nothing, for that many cycles of one SM, which does not heat the others. The host has none to count: it returns. */
+moet_status moet_ops_spin(moet_ops *ops, int64_t cycles, void *stream);
+
 #endif

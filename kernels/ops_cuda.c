@@ -18,7 +18,8 @@ extern const char moet_source_ops[];
     X(compare, "moet_compare")                                                                                         \
     X(gather, "moet_gather")                                                                                           \
     X(copy, "moet_copy")                                                                                               \
-    X(read, "moet_read")
+    X(read, "moet_read")                                                                                               \
+    X(spin, "moet_spin")
 
 enum kernel {
 #define MOET_X(member, name) KERNEL_##member,
@@ -168,6 +169,12 @@ static moet_status cuda_read(moet_ops *ops, void *sink, const void *from, size_t
     return launch(ops, KERNEL_read, blocks, 1, STREAM_THREADS, stream, args);
 }
 
+static moet_status cuda_spin(moet_ops *ops, int64_t cycles, void *stream)
+{
+    void *args[] = {&cycles};
+    return launch(ops, KERNEL_spin, 1, 1, 1, stream, args);
+}
+
 const moet_ops_table moet_ops_table_cuda = {
     .backend = "cuda",
     .create = cuda_create,
@@ -178,6 +185,7 @@ const moet_ops_table moet_ops_table_cuda = {
     .gather = cuda_gather,
     .copy = cuda_copy,
     .read = cuda_read,
+    .spin = cuda_spin,
 };
 #else
 typedef int moet_ops_cuda_is_left_out; /* ISO C wants a declaration in every file */

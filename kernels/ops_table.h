@@ -19,6 +19,7 @@ typedef struct moet_ops_table {
                           const int32_t *columns, int32_t column_count, void *gathered, void *stream);
     moet_status (*copy)(moet_ops *ops, void *to, const void *from, size_t size_bytes, void *stream);
     moet_status (*read)(moet_ops *ops, void *sink, const void *from, size_t size_bytes, void *stream);
+    moet_status (*spin)(moet_ops *ops, int64_t cycles, void *stream); /* NULL: returns at once */
 } moet_ops_table;
 
 struct moet_ops {

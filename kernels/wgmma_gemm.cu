@@ -263,7 +263,9 @@ __device__ __forceinline__ void moet_math_tiles(const struct moet_job *job, stru
          * Turn 0 does not wait. */
         if (MOET_PINGPONG) {
             moet_barrier_wait(ring->turns + 8 * group, (turn / MOET_MATH_GROUPS + (group == 0)) & 1);
-            if (done[(group ^ 1) * MOET_MATH_WARPS]) break;
+            const int is_over = done[(group ^ 1) * MOET_MATH_WARPS];
+            __syncwarp(); /* all lanes have read it when one gives the turn */
+            if (is_over) break;
         }
         moet_barrier_wait(ring->full + 8 * ring->stage, ring->phase);
         moet_slot_read(ring->slots + 16 * ring->stage, &slot);

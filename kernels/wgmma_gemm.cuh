@@ -61,9 +61,10 @@
 #define MOET_SPLIT (MOET_BN % 32 == 0 && (!MOET_KN || MOET_BN % 128 == 0))
 #endif
 
-/* wgmma's descriptors, in units of 16 bytes. Low half: bits 0..13 address (in a cluster, shared addresses have the rank in
- * higher ones), 16.. leading offset; high half: bits 0.. stride offset, 30 swizzle of 128 bytes. K-major: the stride offset goes from 8 rows to the next 8, the leading one is not
- * used. Otherwise (kn) the stride offset goes from 8 K to the next 8 and the leading one from 64 columns to the next. */
+/* wgmma's descriptors, in units of 16 bytes. Low half: bits 0..13 address (in a cluster, shared addresses have the rank
+ * in higher ones), 16.. leading offset; high half: bits 0.. stride offset, 30 swizzle of 128 bytes. K-major: the stride
+ * offset goes from 8 rows to the next 8, the leading one is not used. Otherwise (kn) the stride offset goes from 8 K to
+ * the next 8 and the leading one from 64 columns to the next. */
 #define MOET_DESCRIPTOR_HIGH (1u << 30 | 8 * MOET_LINE_BYTES / 16)
 #define MOET_DESCRIPTOR_LOW(is_kn, address) ((is_kn ? MOET_BLOCK_BYTES / 16 : 1) << 16 | ((address) >> 4 & 0x3fff))
 #define MOET_M_KN (MOET_KN && MOET_SWAP)
