@@ -9,11 +9,12 @@
 #define LAUNCH_FACTOR 1.5 /* step 1: what a single cold launch must be behind by, */
 #define LAUNCH_NS 300000  /* and how long it must be for that to tell anything */
 #define RACE_ROUNDS 3     /* step 2 */
+#define REFINE_ROUNDS 2   /* step 3 */
 #define CLEAR_FACTOR 1.03 /* step 2 */
 #define FINALISTS 3       /* of each kind, step 4 */
 
 /* Step 3: around how many of the best, pass by pass. */
-static const int32_t centers[] = {4, 2, 1};
+static const int32_t centers[] = {4, 2};
 #define MOST_CENTERS 4
 
 /* Parts of the progress that are done after each step. */
@@ -322,9 +323,9 @@ static moet_status try_from(race_state *s, int32_t first, double begin_part, dou
 }
 
 /* Step 2. */
-static moet_status race_few(race_state *s, double end_part)
+static moet_status race_few(race_state *s, int32_t rounds, double end_part)
 {
-    for (int32_t i = 0; i < RACE_ROUNDS && !should_stop(s); i++) {
+    for (int32_t i = 0; i < rounds && !should_stop(s); i++) {
         MOET_TRY(run_round(s));
     }
     report(s, end_part);
@@ -367,7 +368,7 @@ static moet_status refine(race_state *s)
         MOET_TRY(find_stored(s, first));
         MOET_TRY(try_from(s, first, begin_part, begin_part + 0.8 * part));
         if (s->new_count > 0) {
-            MOET_TRY(race_few(s, begin_part + part));
+            MOET_TRY(race_few(s, REFINE_ROUNDS, begin_part + part));
         }
     }
     return MOET_OK;
@@ -454,7 +455,7 @@ moet_status moet_race_run(const moet_race *race, moet_race_result *result, bool 
     if (status == MOET_OK) status = moet_bench_set_workload(race->bench, race->problem, race->workload->counts);
     if (status == MOET_OK) moet_bench_set_racing(race->bench, true);
     if (status == MOET_OK) status = try_from(&s, 0, 0, PART_TRIED);
-    if (status == MOET_OK && !result->stopped && s.new_count > 0) status = race_few(&s, PART_RACED);
+    if (status == MOET_OK && !result->stopped && s.new_count > 0) status = race_few(&s, RACE_ROUNDS, PART_RACED);
     if (status == MOET_OK) status = refine(&s);
     if (status == MOET_OK && !result->stopped) status = run_finals(&s);
     if (!s.of_store && (status != MOET_OK || result->stopped)) {

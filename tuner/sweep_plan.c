@@ -106,7 +106,7 @@ static device_speed guess_speed(const moet_device_info *device)
     return (device_speed){3e12 * device->sm_count, 1e10 * device->sm_count, 0.05, 0.0015, 0.008};
 }
 
-/* How many candidates are added around the best, at most: 4, 2 and 1 of them (race.c). */
+/* How many candidates are added around the best, at most: 4 and 2 of them (race.c). */
 static int32_t most_around(const moet_candidates *candidates)
 {
     int32_t most = 0;
@@ -114,7 +114,7 @@ static int32_t most_around(const moet_candidates *candidates)
         int32_t around = candidates->items[i].applicable ? moet_candidates_around(&candidates->items[i].config) : 0;
         most = around > most ? around : most;
     }
-    return 7 * most;
+    return 6 * most;
 }
 
 moet_status moet_sweep_measure_size(const moet_sweep_options *options, const moet_sweep_tasks *tasks,
