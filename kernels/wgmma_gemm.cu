@@ -93,7 +93,7 @@ __device__ __forceinline__ void moet_copy_block(const struct moet_job *job, cons
         const int col = at->col + i * MOET_W_PIECE;
         if (i < pieces && (!share_w || (i & 1) == rank))
             moet_copy_3d(w + i * MOET_W_PIECE_BYTES, job->w, full, MOET_KN ? col : k, MOET_KN ? k : col, at->expert,
-                         share_w);
+                         share_w, at->w_policy);
     }
 }
 

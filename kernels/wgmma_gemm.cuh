@@ -224,18 +224,24 @@ __device__ __forceinline__ void moet_copy_2d(unsigned to, const struct moet_map 
                      : "memory");
 }
 
+/* What L2 gives up first: high halves of the policies that createpolicy.fractional makes for all lines. */
+#define MOET_L2_NORMAL 0x10000000u
+#define MOET_L2_EVICT_FIRST 0x12f00000u
+
 __device__ __forceinline__ void moet_copy_3d(unsigned to, const struct moet_map *map, unsigned barrier, int c0, int c1,
-                                             int c2, int to_all)
+                                             int c2, int to_all, unsigned policy)
 {
     if (to_all)
-        asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
-                     ".multicast::cluster [%0], [%1, {%3, %4, %5}], [%2], %6;" ::"r"(to),
-                     "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2), "h"((unsigned short)3)
+        asm volatile("{\n.reg .b64 policy;\nmov.b64 policy, {0, %7};\n"
+                     "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+                     ".multicast::cluster.L2::cache_hint [%0], [%1, {%3, %4, %5}], [%2], %6, policy;\n}" ::"r"(to),
+                     "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2), "h"((unsigned short)3), "r"(policy)
                      : "memory");
     else
-        asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
-                     "[%0], [%1, {%3, %4, %5}], [%2];" ::"r"(to),
-                     "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2)
+        asm volatile("{\n.reg .b64 policy;\nmov.b64 policy, {0, %6};\n"
+                     "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+                     ".L2::cache_hint [%0], [%1, {%3, %4, %5}], [%2], policy;\n}" ::"r"(to),
+                     "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2), "r"(policy)
                      : "memory");
 }
 

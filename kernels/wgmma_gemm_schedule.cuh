@@ -38,7 +38,9 @@ struct moet_tile {
     int col;     /* first column */
     int is_half; /* half of the columns; swapped, of the rows */
     int share;   /* what both CTAs of the cluster need: nothing, w or x */
+    unsigned w_policy; /* L2's for w: of an expert with few rows it is soon done with, and must not push out others' */
 };
+enum { MOET_FEW_ROWS = 256 };
 enum { MOET_SHARE_NOTHING, MOET_SHARE_W, MOET_SHARE_X };
 
 /* Counter of the tickets taken beyond the first of each cluster, and of the clusters that found none left: the last of
@@ -237,6 +239,7 @@ __device__ __forceinline__ void moet_locate(const struct moet_job *job, int tick
             if (2 * two + 1 < n_tiles) at->share = MOET_SHARE_X;
         }
     }
+    at->w_policy = row_end - row_first <= MOET_FEW_ROWS ? MOET_L2_EVICT_FIRST : MOET_L2_NORMAL;
     const int rows_of_tile = moet_tile_height(row_end - row_first);
     at->row = row_first + (band * band_height + row_tile) * rows_of_tile;
     at->rows = row_tile < height && n_tile < n_tiles ? min(row_end - at->row, rows_of_tile) : 0;
