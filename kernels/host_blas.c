@@ -14,7 +14,7 @@ enum { PARAM_BLOCK, PARAM_PANEL, PARAM_COUNT };
 static const char *const block_values[] = {"8", "16", "64", "256", NULL};
 static const char *const panel_values[] = {"64", "128", "256", "512", NULL};
 static const moet_param params[PARAM_COUNT] = {{"block", block_values, MOET_SEARCH_FIRST},
-                                                {"panel", panel_values, MOET_SEARCH_FIRST}};
+                                               {"panel", panel_values, MOET_SEARCH_FIRST}};
 enum { BLOCK_COUNT = sizeof block_values / sizeof *block_values - 1 };
 
 typedef struct blas_state {

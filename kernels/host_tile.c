@@ -14,8 +14,10 @@ static const char *const kc_values[] = {"256", "512", NULL};
 static const char *const nc_values[] = {"64", "256", NULL};
 static const char *const schedule_values[] = {"static", "dynamic", NULL};
 static const moet_param params[PARAM_COUNT] = {
-    {"mr", mr_values, MOET_SEARCH_FIRST}, {"nr", nr_values, MOET_SEARCH_FIRST},
-    {"kc", kc_values, MOET_SEARCH_FIRST}, {"nc", nc_values, MOET_SEARCH_AROUND},
+    {"mr", mr_values, MOET_SEARCH_FIRST},
+    {"nr", nr_values, MOET_SEARCH_FIRST},
+    {"kc", kc_values, MOET_SEARCH_FIRST},
+    {"nc", nc_values, MOET_SEARCH_AROUND},
     {"schedule", schedule_values, MOET_SEARCH_AROUND},
 };
 

@@ -34,8 +34,10 @@ enum {
  * 1408. */
 #define TILE_TABLE(X)                                                                                                  \
     X(64, 128)                                                                                                         \
-    X(64, 192) X(64, 256) X(128, 16) X(128, 32) X(128, 64) X(128, 96) X(128, 128) X(128, 160) X(128, 176) X(128, 192)  \
-        X(128, 240) X(128, 256) X(192, 128) X(256, 64) X(256, 128)
+    X(64, 192)                                                                                                         \
+    X(64, 256)                                                                                                         \
+    X(128, 16) X(128, 32) X(128, 64) X(128, 96) X(128, 128) X(128, 160) X(128, 176) X(128, 192) X(128, 240)            \
+        X(128, 256) X(192, 128) X(256, 64) X(256, 128)
 
 struct mode {
     int32_t swap, pingpong;
@@ -70,8 +72,8 @@ static const char *const stages_values[] = {"3", "4", "5", "6", "8", NULL};
 /* CTAs that share copies, in rows x columns of tiles: 2x1 prefers pairs of row tiles, 1x2 of column tiles. */
 enum { CLUSTER_1X1, CLUSTER_2X1, CLUSTER_1X2 };
 static const char *const cluster_values[] = {[CLUSTER_1X1] = "1x1", [CLUSTER_2X1] = "2x1", [CLUSTER_1X2] = "1x2", NULL};
-/* Row tiles of a band, which is walked with rows innermost: 1 reads w once a row tile, 64 reads x once a column tile.
- */
+/* Row tiles of a band, which is walked with rows innermost: 1 reads w once a row tile, 64 reads x once a column tile;
+ * 16 wins most often. */
 static const char *const group_values[] = {"16", "1", "8", "64", NULL};
 /* mixed: experts below the ridge of the roofline are walked beside those above it. */
 enum { ORDER_PLAIN, ORDER_MIXED };
@@ -98,7 +100,7 @@ enum {
     BK = 64,
     THREADS = 384,
     MATH_GROUPS = 2,
-    MATH_WARPS = 8,     /* of both */
+    TICKETS_WORDS = 7,  /* struct moet_tickets without its mailbox */
     LINE_BYTES = 128,   /* BK elements */
     STORE_BYTES = 8192, /* of a math warpgroup */
     MAX_SUMS = 208,     /* accumulators a thread */
@@ -143,8 +145,8 @@ static int32_t smem_bytes(const moet_problem *problem, const moet_config *config
 {
     const struct shape shape = shape_of(config);
     return shape.stages * (shape.tile.bm + shape.tile.bn) * LINE_BYTES + MATH_GROUPS * STORE_BYTES +
-           shape.stages * (16 + 3 * 8) + MATH_GROUPS * 8 + (5 + MATH_WARPS + shape.stages) * 4 + 2 * (problem->experts + 1) * 4 +
-           problem->experts * 2;
+           shape.stages * (16 + 3 * 8) + MATH_GROUPS * 8 + (TICKETS_WORDS + shape.stages) * 4 +
+           2 * (problem->experts + 1) * 4 + problem->experts * 2;
 }
 
 static moet_traits wgmma_traits(const moet_problem *problem, const moet_config *config)
@@ -176,6 +178,10 @@ static bool wgmma_applicable(const moet_problem *problem, const moet_config *con
     if (problem->layout == MOET_LAYOUT_KN && shape.cols % 64 != 0)
         return moet_refuse(why, "layout kn needs tiles of a multiple of 64 columns, %s in mode %s has %d", tile, mode,
                            shape.cols);
+    const int32_t spare = moet_config_number(config, PARAM_SPARE);
+    if (device->sm_count > 0 && device->sm_count - spare < shape.ctas)
+        return moet_refuse(why, "spare %d of %d SMs leaves none for a cluster of %d", spare, device->sm_count,
+                           shape.ctas);
     if (shape.ctas > 1 && shape.rows < 64)
         return moet_refuse(why, "tiles of fewer than 64 rows ask little of L2: no clusters of them");
     if (!shape.mode.swap && shape.cols < 64)
@@ -253,6 +259,7 @@ static bool wgmma_source(const moet_problem *problem, const moet_config *config,
     moet_source_option(source, "-DMOET_CLUSTER=%d", shape.ctas);
     moet_source_option(source, "-DMOET_KN=%d", problem->layout == MOET_LAYOUT_KN);
     moet_source_option(source, "-DMOET_BIAS=%d", problem->bias);
+    if (getenv("MOET_WATCHDOG")) moet_source_option(source, "-DMOET_WATCHDOG=%d", 1);
     return true;
 }
 
@@ -333,8 +340,8 @@ static moet_status wgmma_prepare(const moet_prepare_args *args, void **state)
     wgmma->most_ctas = args->max_sms > 0 && args->max_sms < sms ? args->max_sms : sms;
     wgmma->most_ctas -= wgmma->most_ctas % wgmma->shape.ctas;
     if (wgmma->most_ctas <= 0) {
-        status = moet_fail(MOET_UNSUPPORTED, "wgmma_gemm: clusters of %d and a limit of %d SMs", wgmma->shape.ctas,
-                           args->max_sms);
+        status = moet_fail(MOET_UNSUPPORTED, "wgmma_gemm: max_sms %d is fewer than a cluster of %d", args->max_sms,
+                           wgmma->shape.ctas);
         goto done;
     }
 

@@ -6,9 +6,9 @@
  * A fixed grid of one CTA an SM works on the output tiles of all experts. They are given out as tickets: the first by
  * number of the CTA, the next ones by a counter in device memory, so that a CTA whose tiles are partial takes more of
  * them. In a cluster a ticket is two tiles that share an operand: each CTA copies half of it to both. One warp of
- * warpgroup 0 takes tickets and copies the K blocks of its CTA's tiles, one stream through the ring of stages; what tile
- * begins in a stage stands beside it. Warpgroups 1 and 2 multiply and store. An output element is one accumulator over
- * ascending K from zero, whatever the tile and whoever computes it: all configurations give the same bits. */
+ * warpgroup 0 takes tickets and copies the K blocks of its CTA's tiles, one stream through the ring of stages; what
+ * tile begins in a stage stands beside it. Warpgroups 1 and 2 multiply and store. An output element is one accumulator
+ * over ascending K from zero, whatever the tile and whoever computes it: all configurations give the same bits. */
 
 /* ---- the ring of stages ---- */
 
@@ -248,12 +248,20 @@ __device__ __forceinline__ void moet_multiply(const struct moet_tile *at, int li
 #endif
 }
 
+/* Whether a flag is set, for a whole warp. Turns order its writes and reads; it is atomic for racecheck, which takes a
+ * barrier's last arrival alone for an order. */
+__device__ __forceinline__ int moet_is_over(int *flag)
+{
+    int is_set = 0;
+    if ((threadIdx.x & 31) == 0) is_set = atomicOr(flag, 0);
+    return __shfl_sync(0xffffffffu, is_set, 0);
+}
+
 /* A math warpgroup's whole life. group: 0 or 1. */
 __device__ __forceinline__ void moet_math_tiles(const struct moet_job *job, struct moet_ring *ring, int group,
                                                 unsigned lines)
 {
     const int first = MOET_PINGPONG ? 0 : group; /* m64 blocks first, first + TILE_GROUPS, ... of the tile */
-    volatile int *const done = job->tickets->done + threadIdx.x / 32 % MOET_MATH_WARPS;
     if (MOET_PINGPONG && group == 1) moet_ring_skip(ring, job->k_blocks);
     /* turn: number of the tile among the CTA's */
     for (int turn = MOET_PINGPONG ? group : 0;; turn += MOET_PINGPONG ? MOET_MATH_GROUPS : 1) {
@@ -263,15 +271,13 @@ __device__ __forceinline__ void moet_math_tiles(const struct moet_job *job, stru
          * Turn 0 does not wait. */
         if (MOET_PINGPONG) {
             moet_barrier_wait(ring->turns + 8 * group, (turn / MOET_MATH_GROUPS + (group == 0)) & 1);
-            const int is_over = done[(group ^ 1) * MOET_MATH_WARPS];
-            __syncwarp(); /* all lanes have read it when one gives the turn */
-            if (is_over) break;
+            if (moet_is_over(&job->tickets->done[group ^ 1])) break;
         }
         moet_barrier_wait(ring->full + 8 * ring->stage, ring->phase);
         moet_slot_read(ring->slots + 16 * ring->stage, &slot);
         if (slot.word < 0) {
             if (MOET_PINGPONG && (threadIdx.x & 31) == 0) {
-                done[group * MOET_MATH_WARPS] = 1; /* the other warpgroup does not look into the ring again */
+                atomicExch(&job->tickets->done[group], 1); /* the other warpgroup does not look into the ring again */
                 moet_barrier_arrive(ring->turns + 8 * (group ^ 1));
             }
             break;

@@ -9,10 +9,12 @@
  *   MOET_CLUSTER          CTAs that work on a ticket of as many tiles and share copies: 1 or 2
  *   MOET_KN, MOET_BIAS    layout of the weights; whether there is a bias
  *   MOET_NAME             the kernels are <MOET_NAME>_d (counts in device memory) and _h (counts by value)
- *   MOET_WATCHDOG         defined: a wait that takes too long says where and ends, to find out why a launch hangs */
+ *   MOET_WATCHDOG         defined (by an environment variable of this name, wgmma_gemm.c): a wait that takes too long
+ *                         says where and ends, to find out why a launch hangs */
 
 #define MOET_BK 64
 #define MOET_MATH_WARPS 4 /* of a warpgroup */
+#define MOET_TICKETS_WORDS 7 /* struct moet_tickets without its mailbox; as in wgmma_gemm.c */
 #define MOET_GROUP_THREADS 128
 #define MOET_THREADS (3 * MOET_GROUP_THREADS)
 #define MOET_MATH_GROUPS 2
@@ -260,7 +262,7 @@ __device__ __forceinline__ void moet_bulk_store_wait(void)
     asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
 }
 
-/* What this thread wrote to shared memory is there for copies and bulk stores that are issued after the next barrier. */
+/* What this thread wrote to shared memory is there for copies and bulk stores issued after the next barrier. */
 __device__ __forceinline__ void moet_proxy_fence(void)
 {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");

@@ -14,7 +14,7 @@
 /* How a sweep walks a parameter. */
 typedef enum moet_search {
     MOET_SEARCH_FIRST,  /* all values, in every combination */
-    MOET_SEARCH_AROUND, /* the first value, then the others around the best */
+    MOET_SEARCH_AROUND, /* the first value, which should be the best guess, then the others around the best */
     MOET_SEARCH_NEVER,  /* the first value: others are for callers who ask */
 } moet_search;
 
@@ -82,7 +82,7 @@ struct moet_family {
     /* Compiles or queries, allocates: everything that launch must not do. UNSUPPORTED (with a reason in the last
      * error) where only asking a vendor library could tell that a config does not apply. */
     moet_status (*prepare)(const moet_prepare_args *args, void **state);
-    /* Enqueues. No allocation, no synchronisation. */
+    /* Enqueues. No allocation, no synchronisation. Launches of one state follow each other. */
     moet_status (*launch)(void *state, const moet_family_launch_args *args);
     void (*release)(void *state); /* NULL is fine */
     /* The compiled kernel behind a state, owned by it; NULL function or result where there is none. */

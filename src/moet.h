@@ -219,7 +219,8 @@ typedef struct moet_launch_args {
     void *stream;          /* CUstream / cudaStream_t; NULL: the default stream; ignored on the host */
 } moet_launch_args;
 
-/* Enqueues one grouped GEMM. Launches of one plan share its workspace: they must follow each other, on one stream or by
+/* Enqueues one grouped GEMM. Launches of one plan, graphs that captured one included, share its workspace and its
+ * kernels' counters (these also where the workspace is 0 bytes): they must follow each other, on one stream or by
  * events; a plan for each stream where two shall run at once. All pointers 16-byte aligned. With host counts the counts
  * are read before the call returns. INVALID for counts that are negative or sum to more than max_rows. With device
  * counts, x must be max_rows rows of readable memory (rows past the experts' may be read and are not used), and rows

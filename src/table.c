@@ -242,11 +242,14 @@ static bool kernel_serves(const reader *r, const kernel_text *kernel, moet_confi
     if (r->other_device)
         return moet_refuse(why, "made for another device: %.100s expected, %.100s found", r->device_key,
                            r->device->key);
-    if (moet_config_parse(kernel->config, config) != MOET_OK) return moet_refuse(why, "%.200s", moet_last_error());
-    const moet_family *family = config->family;
-    if (kernel->version != family->version)
+    /* Another version may have other parameters: it is looked at before the config is read. */
+    char name[64];
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(kernel->config, ":"), kernel->config);
+    const moet_family *family = moet_family_find(name);
+    if (family && kernel->version != family->version)
         return moet_refuse(why, "kernel family %s version %lld expected, %d found", family->name,
                            (long long)kernel->version, family->version);
+    if (moet_config_parse(kernel->config, config) != MOET_OK) return moet_refuse(why, "%.200s", moet_last_error());
     char validator[MOET_VALIDATOR_SIZE];
     if (moet_family_validator(family, validator) != MOET_OK)
         return moet_refuse(why, "%.60s expected: %.160s", kernel->validator, moet_last_error());

@@ -53,10 +53,14 @@ static moet_status add(moet_candidates *list, const moet_candidate *candidate)
 
 /* Adds a config by the rule at the top of candidates.h. `missing` is why the family cannot run at all, or "". */
 static moet_status add_config(moet_candidates *list, const moet_problem *problem, const moet_device_info *device,
-                              const moet_config *config, bool family_default, const char *validator,
-                              const char *missing)
+                              const moet_config *config, bool family_default, bool is_chosen_family,
+                              const char *validator, const char *missing)
 {
-    moet_candidate candidate = {.config = *config, .family_default = family_default, .applicable = true, .subject = -1};
+    moet_candidate candidate = {.config = *config,
+                                .family_default = family_default,
+                                .is_chosen = is_chosen_family,
+                                .applicable = true,
+                                .subject = -1};
     moet_config_format(config, candidate.text);
     snprintf(candidate.validator, sizeof candidate.validator, "%s", validator);
     if (missing[0] != '\0') {
@@ -96,7 +100,8 @@ static bool is_searched_first(const moet_config *config)
 /* A family's default (defaults true) or what else of its space is searched first. */
 static moet_status add_family(const listing *l, const moet_family *family, bool defaults)
 {
-    char validator[64] = "", missing[MOET_REASON_SIZE] = "";
+    char validator[MOET_VALIDATOR_SIZE] = "", missing[MOET_REASON_SIZE] = "";
+    const bool chosen = is_chosen(family, l->families);
     moet_status status = moet_family_validator(family, validator);
     if (status == MOET_NO_MEMORY) {
         return status;
@@ -108,16 +113,16 @@ static moet_status add_family(const listing *l, const moet_family *family, bool 
     moet_config default_config = {.family = family};
     family->default_config(l->problem, l->rows, l->device, &default_config);
     if (defaults) {
-        return add_config(l->list, l->problem, l->device, &default_config, true, validator, missing);
+        return add_config(l->list, l->problem, l->device, &default_config, true, chosen, validator, missing);
     }
-    if (missing[0] != '\0' || !is_chosen(family, l->families)) {
+    if (missing[0] != '\0' || !chosen) {
         return MOET_OK;
     }
     moet_config config;
     moet_config_first(family, &config);
     do {
         if (is_searched_first(&config) && !moet_config_equal(&config, &default_config)) {
-            MOET_TRY(add_config(l->list, l->problem, l->device, &config, false, validator, missing));
+            MOET_TRY(add_config(l->list, l->problem, l->device, &config, false, true, validator, missing));
         }
     } while (moet_config_next(&config));
     return MOET_OK;
@@ -164,9 +169,10 @@ moet_status moet_candidates_add_around(moet_candidates *list, const moet_problem
     for (int32_t i = 0; i < config.family->param_count; i++) {
         const moet_param *param = &config.family->params[i];
         moet_config other = config;
-        for (other.value[i] = 0; param->search == MOET_SEARCH_AROUND && param->values[other.value[i]]; other.value[i]++) {
+        for (other.value[i] = 0; param->search == MOET_SEARCH_AROUND && param->values[other.value[i]];
+             other.value[i]++) {
             if (!has_config(list, &other)) {
-                MOET_TRY(add_config(list, problem, device, &other, false, validator, ""));
+                MOET_TRY(add_config(list, problem, device, &other, false, true, validator, ""));
             }
         }
     }
@@ -200,12 +206,24 @@ int32_t moet_candidates_applicable(const moet_candidates *list)
     return count;
 }
 
-void moet_candidates_hash(const moet_candidates *list, int32_t final_rounds, char text[MOET_SHA256_TEXT_SIZE])
+void moet_candidates_hash(const moet_candidates *list, int32_t rule, int32_t final_rounds,
+                          char text[MOET_SHA256_TEXT_SIZE])
 {
     /* A chain of hashes, so that no text of all candidates is needed. */
     char link[MOET_SHA256_TEXT_SIZE + MOET_CONFIG_SIZE + 128];
-    snprintf(link, sizeof link, "rounds=%d", final_rounds);
+    snprintf(link, sizeof link, "race=%d rounds=%d", rule, final_rounds);
     moet_sha256_text(link, strlen(link), text);
+    for (int32_t i = 0; i < list->count; i++) {
+        const moet_candidate *c = &list->items[i];
+        for (int32_t p = 0; c->family_default && c->is_chosen && p < c->config.family->param_count; p++) {
+            const moet_param *param = &c->config.family->params[p];
+            for (int32_t v = 0; param->search == MOET_SEARCH_AROUND && param->values[v] != NULL; v++) {
+                snprintf(link, sizeof link, "%s around %s %s=%s", text, c->config.family->name, param->name,
+                         param->values[v]);
+                moet_sha256_text(link, strlen(link), text);
+            }
+        }
+    }
     for (int32_t i = 0; i < list->count; i++) {
         const moet_candidate *c = &list->items[i];
         snprintf(link, sizeof link, "%s %s %d %d %s", text, c->text, c->device_counts, c->config.family->version,

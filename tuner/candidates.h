@@ -17,6 +17,7 @@ typedef struct moet_candidate {
     char text[MOET_CONFIG_SIZE];
     bool device_counts;
     bool family_default; /* of its family, for this problem and number of rows */
+    bool is_chosen;      /* its family is: others are there for their default only */
     bool applicable;
     char reason[MOET_REASON_SIZE]; /* why not */
     char validator[MOET_VALIDATOR_SIZE];
@@ -51,8 +52,9 @@ moet_status moet_candidates_add_around(moet_candidates *list, const moet_problem
 int32_t moet_candidates_around(const moet_config *center);
 int32_t moet_candidates_applicable(const moet_candidates *list);
 
-/* Hash of the set (as listed: what is added around follows from it) and of how it is measured: a finished workload is
- * finished for this text. */
-void moet_candidates_hash(const moet_candidates *list, int32_t final_rounds, char text[MOET_SHA256_TEXT_SIZE]);
+/* Hash of the set, of the values that are tried around it, and of how it is measured: a finished workload is finished
+ * for this text. rule: MOET_RACE_RULE. */
+void moet_candidates_hash(const moet_candidates *list, int32_t rule, int32_t final_rounds,
+                          char text[MOET_SHA256_TEXT_SIZE]);
 
 #endif

@@ -57,7 +57,8 @@ static const struct argp_option options[] = {
     {.name = "config",
      .key = KEY_CONFIG,
      .arg = "CONFIG",
-     .doc = "This configuration, as `show` prints it, in the same rounds; may be given again (peer \"config\")"},
+     .doc = "This configuration, as `show` prints it, without plan and table, in the same rounds; may be given again "
+            "(peers \"config1\", \"config2\"...)"},
     {.name = "match", .key = KEY_MATCH, .arg = "TEXT", .doc = "Only workloads whose name holds TEXT"},
     {.name = "ops", .key = KEY_OPS, .arg = "LIST", .doc = "up, down (default both)"},
     {.name = "layout", .key = KEY_LAYOUT, .arg = "LIST", .doc = "Weights as nk, kn (default nk)"},
@@ -196,22 +197,21 @@ static moet_status print_point(const moet_sweep_task *task, const char *peer, co
     const moet_workload *w = task->workload;
     double time_ns = (double)trial->median_ns;
     cJSON *line = cJSON_CreateObject();
-    bool complete = cJSON_AddStringToObject(line, "name", w->name) != NULL &&
-                    add_number(line, "rows", "%lld", (long long)w->rows) &&
-                    cJSON_AddStringToObject(line, "skew", w->skew) != NULL &&
-                    cJSON_AddStringToObject(line, "op", moet_op_text(task->problem.op)) != NULL &&
-                    cJSON_AddStringToObject(line, "peer", peer) != NULL &&
-                    add_number(line, "time_us", "%.2f", time_ns / 1e3) &&
-                    add_number(line, "tflops", "%.4g", flops / time_ns / 1e3) &&
-                    add_number(line, "efficiency", "%.3f", isfinite(trial->efficiency) ? trial->efficiency : 0.0) &&
-                    add_number(line, "floor_us", "%.2f", isfinite(trial->floor_ns) ? trial->floor_ns / 1e3 : 0.0) &&
-                    add_number(line, "spread", "%.3f", 2 * (double)trial->noise_ns / time_ns) &&
-                    add_number(line, "sm_mhz", "%d", median_mhz(trial)) &&
-                    cJSON_AddStringToObject(line, "layout", moet_layout_text(task->problem.layout)) != NULL &&
-                    cJSON_AddStringToObject(line, "config", config) != NULL &&
-                    cJSON_AddStringToObject(line, "hit", hit) != NULL &&
-                    cJSON_AddBoolToObject(line, "device_counts", trial->device_counts) != NULL &&
-                    cJSON_AddBoolToObject(line, "eager", trial->eager) != NULL;
+    bool complete =
+        cJSON_AddStringToObject(line, "name", w->name) != NULL &&
+        add_number(line, "rows", "%lld", (long long)w->rows) &&
+        cJSON_AddStringToObject(line, "skew", w->skew) != NULL &&
+        cJSON_AddStringToObject(line, "op", moet_op_text(task->problem.op)) != NULL &&
+        cJSON_AddStringToObject(line, "peer", peer) != NULL && add_number(line, "time_us", "%.2f", time_ns / 1e3) &&
+        add_number(line, "tflops", "%.4g", flops / time_ns / 1e3) &&
+        add_number(line, "efficiency", "%.3f", isfinite(trial->efficiency) ? trial->efficiency : 0.0) &&
+        add_number(line, "floor_us", "%.2f", isfinite(trial->floor_ns) ? trial->floor_ns / 1e3 : 0.0) &&
+        add_number(line, "spread", "%.3f", 2 * (double)trial->noise_ns / time_ns) &&
+        add_number(line, "sm_mhz", "%d", median_mhz(trial)) &&
+        cJSON_AddStringToObject(line, "layout", moet_layout_text(task->problem.layout)) != NULL &&
+        cJSON_AddStringToObject(line, "config", config) != NULL && cJSON_AddStringToObject(line, "hit", hit) != NULL &&
+        cJSON_AddBoolToObject(line, "device_counts", trial->device_counts) != NULL &&
+        cJSON_AddBoolToObject(line, "eager", trial->eager) != NULL;
     cJSON *counts = cJSON_CreateIntArray(w->counts, w->experts);
     if (counts == NULL || !cJSON_AddItemToObject(line, "counts", counts)) {
         cJSON_Delete(counts);
@@ -239,6 +239,7 @@ typedef struct bench_state {
     const bench_arguments *arguments;
     moet_bench *bench;
     bench_peer peers[MAX_PEERS];
+    char config_names[MAX_CONFIGS][16];
     int32_t peer_count;
     bench_sum sums[MOET_OP_COUNT][MAX_PEERS];
     int32_t hits[MAX_PEERS][MOET_HIT_COUNT];
@@ -372,7 +373,9 @@ static moet_status open_peers(bench_state *s)
         s->peer_count++;
     }
     for (int32_t i = 0; i < a->config_count; i++) {
-        s->peers[s->peer_count++] = (bench_peer){.name = "config", .config = &a->configs[i]};
+        bench_peer *peer = &s->peers[s->peer_count++];
+        snprintf(s->config_names[i], sizeof s->config_names[i], "config%u", (unsigned)(i + 1) % 1000);
+        *peer = (bench_peer){.name = s->config_names[i], .config = &a->configs[i]};
     }
     return MOET_OK;
 }
@@ -426,8 +429,8 @@ static int run(int argc, char **argv)
             EXAMPLE,
             "Prints one JSON object a line: the device and its ceilings, then name, rows, skew, op, peer, "
             "time_us, tflops, efficiency, floor_us, spread, sm_mhz, layout, config, hit (exact, nearest, "
-            "default; asked by --config), device_counts, eager and counts of each point. Every point is verified before it "
-            "is timed; a wrong one is exit code 3. The command line wins over MOET_TABLE."),
+            "default; asked: given by --config), device_counts, eager and counts of each point. Every point is "
+            "verified before it is timed; a wrong one is exit code 3. The command line wins over MOET_TABLE."),
         NULL,
         NULL,
         NULL};

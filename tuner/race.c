@@ -10,11 +10,11 @@
 #define LAUNCH_NS 300000  /* and how long it must be for that to tell anything */
 #define RACE_ROUNDS 3     /* step 2 */
 #define REFINE_ROUNDS 2   /* step 3 */
-#define CLEAR_FACTOR 1.03 /* step 2 */
+#define CLEAR_FACTOR 1.03 /* steps 2 and 3 */
 #define FINALISTS 3       /* of each kind, step 4 */
 
 /* Step 3: around how many of the best, pass by pass. */
-static const int32_t centers[] = {4, 2};
+static const int32_t centers[] = {4, MOET_RACE_CENTERS - 4};
 #define MOST_CENTERS 4
 
 /* Parts of the progress that are done after each step. */
@@ -120,17 +120,23 @@ static moet_status put_inapplicable(race_state *s, moet_candidate *c)
     return put(s, c, &trial, false, false);
 }
 
+typedef struct stored_visit {
+    const moet_race *race;
+    int32_t first; /* candidates before are known */
+} stored_visit;
+
 /* Fills in what the store knows of a candidate. */
 static moet_status visit_stored(void *context, const moet_store_trial_row *row)
 {
-    const moet_race *race = context;
+    const stored_visit *visit = context;
+    const moet_race *race = visit->race;
     if (row->experts != race->workload->experts ||
         memcmp(row->counts, race->workload->counts, (size_t)row->experts * sizeof *row->counts) != 0) {
         return MOET_OK;
     }
-    for (int32_t i = 0; i < race->candidates->count; i++) {
+    for (int32_t i = visit->first; i < race->candidates->count; i++) {
         moet_candidate *c = &race->candidates->items[i];
-        if (c->stored && c->median_ns == 0 && c->device_counts == row->device_counts && c->config.family->version == row->family_version &&
+        if (c->stored && c->device_counts == row->device_counts && c->config.family->version == row->family_version &&
             strcmp(c->text, row->config) == 0 && strcmp(c->validator, row->validator) == 0) {
             c->status = row->status;
             c->median_ns = row->median_ns;
@@ -163,7 +169,8 @@ static moet_status find_stored(race_state *s, int32_t first)
     char problem_key[MOET_KEY_SIZE];
     moet_problem_format(race->problem, problem_key);
     moet_store_filter filter = {.device_key = race->device_key, .problem_key = problem_key, .workload = race->workload};
-    moet_status status = moet_store_each_trial(race->store, &filter, visit_stored, (void *)race);
+    stored_visit visit = {race, first};
+    moet_status status = moet_store_each_trial(race->store, &filter, visit_stored, &visit);
     s->of_store = status != MOET_OK;
     return status;
 }
@@ -322,14 +329,25 @@ static moet_status try_from(race_state *s, int32_t first, double begin_part, dou
     return MOET_OK;
 }
 
-/* Step 2. */
-static moet_status race_few(race_state *s, int32_t rounds, double end_part)
+/* Step 2, and after step 1 of refined candidates. */
+static moet_status race_few(race_state *s, int32_t rounds, double begin_part, double end_part)
 {
     for (int32_t i = 0; i < rounds && !should_stop(s); i++) {
         MOET_TRY(run_round(s));
+        report(s, begin_part + (end_part - begin_part) * (i + 1) / rounds);
     }
-    report(s, end_part);
     return s->result->stopped ? MOET_OK : drop_clear(s);
+}
+
+/* Whether the config is among found[] already: a default is a candidate for each kind of counts. */
+static bool has_center(const race_state *s, const int32_t *found, int32_t count, const moet_candidate *candidate)
+{
+    for (int32_t i = 0; i < count; i++) {
+        if (moet_config_equal(&s->race->candidates->items[found[i]].config, &candidate->config)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* Indices of the fastest candidates, at most `most`, into found[]; what can be varied only. The count. */
@@ -338,7 +356,8 @@ static int32_t find_centers(const race_state *s, int32_t most, int32_t *found)
     int32_t count = 0;
     for (int32_t i = 0; i < s->race->candidates->count; i++) {
         const moet_candidate *c = &s->race->candidates->items[i];
-        if (!is_timed(c) || moet_candidates_around(&c->config) == 0) {
+        if (!c->is_chosen || !is_timed(c) || moet_candidates_around(&c->config) == 0 ||
+            has_center(s, found, count, c)) {
             continue;
         }
         int32_t place = count;
@@ -368,7 +387,7 @@ static moet_status refine(race_state *s)
         MOET_TRY(find_stored(s, first));
         MOET_TRY(try_from(s, first, begin_part, begin_part + 0.8 * part));
         if (s->new_count > 0) {
-            MOET_TRY(race_few(s, REFINE_ROUNDS, begin_part + part));
+            MOET_TRY(race_few(s, REFINE_ROUNDS, begin_part + 0.8 * part, begin_part + part));
         }
     }
     return MOET_OK;
@@ -455,7 +474,8 @@ moet_status moet_race_run(const moet_race *race, moet_race_result *result, bool 
     if (status == MOET_OK) status = moet_bench_set_workload(race->bench, race->problem, race->workload->counts);
     if (status == MOET_OK) moet_bench_set_racing(race->bench, true);
     if (status == MOET_OK) status = try_from(&s, 0, 0, PART_TRIED);
-    if (status == MOET_OK && !result->stopped && s.new_count > 0) status = race_few(&s, RACE_ROUNDS, PART_RACED);
+    if (status == MOET_OK && !result->stopped && s.new_count > 0)
+        status = race_few(&s, RACE_ROUNDS, PART_TRIED, PART_RACED);
     if (status == MOET_OK) status = refine(&s);
     if (status == MOET_OK && !result->stopped) status = run_finals(&s);
     if (!s.of_store && (status != MOET_OK || result->stopped)) {

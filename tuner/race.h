@@ -1,9 +1,10 @@
 /* race: finds the fastest candidates of one workload and stores every trial.
  *
- *   1. In batches, every candidate that the store lacks: prepared, verified, one round; those slower than 1.5 times the
- *      leader drop out.
+ *   1. In batches, every listed candidate that the store lacks: prepared, verified, one round; those slower than 1.5
+ *      times the leader drop out.
  *   2. Three rounds; those clear of the leader (beyond both noises, and 3 %) drop out.
- *   3. Around the best four, then the best two, candidates that differ in one parameter: steps 1 and 2 for these.
+ *   3. Around the best four, then the best two, candidates that differ in one MOET_SEARCH_AROUND parameter: step 1 for
+ *      these, and two rounds as in step 2.
  *   4. The best few of each kind, and the defaults, among them stored ones: fresh final rounds. Only these can win.
  *
  * A leader is the fastest that serves the same kind of counts: a candidate that reads them on the device competes with
@@ -14,6 +15,11 @@
 #include "../bench/bench.h"
 #include "candidates.h"
 #include "store.h"
+
+/* Around how many candidates step 3 looks, in all. */
+#define MOET_RACE_CENTERS 6
+/* Raised when a change of these steps makes finished workloads unfinished. */
+#define MOET_RACE_RULE 2
 
 typedef struct moet_race {
     moet_bench *bench;

@@ -102,7 +102,7 @@ static moet_status race_task(sweep_state *s, const moet_sweep_task *task, moet_c
     char hash[MOET_SHA256_TEXT_SIZE];
     bool done = false, of_store = false;
     moet_store_key key = key_of(s, task);
-    moet_candidates_hash(candidates, s->options->final_rounds, hash);
+    moet_candidates_hash(candidates, MOET_RACE_RULE, s->options->final_rounds, hash);
     MOET_TRY(moet_store_is_done(s->store, &key, hash, &done));
     if (done) {
         s->summary->already_done++;
@@ -159,7 +159,7 @@ static void note_missing(const moet_candidates *candidates, const moet_device_in
 {
     for (int32_t i = 0; i < candidates->count; i++) {
         const moet_candidate *c = &candidates->items[i];
-        char validator[64];
+        char validator[MOET_VALIDATOR_SIZE];
         if (c->family_default && !c->applicable && c->validator[0] == '\0' &&
             moet_family_validator(c->config.family, validator) != MOET_OK) {
             moet_command_note("family %s is left out on %s: %s", c->config.family->name, device->name, c->reason);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "candidates.h"
+#include "race.h"
 #include "sweep.h"
 
 /* Whether a task falls into the shard: by a hash of what it is, so that shards agree whatever else they sweep. */
@@ -106,15 +107,15 @@ static device_speed guess_speed(const moet_device_info *device)
     return (device_speed){3e12 * device->sm_count, 1e10 * device->sm_count, 0.05, 0.0015, 0.008};
 }
 
-/* How many candidates are added around the best, at most: 4 and 2 of them (race.c). */
+/* How many candidates are added around the best, at most. */
 static int32_t most_around(const moet_candidates *candidates)
 {
     int32_t most = 0;
     for (int32_t i = 0; i < candidates->count; i++) {
-        int32_t around = candidates->items[i].applicable ? moet_candidates_around(&candidates->items[i].config) : 0;
+        int32_t around = candidates->items[i].is_chosen ? moet_candidates_around(&candidates->items[i].config) : 0;
         most = around > most ? around : most;
     }
-    return 6 * most;
+    return MOET_RACE_CENTERS * most;
 }
 
 moet_status moet_sweep_measure_size(const moet_sweep_options *options, const moet_sweep_tasks *tasks,
@@ -133,7 +134,8 @@ moet_status moet_sweep_measure_size(const moet_sweep_options *options, const moe
         double call_s = flops / speed.flops_per_s;
         double sample_s = 2 * (call_s > speed.sample_s ? call_s : speed.sample_s);
         /* Each candidate: verified by a few calls, one round; about eight in three more and in the final ones. */
-        sum.seconds += flops / speed.reference_flops_per_s + (applicable + around) * (speed.prepare_s + 4 * call_s + sample_s) +
+        sum.seconds += flops / speed.reference_flops_per_s +
+                       (applicable + around) * (speed.prepare_s + 4 * call_s + sample_s) +
                        (3 + options->final_rounds) * (8 * sample_s + speed.ceilings_s);
         sum.candidates += applicable;
         sum.around += around;

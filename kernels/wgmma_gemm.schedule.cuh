@@ -1,4 +1,4 @@
-/* wgmma_gemm_schedule.cuh: in front of wgmma_gemm.cu: which tile a ticket is. */
+/* wgmma_gemm.schedule.cuh: in front of wgmma_gemm.cu: which tile a ticket is. */
 
 /* How the tiles are walked; from the configuration. */
 struct moet_choice {
@@ -15,9 +15,10 @@ struct moet_tickets {
     int heavy_places;      /* experts that are not light, and their tickets: these come first in order[] */
     int heavy;
     unsigned light_share;  /* light tickets / whole, in units of 2^-32, rounded up */
-    int done[MOET_MATH_GROUPS * MOET_MATH_WARPS]; /* ping-pong: this warp has seen the end */
+    int done[MOET_MATH_GROUPS]; /* ping-pong: whether a warpgroup has seen the end */
     int mailbox[MOET_STAGES]; /* clusters: tickets that rank 0 took, for rank 1 */
 };
+static_assert(sizeof(struct moet_tickets) == (MOET_TICKETS_WORDS + MOET_STAGES) * 4, "smem_bytes in wgmma_gemm.c");
 
 struct moet_job {
     const struct moet_map *x, *w, *out_map;
@@ -38,9 +39,8 @@ struct moet_tile {
     int col;     /* first column */
     int is_half; /* half of the columns; swapped, of the rows */
     int share;   /* what both CTAs of the cluster need: nothing, w or x */
-    unsigned w_policy; /* L2's for w: of an expert with few rows it is soon done with, and must not push out others' */
+    unsigned w_policy; /* L2's for w: a light expert's is soon done with and must not push out what heavy ones share */
 };
-enum { MOET_FEW_ROWS = 256 };
 enum { MOET_SHARE_NOTHING, MOET_SHARE_W, MOET_SHARE_X };
 
 /* Counter of the tickets taken beyond the first of each cluster, and of the clusters that found none left: the last of
@@ -159,7 +159,7 @@ __device__ __forceinline__ void moet_schedule(const int *counts, const struct mo
         tickets->heavy = is_mixed ? all_heavy_tickets : 0;
         tickets->light_share =
             is_mixed ? (unsigned)((((unsigned long long)all_light_tickets << 32) + whole - 1) / whole) : 0xffffffffu;
-        for (int i = 0; i < MOET_MATH_GROUPS * MOET_MATH_WARPS; i++) tickets->done[i] = 0;
+        for (int i = 0; i < MOET_MATH_GROUPS; i++) tickets->done[i] = 0;
     }
 }
 
@@ -239,7 +239,7 @@ __device__ __forceinline__ void moet_locate(const struct moet_job *job, int tick
             if (2 * two + 1 < n_tiles) at->share = MOET_SHARE_X;
         }
     }
-    at->w_policy = row_end - row_first <= MOET_FEW_ROWS ? MOET_L2_EVICT_FIRST : MOET_L2_NORMAL;
+    at->w_policy = heavy && is_light ? MOET_L2_EVICT_FIRST : MOET_L2_NORMAL;
     const int rows_of_tile = moet_tile_height(row_end - row_first);
     at->row = row_first + (band * band_height + row_tile) * rows_of_tile;
     at->rows = row_tile < height && n_tile < n_tiles ? min(row_end - at->row, rows_of_tile) : 0;

@@ -1,4 +1,4 @@
-/* wgmma_gemm_store.cuh: in front of wgmma_gemm.cu: from accumulators to out. */
+/* wgmma_gemm.store.cuh: in front of wgmma_gemm.cu: from accumulators to out. */
 
 /* In an m64 block, warp i has rows 16i..16i+15; of n8 block j lane l holds, in sums 4j..4j+3, columns 2(l%4) and the
  * next one of row l/4, then of row l/4 + 8. Lines of 128 bytes (64 columns of out) go through shared memory, so that 8
