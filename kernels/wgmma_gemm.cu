@@ -107,12 +107,12 @@ __device__ __forceinline__ int moet_copy_tile(const struct moet_job *job, const 
     const int pieces = !MOET_SWAP && at->is_half ? MOET_W_PIECES / 2 : MOET_W_PIECES;
     const unsigned bytes = boxes * MOET_X_BOX * MOET_LINE_BYTES + pieces * MOET_W_PIECE_BYTES;
     const int ask = rank == 0 ? max(job->k_blocks - 4, 0) : -1;
-    int next = 0;
+    unsigned taken = 0; /* is not looked at in the loop, which would wait for it */
     for (int block = 0; block < job->k_blocks; block++) {
         const unsigned full = ring.full + 8 * ring.stage;
         moet_barrier_wait(ring.empty + 8 * ring.stage, ring.phase ^ 1); /* the first pass does not wait */
         if (block == 0) moet_slot_write(ring.slots + 16 * ring.stage, at);
-        if (block == ask) next = moet_clusters() + (int)atomicAdd(&moet_taken, 1u);
+        if (block == ask) taken = atomicAdd(&moet_taken, 1u);
         if (MOET_CLUSTER > 1 && at->rows == 0) {
             moet_barrier_arrive(full);
         } else {
@@ -122,7 +122,7 @@ __device__ __forceinline__ int moet_copy_tile(const struct moet_job *job, const 
         }
         moet_ring_step(&ring);
     }
-    return next;
+    return moet_clusters() + (int)taken;
 }
 
 /* The copying warp's whole life. */
