@@ -1,5 +1,5 @@
-/* Configs of every family that compiles CUDA compile by NVRTC, for 8.0 and 9.0, without register spills or local memory. No GPU is
- * needed; without NVRTC there is nothing to compile and the test is skipped.
+/* Configs of every family that compiles CUDA compile by NVRTC, for 8.0 and 9.0, without register spills or local
+ * memory. No GPU is needed; without NVRTC there is nothing to compile and the test is skipped.
  *
  *   MOET_TEST_COMPILE=pairs        the default: a set of configs in which every pair of values of two parameters, the
  *                                  layout and the bias among them, occurs; all: every config; count: says how many
