@@ -300,7 +300,10 @@ __device__ __forceinline__ void moet_math_tiles(const struct moet_job *job, stru
 
 /* ---- kernels ---- */
 
-__device__ __forceinline__ void moet_body(struct moet_job *job, const int *counts, int k, int max_rows)
+/* What a launch before may still write or read (x, counts in memory, out, the counters) is left alone until that launch
+ * is done: warp 0 waits for it, all else follows from its copies. */
+__device__ __forceinline__ void moet_body(struct moet_job *job, const int *counts, int counts_by_value, int k,
+                                          int max_rows)
 {
     extern __shared__ __align__(1024) unsigned char shared_memory[];
     const unsigned shared = moet_shared(shared_memory);
@@ -321,7 +324,11 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, const int *count
 
     /* Uniform over a warp, and the compiler sees it. */
     const int warp = __shfl_sync(0xffffffffu, (int)threadIdx.x / 32, 0), warpgroup = warp / MOET_MATH_WARPS;
-    if (warp == 0) moet_schedule(counts, job, max_rows);
+    moet_next_allow();
+    if (warp == 0) {
+        if (!counts_by_value) moet_previous_wait();
+        moet_schedule(counts, job, max_rows);
+    }
     if (warp == 1 && moet_elect()) {
         moet_map_prefetch(job->x);
         moet_map_prefetch(job->w);
@@ -339,7 +346,10 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, const int *count
 
     if (warpgroup == 0) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(MOET_COPY_REGISTERS));
-        if (warp == 0) moet_copy_tiles(job, &ring);
+        if (warp == 0) {
+            moet_previous_wait();
+            moet_copy_tiles(job, &ring);
+        }
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(MOET_MATH_REGISTERS));
         moet_math_tiles(job, &ring, warpgroup - 1, shared + MOET_STORE_OFFSET + (warpgroup - 1) * MOET_STORE_BYTES);
@@ -356,7 +366,7 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, const int *count
 #endif
 /* counts: in device memory (a captured graph replays with whatever they are then), or by value (no copy before the
  * launch). */
-#define MOET_KERNEL(suffix, counts_parameter, counts_pointer)                                                         \
+#define MOET_KERNEL(suffix, counts_parameter, counts_pointer, counts_by_value)                                        \
     extern "C" __global__ void MOET_CLUSTER_DIMS __launch_bounds__(MOET_THREADS, 1) MOET_JOIN(MOET_NAME, suffix)(     \
         const __grid_constant__ struct moet_map x, const __grid_constant__ struct moet_map w,                         \
         const __grid_constant__ struct moet_map out_map, const unsigned short *__restrict__ bias,                     \
@@ -366,8 +376,8 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, const int *count
         struct moet_job job;                                                                                          \
         job.x = &x, job.w = &w, job.out_map = &out_map, job.bias = bias, job.out = out, job.choice = choice;          \
         job.experts = experts, job.n = n;                                                                             \
-        moet_body(&job, counts_pointer, k, max_rows);                                                                 \
+        moet_body(&job, counts_pointer, counts_by_value, k, max_rows);                                                \
     }
 
-MOET_KERNEL(_d, const int *__restrict__ counts, counts)
-MOET_KERNEL(_h, const __grid_constant__ struct moet_counts counts, counts.v)
+MOET_KERNEL(_d, const int *__restrict__ counts, counts, 0)
+MOET_KERNEL(_h, const __grid_constant__ struct moet_counts counts, counts.v, 1)

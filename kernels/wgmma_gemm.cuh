@@ -175,6 +175,13 @@ __device__ __forceinline__ unsigned moet_elect(void)
     return is_elected;
 }
 
+/* ---- the launch before ---- */
+
+/* Waits until it is done and its writes are seen, where this launch began under it; at once otherwise. */
+__device__ __forceinline__ void moet_previous_wait(void) { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+/* The next launch may take SMs that this one has left. */
+__device__ __forceinline__ void moet_next_allow(void) { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+
 /* ---- clusters ---- */
 
 /* The address in the CTA of this rank that `address` is in the own one. */
