@@ -208,6 +208,15 @@ __device__ __forceinline__ void moet_mail(unsigned address, unsigned barrier, un
                  : "memory");
 }
 
+/* The same with 16 bytes, the last 4 of no meaning. */
+__device__ __forceinline__ void moet_mail_16(unsigned address, unsigned barrier, unsigned rank, int a, int b, int c)
+{
+    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.s32 [%0], {%1, %2, %3, %3}, [%4];" ::"r"(
+                     moet_at_rank(address, rank)),
+                 "r"(a), "r"(b), "r"(c), "r"(moet_at_rank(barrier, rank))
+                 : "memory");
+}
+
 /* All threads of all CTAs of the cluster. */
 __device__ __forceinline__ void moet_cluster_sync(void)
 {
@@ -293,12 +302,6 @@ __device__ __forceinline__ void moet_store_4_transposed(unsigned to, const unsig
 {
     asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(v[0]),
                  "r"(v[1]), "r"(v[2]), "r"(v[3])
-                 : "memory");
-}
-
-__device__ __forceinline__ void moet_write_16(unsigned to, int4 v)
-{
-    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
                  : "memory");
 }
 
