@@ -54,14 +54,14 @@ struct moet_slot {
 
 /* A slot arrives with the stage's bytes, as the copies do. */
 #define MOET_SLOT_BYTES 16
-__device__ __forceinline__ void moet_slot_write(unsigned to, unsigned full, int rank, const struct moet_tile *at)
+__device__ __forceinline__ void moet_slot_write(unsigned to, unsigned full, const struct moet_tile *at)
 {
-    moet_mail_16(to, full, rank, at->row, at->col, at->rows | at->is_half << 15 | at->expert << 16);
+    moet_mail_16(to, full, at->row, at->col, at->rows | at->is_half << 15 | at->expert << 16);
 }
 
-__device__ __forceinline__ void moet_slot_write_end(unsigned to, unsigned full, int rank)
+__device__ __forceinline__ void moet_slot_write_end(unsigned to, unsigned full)
 {
-    moet_mail_16(to, full, rank, 0, 0, -1);
+    moet_mail_16(to, full, 0, 0, -1);
 }
 
 __device__ __forceinline__ void moet_slot_read(unsigned from, struct moet_slot *slot)
@@ -119,7 +119,7 @@ __device__ __forceinline__ int moet_copy_tile(const struct moet_job *job, const 
         moet_barrier_wait(ring.empty + 8 * ring.stage, ring.phase ^ 1); /* the first pass does not wait */
         if (block == ask) taken = atomicAdd(&moet_taken, 1u);
         moet_barrier_expect(full, block == 0 ? bytes + MOET_SLOT_BYTES : bytes);
-        if (block == 0) moet_slot_write(ring.slots + MOET_SLOT_BYTES * ring.stage, full, rank, at);
+        if (block == 0) moet_slot_write(ring.slots + MOET_SLOT_BYTES * ring.stage, full, at);
         if (MOET_CLUSTER == 1 || at->rows > 0)
             moet_copy_block(job, at, rank, boxes, pieces, block * MOET_BK, ring.stages + ring.stage * MOET_STAGE_BYTES,
                             full);
@@ -169,7 +169,7 @@ __device__ __forceinline__ void moet_copy_tiles(const struct moet_job *job, stru
     if (moet_elect()) {
         moet_barrier_wait(ring->empty + 8 * ring->stage, ring->phase ^ 1);
         moet_barrier_expect(ring->full + 8 * ring->stage, MOET_SLOT_BYTES);
-        moet_slot_write_end(ring->slots + MOET_SLOT_BYTES * ring->stage, ring->full + 8 * ring->stage, rank);
+        moet_slot_write_end(ring->slots + MOET_SLOT_BYTES * ring->stage, ring->full + 8 * ring->stage);
         if (rank == 0) {
             __threadfence();
             if (atomicAdd(&moet_left, 1u) == (unsigned)moet_clusters() - 1) moet_taken = moet_left = 0;

@@ -208,12 +208,12 @@ __device__ __forceinline__ void moet_mail(unsigned address, unsigned barrier, un
                  : "memory");
 }
 
-/* The same with 16 bytes, the last 4 of no meaning. */
-__device__ __forceinline__ void moet_mail_16(unsigned address, unsigned barrier, unsigned rank, int a, int b, int c)
+/* Stores 16 bytes, the last 4 of no meaning, in the own CTA, likewise. */
+__device__ __forceinline__ void moet_mail_16(unsigned address, unsigned barrier, int a, int b, int c)
 {
     asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.s32 [%0], {%1, %2, %3, %3}, [%4];" ::"r"(
-                     moet_at_rank(address, rank)),
-                 "r"(a), "r"(b), "r"(c), "r"(moet_at_rank(barrier, rank))
+                     address),
+                 "r"(a), "r"(b), "r"(c), "r"(barrier)
                  : "memory");
 }
 
