@@ -18,6 +18,7 @@ enum {
     PARAM_GROUP,
     PARAM_ORDER,
     PARAM_STORE,
+    PARAM_LAUNCH,
     PARAM_SPARE,
     PARAM_COUNT
 };
@@ -32,12 +33,12 @@ enum {
 /* Extent on wgmma's M side and on its N side: rows x columns of out; swapped, columns x rows (at most: the instruction
  * follows the rows that there are, in steps of 16). 160, 176, 192 and 240 divide intermediate sizes such as 2880 and
  * 1408. */
+/* clang-format off: it breaks these lines anew each time */
 #define TILE_TABLE(X)                                                                                                  \
     X(64, 128)                                                                                                         \
-    X(64, 192)                                                                                                         \
-    X(64, 256)                                                                                                         \
-    X(128, 16) X(128, 32) X(128, 64) X(128, 96) X(128, 128) X(128, 160) X(128, 176) X(128, 192) X(128, 240)            \
-        X(128, 256) X(192, 128) X(256, 64) X(256, 128)
+    X(64, 192) X(64, 256) X(128, 16) X(128, 32) X(128, 64) X(128, 96) X(128, 128) X(128, 160) X(128, 176) X(128, 192)  \
+        X(128, 240) X(128, 256) X(192, 128) X(256, 64) X(256, 128)
+/* clang-format on */
 
 struct mode {
     int32_t swap, pingpong;
@@ -81,6 +82,10 @@ static const char *const order_values[] = {[ORDER_PLAIN] = "plain", [ORDER_MIXED
 /* Full blocks by the copy engine, or all by the threads. */
 enum { STORE_BULK, STORE_DIRECT };
 static const char *const store_values[] = {[STORE_BULK] = "bulk", [STORE_DIRECT] = "direct", NULL};
+/* early: CTAs may take SMs that the launch before on the stream has left, where that launch allows it, and get ready
+ * there (programmatic dependent launch). Not where SMs are to be left free: they would wait on those. */
+enum { LAUNCH_EARLY, LAUNCH_PLAIN };
+static const char *const launch_values[] = {[LAUNCH_EARLY] = "early", [LAUNCH_PLAIN] = "plain", NULL};
 /* SMs left to others, such as communication. */
 static const char *const spare_values[] = {"0", "4", "8", "16", "32", NULL};
 
@@ -92,6 +97,7 @@ static const moet_param params[PARAM_COUNT] = {
     [PARAM_GROUP] = {"group", group_values, MOET_SEARCH_AROUND},
     [PARAM_ORDER] = {"order", order_values, MOET_SEARCH_AROUND},
     [PARAM_STORE] = {"store", store_values, MOET_SEARCH_AROUND},
+    [PARAM_LAUNCH] = {"launch", launch_values, MOET_SEARCH_AROUND},
     [PARAM_SPARE] = {"spare", spare_values, MOET_SEARCH_NEVER},
 };
 
@@ -100,11 +106,12 @@ enum {
     BK = 64,
     THREADS = 384,
     MATH_GROUPS = 2,
-    TICKETS_WORDS = 7,  /* struct moet_tickets without its mailbox */
-    LINE_BYTES = 128,   /* BK elements */
-    STORE_BYTES = 8192, /* of a math warpgroup */
-    MAX_SUMS = 208,     /* accumulators a thread */
-    RIDGE_ROWS = 256,   /* of an expert, where reading its weights takes as long as multiplying by them */
+    TICKETS_WORDS = 7,    /* struct moet_tickets without its mailbox */
+    LINE_BYTES = 128,     /* BK elements */
+    STORE_BYTES = 8192,   /* of a math warpgroup */
+    MAX_SUMS = 208,       /* accumulators a thread */
+    EARLY_DRIVER = 12030, /* captures such launches into graphs */
+    RIDGE_ROWS = 256,     /* of an expert, where reading its weights takes as long as multiplying by them */
 };
 
 /* A config in numbers. */
@@ -290,7 +297,8 @@ struct state {
     int32_t experts, n, k;
     int32_t smem_bytes;
     struct choice choice;
-    int64_t most_ctas;    /* one an SM */
+    int64_t most_ctas; /* one an SM */
+    bool is_early;
     struct counts counts; /* of the launch at hand; the driver copies them */
 };
 
@@ -338,6 +346,8 @@ static moet_status wgmma_prepare(const moet_prepare_args *args, void **state)
     };
     const int32_t sms = device->sm_count - moet_config_number(args->config, PARAM_SPARE);
     wgmma->most_ctas = args->max_sms > 0 && args->max_sms < sms ? args->max_sms : sms;
+    wgmma->is_early = args->config->value[PARAM_LAUNCH] == LAUNCH_EARLY && wgmma->most_ctas == device->sm_count &&
+                      device->driver_cuda_version >= EARLY_DRIVER;
     wgmma->most_ctas -= wgmma->most_ctas % wgmma->shape.ctas;
     if (wgmma->most_ctas <= 0) {
         status = moet_fail(MOET_UNSUPPORTED, "wgmma_gemm: max_sms %d is fewer than a cluster of %d", args->max_sms,
@@ -452,9 +462,20 @@ static moet_status wgmma_launch(void *state, const moet_family_launch_args *args
     void *out = args->out;
     void *kernel_args[] = {&wgmma->x_map,   &wgmma->w_map, &wgmma->out_map, &bias, &out,          counts,
                            &wgmma->experts, &wgmma->n,     &wgmma->k,       &rows, &wgmma->choice};
-    CUresult result = wgmma->cuda->cuLaunchKernel(wgmma->kernels[args->counts_on_device ? DEVICE_COUNTS : HOST_COUNTS],
-                                                  (unsigned)ctas, 1, 1, THREADS, 1, 1, (unsigned)wgmma->smem_bytes,
-                                                  args->stream, kernel_args, NULL);
+    CUlaunchAttribute early = {.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+                               .value.programmaticStreamSerializationAllowed = 1};
+    CUlaunchConfig launch = {.gridDimX = (unsigned)ctas,
+                             .gridDimY = 1,
+                             .gridDimZ = 1,
+                             .blockDimX = THREADS,
+                             .blockDimY = 1,
+                             .blockDimZ = 1,
+                             .sharedMemBytes = (unsigned)wgmma->smem_bytes,
+                             .hStream = args->stream,
+                             .attrs = &early,
+                             .numAttrs = wgmma->is_early ? 1 : 0};
+    CUresult result = wgmma->cuda->cuLaunchKernelEx(
+        &launch, wgmma->kernels[args->counts_on_device ? DEVICE_COUNTS : HOST_COUNTS], kernel_args, NULL);
     return result == CUDA_SUCCESS ? MOET_OK : moet_cuda_fail(result, "wgmma_gemm: launch");
 }
 
@@ -466,7 +487,7 @@ static const moet_cubin *wgmma_cubin(const void *state)
 
 const moet_family moet_family_wgmma_gemm = {
     .name = "wgmma_gemm",
-    .version = 2,
+    .version = 3,
     .backend = "cuda",
     .summary = "one persistent warp-specialised kernel, TMA and wgmma; compute capability 9.0, counts anywhere",
     .params = params,

@@ -52,12 +52,17 @@ struct moet_slot {
     int row, col, word;
 };
 
-__device__ __forceinline__ void moet_slot_write(unsigned to, const struct moet_tile *at)
+/* A slot arrives with the stage's bytes, as the copies do. */
+#define MOET_SLOT_BYTES 16
+__device__ __forceinline__ void moet_slot_write(unsigned to, unsigned full, const struct moet_tile *at)
 {
-    moet_write_16(to, make_int4(at->row, at->col, at->rows | at->is_half << 15 | at->expert << 16, 0));
+    moet_mail_16(to, full, at->row, at->col, at->rows | at->is_half << 15 | at->expert << 16);
 }
 
-__device__ __forceinline__ void moet_slot_write_end(unsigned to) { moet_write_16(to, make_int4(0, 0, -1, 0)); }
+__device__ __forceinline__ void moet_slot_write_end(unsigned to, unsigned full)
+{
+    moet_mail_16(to, full, 0, 0, -1);
+}
 
 __device__ __forceinline__ void moet_slot_read(unsigned from, struct moet_slot *slot)
 {
@@ -105,21 +110,19 @@ __device__ __forceinline__ int moet_copy_tile(const struct moet_job *job, const 
     /* Rows up to the box's end may be the next expert's: they are computed into rows that nobody stores. */
     const int boxes = (at->rows + MOET_X_BOX - 1) / MOET_X_BOX;
     const int pieces = !MOET_SWAP && at->is_half ? MOET_W_PIECES / 2 : MOET_W_PIECES;
-    const unsigned bytes = boxes * MOET_X_BOX * MOET_LINE_BYTES + pieces * MOET_W_PIECE_BYTES;
+    const unsigned all_bytes = boxes * MOET_X_BOX * MOET_LINE_BYTES + pieces * MOET_W_PIECE_BYTES;
+    const unsigned bytes = MOET_CLUSTER > 1 && at->rows == 0 ? 0 : all_bytes;
     const int ask = rank == 0 ? max(job->k_blocks - 4, 0) : -1;
     unsigned taken = 0; /* is not looked at in the loop, which would wait for it */
     for (int block = 0; block < job->k_blocks; block++) {
         const unsigned full = ring.full + 8 * ring.stage;
         moet_barrier_wait(ring.empty + 8 * ring.stage, ring.phase ^ 1); /* the first pass does not wait */
-        if (block == 0) moet_slot_write(ring.slots + 16 * ring.stage, at);
         if (block == ask) taken = atomicAdd(&moet_taken, 1u);
-        if (MOET_CLUSTER > 1 && at->rows == 0) {
-            moet_barrier_arrive(full);
-        } else {
-            moet_barrier_expect(full, bytes);
+        moet_barrier_expect(full, block == 0 ? bytes + MOET_SLOT_BYTES : bytes);
+        if (block == 0) moet_slot_write(ring.slots + MOET_SLOT_BYTES * ring.stage, full, at);
+        if (MOET_CLUSTER == 1 || at->rows > 0)
             moet_copy_block(job, at, rank, boxes, pieces, block * MOET_BK, ring.stages + ring.stage * MOET_STAGE_BYTES,
                             full);
-        }
         moet_ring_step(&ring);
     }
     return moet_clusters() + (int)taken;
@@ -165,8 +168,8 @@ __device__ __forceinline__ void moet_copy_tiles(const struct moet_job *job, stru
     }
     if (moet_elect()) {
         moet_barrier_wait(ring->empty + 8 * ring->stage, ring->phase ^ 1);
-        moet_slot_write_end(ring->slots + 16 * ring->stage);
-        moet_barrier_arrive(ring->full + 8 * ring->stage);
+        moet_barrier_expect(ring->full + 8 * ring->stage, MOET_SLOT_BYTES);
+        moet_slot_write_end(ring->slots + MOET_SLOT_BYTES * ring->stage, ring->full + 8 * ring->stage);
         if (rank == 0) {
             __threadfence();
             if (atomicAdd(&moet_left, 1u) == (unsigned)moet_clusters() - 1) moet_taken = moet_left = 0;
@@ -274,7 +277,7 @@ __device__ __forceinline__ void moet_math_tiles(const struct moet_job *job, stru
             if (moet_is_over(&job->tickets->done[group ^ 1])) break;
         }
         moet_barrier_wait(ring->full + 8 * ring->stage, ring->phase);
-        moet_slot_read(ring->slots + 16 * ring->stage, &slot);
+        moet_slot_read(ring->slots + MOET_SLOT_BYTES * ring->stage, &slot);
         if (slot.word < 0) {
             if (MOET_PINGPONG && (threadIdx.x & 31) == 0) {
                 atomicExch(&job->tickets->done[group], 1); /* the other warpgroup does not look into the ring again */
@@ -300,7 +303,10 @@ __device__ __forceinline__ void moet_math_tiles(const struct moet_job *job, stru
 
 /* ---- kernels ---- */
 
-__device__ __forceinline__ void moet_body(struct moet_job *job, const int *counts, int k, int max_rows)
+/* What a launch before may still write or read (x, counts in memory, out, the counters) is left alone until that launch
+ * is done: warp 0 waits for it, all else follows from its copies. */
+__device__ __forceinline__ void moet_body(struct moet_job *job, const int *counts, int counts_by_value, int k,
+                                          int max_rows)
 {
     extern __shared__ __align__(1024) unsigned char shared_memory[];
     const unsigned shared = moet_shared(shared_memory);
@@ -321,7 +327,11 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, const int *count
 
     /* Uniform over a warp, and the compiler sees it. */
     const int warp = __shfl_sync(0xffffffffu, (int)threadIdx.x / 32, 0), warpgroup = warp / MOET_MATH_WARPS;
-    if (warp == 0) moet_schedule(counts, job, max_rows);
+    moet_next_allow();
+    if (warp == 0) {
+        if (!counts_by_value) moet_previous_wait();
+        moet_schedule(counts, job, max_rows);
+    }
     if (warp == 1 && moet_elect()) {
         moet_map_prefetch(job->x);
         moet_map_prefetch(job->w);
@@ -339,7 +349,10 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, const int *count
 
     if (warpgroup == 0) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(MOET_COPY_REGISTERS));
-        if (warp == 0) moet_copy_tiles(job, &ring);
+        if (warp == 0) {
+            moet_previous_wait();
+            moet_copy_tiles(job, &ring);
+        }
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(MOET_MATH_REGISTERS));
         moet_math_tiles(job, &ring, warpgroup - 1, shared + MOET_STORE_OFFSET + (warpgroup - 1) * MOET_STORE_BYTES);
@@ -349,15 +362,11 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, const int *count
 
 #define MOET_JOIN_(a, b) a##b
 #define MOET_JOIN(a, b) MOET_JOIN_(a, b)
-#if MOET_CLUSTER > 1
-#define MOET_CLUSTER_DIMS __cluster_dims__(MOET_CLUSTER, 1, 1)
-#else
-#define MOET_CLUSTER_DIMS
-#endif
-/* counts: in device memory (a captured graph replays with whatever they are then), or by value (no copy before the
- * launch). */
-#define MOET_KERNEL(suffix, counts_parameter, counts_pointer)                                                         \
-    extern "C" __global__ void MOET_CLUSTER_DIMS __launch_bounds__(MOET_THREADS, 1) MOET_JOIN(MOET_NAME, suffix)(     \
+/* Clusters of one CTA too: st.async is an illegal instruction in a launch without clusters. counts: in device memory (a
+ * captured graph replays with whatever they are then), or by value (no copy before the launch). */
+#define MOET_KERNEL(suffix, counts_parameter, counts_pointer, counts_by_value)                                        \
+    extern "C" __global__ void __cluster_dims__(MOET_CLUSTER, 1, 1)                                                   \
+        __launch_bounds__(MOET_THREADS, 1) MOET_JOIN(MOET_NAME, suffix)(                                              \
         const __grid_constant__ struct moet_map x, const __grid_constant__ struct moet_map w,                         \
         const __grid_constant__ struct moet_map out_map, const unsigned short *__restrict__ bias,                     \
         unsigned short *__restrict__ out, counts_parameter, int experts, int n, int k, int max_rows,                  \
@@ -366,8 +375,8 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, const int *count
         struct moet_job job;                                                                                          \
         job.x = &x, job.w = &w, job.out_map = &out_map, job.bias = bias, job.out = out, job.choice = choice;          \
         job.experts = experts, job.n = n;                                                                             \
-        moet_body(&job, counts_pointer, k, max_rows);                                                                 \
+        moet_body(&job, counts_pointer, counts_by_value, k, max_rows);                                                \
     }
 
-MOET_KERNEL(_d, const int *__restrict__ counts, counts)
-MOET_KERNEL(_h, const __grid_constant__ struct moet_counts counts, counts.v)
+MOET_KERNEL(_d, const int *__restrict__ counts, counts, 0)
+MOET_KERNEL(_h, const __grid_constant__ struct moet_counts counts, counts.v, 1)

@@ -175,6 +175,13 @@ __device__ __forceinline__ unsigned moet_elect(void)
     return is_elected;
 }
 
+/* ---- the launch before ---- */
+
+/* Waits until it is done and its writes are seen, where this launch began under it; at once otherwise. */
+__device__ __forceinline__ void moet_previous_wait(void) { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+/* The next launch may take SMs that this one has left. */
+__device__ __forceinline__ void moet_next_allow(void) { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+
 /* ---- clusters ---- */
 
 /* The address in the CTA of this rank that `address` is in the own one. */
@@ -198,6 +205,15 @@ __device__ __forceinline__ void moet_mail(unsigned address, unsigned barrier, un
     asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.s32 [%0], %1, [%2];" ::"r"(
                      moet_at_rank(address, rank)),
                  "r"(value), "r"(moet_at_rank(barrier, rank))
+                 : "memory");
+}
+
+/* Stores 16 bytes, the last 4 of no meaning, in the own CTA, likewise. */
+__device__ __forceinline__ void moet_mail_16(unsigned address, unsigned barrier, int a, int b, int c)
+{
+    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.s32 [%0], {%1, %2, %3, %3}, [%4];" ::"r"(
+                     address),
+                 "r"(a), "r"(b), "r"(c), "r"(barrier)
                  : "memory");
 }
 
@@ -286,12 +302,6 @@ __device__ __forceinline__ void moet_store_4_transposed(unsigned to, const unsig
 {
     asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(v[0]),
                  "r"(v[1]), "r"(v[2]), "r"(v[3])
-                 : "memory");
-}
-
-__device__ __forceinline__ void moet_write_16(unsigned to, int4 v)
-{
-    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
                  : "memory");
 }
 

@@ -62,12 +62,12 @@ for family in $families; do
     check "conformance: $family" 150 "$BUILD/test_conformance" --device "$DEVICE" --family "$family" "${some[@]}"
 done
 
-# wgmma_gemm's kernels have 80 configs each, which differ in run-time values: every 31st config is each kernel on each
-# input, and over the kernels each of those values.
+# wgmma_gemm's kernels have 80 configs each, which differ in run-time values: every 61st config is each kernel on each
+# input, on all SMs and on few, and over the kernels each of those values.
 for family in $families; do
     case $family in
-    wgmma_gemm) check "bits: $family" 90 "$BUILD/test_bits" --device "$DEVICE" --family "$family" --every 31 ;;
-    mma_gemm) check "bits: $family" 60 "$BUILD/test_bits" --device "$DEVICE" --family "$family" ;;
+    wgmma_gemm) check "bits: $family" 90 "$BUILD/test_bits" --device "$DEVICE" --family "$family" --every 61 ;;
+    mma_gemm) check "bits: $family" 90 "$BUILD/test_bits" --device "$DEVICE" --family "$family" ;;
     esac
 done
 

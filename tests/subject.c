@@ -47,6 +47,8 @@ static void keep_kernel(const test_subject *s, const moet_source *source)
     s->kernel->source = *source;
 }
 
+int32_t test_few_sms(int64_t nth) { return nth & 1 ? 4 : 2; }
+
 bool test_subject_open(test_subject *s, char *why)
 {
     const moet_family *family = s->config->family;
@@ -58,9 +60,11 @@ bool test_subject_open(test_subject *s, char *why)
                               .problem = s->problem,
                               .config = s->config,
                               .max_rows = s->max_rows,
+                              .max_sms = s->max_sms,
                               .device_counts = s->on_device,
                               .cubin = is_kept ? &s->kernel->cubin : NULL};
     moet_config_format(s->config, s->config_text);
+    if (s->max_sms) snprintf(s->config_text + strlen(s->config_text), 32, " on %d SMs at most", s->max_sms);
     moet_status status = family->prepare(&args, &s->state);
     if (status == MOET_UNSUPPORTED || status == MOET_NOT_FOUND) {
         snprintf(why, MOET_REASON_SIZE, "%.250s", moet_last_error());

@@ -42,12 +42,17 @@ typedef struct test_subject {
     const moet_problem *problem;
     const char *label; /* the problem's, in messages */
     int64_t max_rows;
-    bool on_device; /* where the counts are */
+    bool on_device;  /* where the counts are */
+    int32_t max_sms; /* 0: all */
     test_kernel *kernel;
     /* set by it */
-    char config_text[MOET_CONFIG_SIZE];
+    char config_text[MOET_CONFIG_SIZE + 32]; /* with the limit of SMs */
     void *state, *workspace, *stream;
 } test_subject;
+
+/* A limit of SMs for the nth config: with 2 or 4 in turn a CTA gets several tiles even of a small problem, and clusters
+ * of two are one or several. */
+int32_t test_few_sms(int64_t nth);
 
 /* false: prepare refused it, for a reason that only a library knows, in why[MOET_REASON_SIZE]; nothing is open then.
  * Any other failure, and a refusal without a reason, fails the test. */

@@ -1,5 +1,5 @@
 /* Bit classes: all configs of the families of a class give the same bits as one reference call, for random inputs of
- * several scales, both layouts, with and without bias, partial tiles and unequal experts.
+ * several scales, both layouts, with and without bias, partial tiles and unequal experts, on all SMs and on few.
  *
  *   test_bits [--device SPEC] [--family NAME] [--pairs] [--every N] [--draws N] [--seed N]
  *
@@ -283,7 +283,8 @@ static void report(const test_subject *s, const bit_input *in)
     print_error("\n");
 }
 
-static void check_config(const moet_config *config, bit_input *in, bool on_device, test_kernel *kernel, tally *t)
+static void check_launch(const moet_config *config, bit_input *in, bool on_device, int32_t max_sms, test_kernel *kernel,
+                         tally *t)
 {
     enum { MOST_REPORTS = 20 };
     moet_traits traits = config->family->traits(in->problem, config);
@@ -293,6 +294,7 @@ static void check_config(const moet_config *config, bit_input *in, bool on_devic
                       .label = in->label,
                       .max_rows = in->rows,
                       .on_device = on_device ? traits.device_counts : !traits.host_counts,
+                      .max_sms = max_sms,
                       .kernel = kernel};
     if (!test_subject_open(&s, t->late_why)) {
         t->refused_late++;
@@ -305,6 +307,14 @@ static void check_config(const moet_config *config, bit_input *in, bool on_devic
     t->compared++;
     if (memcmp(in->got, in->want, (size_t)(in->rows * in->n) * sizeof *in->got) == 0) return;
     if (t->differing++ < MOST_REPORTS) report(&s, in);
+}
+
+/* On all SMs, and on so few that CTAs have many tiles; the counts are on the host for one and on the device for the
+ * other, in turn. */
+static void check_config(const moet_config *config, bit_input *in, int64_t nth, test_kernel *kernel, tally *t)
+{
+    check_launch(config, in, nth & 1, 0, kernel, t);
+    check_launch(config, in, !(nth & 1), test_few_sms(nth / 2), kernel, t);
 }
 
 /* ---- over families ---- */
@@ -352,7 +362,7 @@ static void check_family(const moet_family *family)
             for (int64_t nth = i + turn; at < configs.count && configs.choices[at].problem == i; at++, nth++) {
                 const moet_config *config = &configs.choices[at].config;
                 if (nth % every != 0) continue;
-                check_config(config, &in, (i / 4 + turn) & 1, &kernel, &t);
+                check_config(config, &in, nth / every, &kernel, &t);
                 config_count += !seen[place_of(config)];
                 seen[place_of(config)] = true;
             }

@@ -1,5 +1,5 @@
-/* Configs of every family that compiles CUDA compile by NVRTC, for 8.0 and 9.0, without register spills or local memory. No GPU is
- * needed; without NVRTC there is nothing to compile and the test is skipped.
+/* Configs of every family that compiles CUDA compile by NVRTC, for 8.0 and 9.0, without register spills or local
+ * memory. No GPU is needed; without NVRTC there is nothing to compile and the test is skipped.
  *
  *   MOET_TEST_COMPILE=pairs        the default: a set of configs in which every pair of values of two parameters, the
  *                                  layout and the bias among them, occurs; all: every config; count: says how many
@@ -212,10 +212,35 @@ static void test_error(void **state)
     unsetenv("MOET_CACHE_DIR");
 }
 
+/* wgmma_gemm.cuh's help against launches that hang: off unless asked for, and then it compiles. */
+static void test_watchdog(void **state)
+{
+    (void)state;
+    const moet_family *family = moet_family_find("wgmma_gemm");
+    if (!family || moet_module_compiler_version() == 0) skip();
+    moet_device_info info = {
+        .backend = "cuda", .name = "any", .cc_major = 9, .sm_count = 132, .smem_per_block_optin_bytes = 232448};
+    moet_problem problem;
+    moet_config config = {.family = family};
+    moet_source plain, watched;
+    moet_cubin cubin = {0};
+    moet_problem_init(&problem, MOET_OP_UP, 8, 1024, 512);
+    family->default_config(&problem, 4096, &info, &config);
+    unsetenv("MOET_WATCHDOG");
+    assert_true(family->source(&problem, &config, 9, 0, &plain));
+    setenv("MOET_WATCHDOG", "1", 1);
+    assert_true(family->source(&problem, &config, 9, 0, &watched));
+    unsetenv("MOET_WATCHDOG");
+    assert_int_equal(watched.option_count, plain.option_count + 1);
+    TEST_OK(moet_module_compile(&watched, &cubin, NULL));
+    moet_cubin_release(&cubin);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_all_compile),
+        cmocka_unit_test(test_watchdog),
         cmocka_unit_test(test_error),
     };
     return cmocka_run_group_tests_name("compile", tests, NULL, NULL);

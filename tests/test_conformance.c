@@ -6,12 +6,13 @@
  * --pairs: not every config on every shape, but a set in which every pair of parameter values, and every value with
  * every shape and layout, with and without bias, occurs. --every N (or MOET_TEST_EVERY=N): of those that remain every
  * N-th. --shapes N: the first N shapes. --once, for runs under compute-sanitizer: each routing is launched once only,
- * with the counts on the host or on the device in turn.
+ * with the counts on the host or on the device and on all SMs or on few in turn.
  *
  * The default is applicable; each refusal has its reason; every applicable config (every N-th on a shape, each on some
  * shapes) is right on edge shapes, bit for bit on inputs whose sums are exact and within the bound on random ones,
  * writes nothing but its rows, gives equal bits when repeated and, where its traits say so, the same bits for a row
- * whatever batch it is in. */
+ * whatever batch it is in. A config runs on all SMs and on few: on all, no shape with several blocks of K has a second
+ * tile for a CTA. */
 #include "configs.h"
 #include "subject.h"
 
@@ -30,7 +31,8 @@ typedef struct edge_shape {
 } edge_shape;
 
 static const edge_shape shapes[] = {
-    {"tails in rows, N and K", MOET_OP_UP, 5, 104, 76, {{17, 0, 129, 1, 64}, {0, 0, 257, 0, 0}, {0}, {-1}}, 0},
+    /* The first routing has experts below and above 256 rows, and of the one above more than 8 tiles of 64 rows. */
+    {"tails in rows, N and K", MOET_OP_UP, 5, 264, 76, {{17, 0, 513, 1, 64}, {0, 0, 129, 0, 0}, {0}, {-1}}, 0},
     {"the smallest, N = K = 8", MOET_OP_DOWN, 4, 8, 8, {{3, 1, 0, 5}, {1}, {0}, {0, 0, 0, 1}}, 0},
     {"64 experts, many empty", MOET_OP_DOWN, 64, 40, 24, {{0, 9, 0, 16, 17, 1}, {-1}}, 20},
     {"one expert", MOET_OP_DOWN, 1, 72, 136, {{130}, {33}, {1}, {0}}, 0},
@@ -222,7 +224,8 @@ static void check_routing(const subject *s, int32_t r)
         test_fail("%s (%s, routing %d): repeated, it gives other bits", s->run.config_text, c->label, r);
 }
 
-/* The first, a middle and the last row of the busiest routing, each alone: the same bits as among the others. */
+/* The first, a middle and the last row of the busiest routing, each alone: the same bits as among the others, which
+ * check_routing left in got. */
 static void check_invariance(const subject *s)
 {
     problem_case *c = s->c;
@@ -230,8 +233,6 @@ static void check_invariance(const subject *s)
     int32_t *alone = test_allocate((size_t)c->problem.experts * sizeof *alone);
     void *device_alone = NULL;
     TEST_OK(device->backend->alloc(device, (size_t)c->problem.experts * sizeof *alone, &device_alone));
-    launch(s, RANDOM, s->run.on_device ? test_buffer_inside(&c->device_counts[0]) : c->counts[0], c->rows[0], 0,
-           c->got);
     for (int32_t e = 0, tried = 0; e < c->problem.experts && tried < 4; row += c->counts[0][e], e++) {
         if (c->counts[0][e] == 0) continue;
         tried++;
@@ -263,12 +264,14 @@ static bool check_config(const moet_config *config, problem_case *c, int64_t nth
                          .kernel = kernel}};
     if (!traits.host_counts && !traits.device_counts)
         test_fail("a config of %s takes no counts at all", config->family->name);
-    for (int32_t place = 0; place < 2; place++) {
-        s.run.on_device = place == 1;
+    /* First on all SMs, then on few, with the counts here and there in turn; once: one of these four, in turn. */
+    for (int32_t turn = 0; turn < 2; turn++) {
+        s.run.on_device = (turn ^ nth) & 1;
         if (s.run.on_device ? !traits.device_counts : !traits.host_counts) continue;
-        if (once && traits.host_counts && traits.device_counts && place != (nth & 1)) continue;
+        if (once && turn == 1 && traits.host_counts && traits.device_counts) continue;
+        s.run.max_sms = (once ? nth & 2 : turn) ? test_few_sms(once ? nth / 4 : nth / 2) : 0;
         if (!test_subject_open(&s.run, why)) return false;
-        for (int32_t r = 0; r < c->routing_count; r++) check_routing(&s, r);
+        for (int32_t r = c->routing_count; r-- > 0;) check_routing(&s, r);
         if (traits.batch_invariant && !once) check_invariance(&s);
         test_subject_close(&s.run);
     }

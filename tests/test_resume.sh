@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # kill -9 during a sweep, then the same command again: no finished trial is lost or measured again. Two sweeps at once
-# on one database share the work or repeat some, and lose nothing.
+# on one database share the work or repeat some, and lose nothing. What refinement adds to the candidates is kept alike.
 . "$(dirname "$0")/lib.sh"
 
 for rows in 8 16 24 32; do
@@ -44,16 +44,17 @@ done
 is "the sweep that goes on" $? 0
 rm -f after
 snapshot after
-# Every trial that stood at a kill stands unchanged, or was replaced by its final rounds.
-python3 - <<'EOF' && pass || fail "finished trials were lost or measured again"
+# check_kept SNAPSHOT...: every trial that stood at a kill stands unchanged, or was replaced by its final rounds.
+check_kept() {
+    python3 - "$@" <<'EOF' && pass || fail "finished trials were lost or measured again"
 import sqlite3, sys, os
 c = sqlite3.connect("file:sweep.db?mode=ro", uri=True)
 rows = {tuple(map(str, r[:4])): r for r in c.execute(
     "SELECT workload_id, problem_id, config, device_counts, measured_at, median_ns, sample_count, run_id, final_rounds FROM trials")}
 bad = kept = 0
-for k in (1, 2, 3):
-    if not os.path.exists(f"kept.{k}"): continue
-    for line in open(f"kept.{k}"):
+for name in sys.argv[1:]:
+    if not os.path.exists(name): continue
+    for line in open(name):
         old = line.rstrip("\n").split("|")
         new = rows.get(tuple(old[:4]))
         if new is None: print("lost:", line); bad += 1
@@ -63,6 +64,8 @@ for k in (1, 2, 3):
 print(kept, "trials kept as they were")
 sys.exit(bad != 0 or kept == 0)
 EOF
+}
+check_kept kept.1 kept.2 kept.3
 before=$(sha256sum after)
 runs=$(query sweep.db "SELECT max(run_id) FROM trials")
 "${sweep[@]}" >log 2>&1
@@ -96,4 +99,43 @@ is "the database of two sweeps" "$(query sweep.db 'PRAGMA integrity_check')" ok
 is "trials without samples" "$(query sweep.db "SELECT count(*) FROM trials t WHERE status = 'ok' AND sample_count <> (SELECT count(*) FROM samples s WHERE s.trial_id = t.id)")" 0
 expect 0 "" "$MOE" emit --db sweep.db --out table
 expect 0 "" "$MOE" verify --table table --device host
+
+# Refinement varies what the first candidates leave at its first value: of chosen families only.
+is "configs of a family that is not chosen" "$(query sweep.db "SELECT max(n) FROM (SELECT count(DISTINCT config) AS n FROM trials WHERE config LIKE 'host_tile:%' GROUP BY workload_id, problem_id)")" 1
+
+# Killed in refinement. One expert of 256 columns: nc=256 is no default and, where there are two threads, slow enough
+# for its trials to be stored at once.
+rm -f sweep.db* kept.*
+echo '{"name":"refine","experts":1,"hidden":512,"inter":128,"rows":64,"skew":"balanced","counts":[64]}' >refine.jsonl
+sweep=("$MOE" sweep --device host --families host_tile --workloads refine.jsonl --ops up --rounds 3 --db sweep.db)
+"${sweep[@]}" >log 2>&1 &
+pid=$!
+# One process that looks often: the step is short.
+python3 - $pid <<'EOF'
+import os, sqlite3, sys, time
+pid = int(sys.argv[1])
+for _ in range(30000):
+    try:
+        c = sqlite3.connect("file:sweep.db?mode=ro", uri=True)
+        found = c.execute("SELECT count(*) FROM trials WHERE config LIKE '%nc=256%'").fetchone()[0]
+        c.close()
+    except sqlite3.Error:
+        found = 0
+    if found or not os.path.exists(f"/proc/{pid}"): break
+    time.sleep(0.002)
+os.kill(pid, 9)
+EOF
+wait $pid 2>/dev/null
+is "the sweep killed in refinement" $? 137
+is "the database after it" "$(query sweep.db 'PRAGMA integrity_check')" ok
+before=$(trials)
+snapshot kept.1
+"${sweep[@]}" >log 2>&1
+is "the sweep that goes on refining" $? 0
+check_kept kept.1
+[ "$(trials)" -gt "$before" ] && pass || fail "the kill came after refinement: the test tests nothing"
+# mr and nr not the default's, and another nc or schedule than any first candidate has.
+default=$(query sweep.db "SELECT substr(config, 1, instr(config, ',kc=')) FROM trials WHERE is_default = 1")
+refined=$(query sweep.db "SELECT count(*) FROM trials WHERE status = 'ok' AND config LIKE 'host_tile:%' AND config NOT LIKE '$default%' AND (config NOT LIKE '%,nc=64,%' OR config NOT LIKE '%,schedule=static')")
+[ "$refined" -gt 0 ] && pass || fail "refinement tried nothing but around the default '$default'"
 finish
