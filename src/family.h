@@ -8,7 +8,8 @@
 #include "module.h"
 #include "moet.h"
 
-#define MOET_MAX_PARAMS 12
+#define MOET_MAX_PARAMS 28
+#define MOET_MAX_CUBINS 4 /* of one config */
 #define MOET_VALIDATOR_SIZE 64
 
 /* How a sweep walks a parameter. */
@@ -47,15 +48,19 @@ typedef struct moet_prepare_args {
     const moet_problem *problem;
     const moet_config *config;
     int64_t max_rows;
-    int32_t max_sms;         /* 0: all */
-    bool device_counts;      /* launches will pass device counts */
-    const moet_cubin *cubin; /* compiled kernel from a table; NULL: compile */
+    int64_t max_tokens;  /* FFN */
+    int32_t choices;     /* FFN */
+    int32_t max_sms;     /* 0: all */
+    bool device_counts;  /* launches will pass device counts */
+    int32_t cubin_count; /* compiled kernels from a table, as cubins() gave them; 0: compile */
+    const moet_cubin *cubins[MOET_MAX_CUBINS];
 } moet_prepare_args;
 
 typedef struct moet_family_launch_args {
     const void *x, *w, *bias; /* as moet_launch_args */
     void *out;
-    const int32_t *counts;
+    const moet_ffn_args *ffn; /* FFN: these instead of x, w, bias and out */
+    const int32_t *counts;    /* FFN: NULL with device counts, which follow from the ids */
     bool counts_on_device;
     int64_t rows;    /* M; with device counts, max_rows */
     void *workspace; /* workspace_bytes() of device memory, 256-byte aligned; NULL where that is 0 */
@@ -77,20 +82,19 @@ struct moet_family {
     /* What runs where nothing was tuned. rows_hint: expected rows. */
     void (*default_config)(const moet_problem *problem, int64_t rows_hint, const moet_device_info *device,
                            moet_config *config);
-    size_t (*workspace_bytes)(const moet_problem *problem, const moet_config *config, const moet_device_info *device,
-                              int64_t max_rows);
+    size_t (*workspace_bytes)(const moet_prepare_args *args);
     /* Compiles or queries, allocates: everything that launch must not do. UNSUPPORTED (with a reason in the last
      * error) where only asking a vendor library could tell that a config does not apply. */
     moet_status (*prepare)(const moet_prepare_args *args, void **state);
     /* Enqueues. No allocation, no synchronisation. Launches of one state follow each other. */
     moet_status (*launch)(void *state, const moet_family_launch_args *args);
     void (*release)(void *state); /* NULL is fine */
-    /* The compiled kernel behind a state, owned by it; NULL function or result where there is none. */
-    const moet_cubin *(*cubin)(const void *state);
-    /* What NVRTC would compile for this config on this compute capability; NULL function where the family compiles
-     * nothing. false: not for this architecture. */
+    /* The compiled kernels behind a state, owned by it, into list[MOET_MAX_CUBINS]; their number. NULL function: none. */
+    int32_t (*cubins)(const void *state, const moet_cubin **list);
+    /* What NVRTC would compile for this config on this compute capability, the cubin of this index; NULL function where
+     * the family compiles nothing. false: past the last one, or not for this architecture. */
     bool (*source)(const moet_problem *problem, const moet_config *config, int32_t cc_major, int32_t cc_minor,
-                   moet_source *source);
+                   int32_t index, moet_source *source);
     /* Version of the library whose change makes measurements stale, "cublasLt 130100", into text[MOET_VALIDATOR_SIZE].
      * Loads the library if need be. NULL where the family stands on none: use moet_family_validator. */
     moet_status (*validator)(char *text);
