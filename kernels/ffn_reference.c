@@ -18,26 +18,28 @@ static moet_status number_check(const char *name, int64_t value, int64_t low, in
                      (long long)high);
 }
 
-moet_status moet_ffn_shape_validate(const moet_ffn_shape *shape)
+moet_status moet_reference_ffn_validate(const moet_problem *problem, int32_t choices, int64_t tokens)
 {
     const struct {
         const char *name;
         int64_t value, low, high;
     } fields[] = {
-        {"tokens", shape->tokens, 0, MOET_MAX_ROWS},
-        {"choices", shape->choices, 1, MOET_FFN_MAX_CHOICES},
-        {"experts", shape->experts, 1, MOET_MAX_EXPERTS},
-        {"hidden", shape->hidden, 1, MOET_MAX_DIM},
-        {"inter", shape->inter, 1, MOET_MAX_DIM / 2}, /* the up GEMM has 2I columns */
-        {"layout", shape->layout, 0, MOET_LAYOUT_COUNT - 1},
-        {"activation", shape->activation, 0, MOET_FFN_ACTIVATION_COUNT - 1},
-        {"prob", shape->prob, 0, MOET_FFN_PROB_COUNT - 1},
-        {"combine", shape->combine, 0, MOET_FFN_COMBINE_COUNT - 1},
+        {"op", problem->op, MOET_OP_FFN, MOET_OP_FFN},
+        {"tokens", tokens, 0, MOET_MAX_ROWS},
+        {"choices", choices, 1, MOET_MAX_CHOICES},
+        {"experts", problem->experts, 1, MOET_MAX_EXPERTS},
+        {"hidden", problem->hidden, 1, MOET_MAX_DIM},
+        {"inter", problem->inter, 1, MOET_MAX_DIM / 2}, /* the up GEMM has 2I columns */
+        {"layout", problem->layout, 0, MOET_LAYOUT_COUNT - 1},
+        {"activation", problem->activation, MOET_ACTIVATION_SWIGLU, MOET_ACTIVATION_COUNT - 1},
+        {"prob", problem->prob, 0, MOET_PROB_COUNT - 1},
+        {"combine", problem->combine, 0, MOET_COMBINE_COUNT - 1},
+        {"numerics", problem->numerics, 0, MOET_NUMERICS_COUNT - 1},
     };
     for (int32_t i = 0; i < MOET_COUNT_OF(fields); i++)
         MOET_TRY(number_check(fields[i].name, fields[i].value, fields[i].low, fields[i].high));
-    if (shape->activation == MOET_FFN_SWIGLU_CLAMP && !(shape->clamp > 0))
-        return moet_fail(MOET_INVALID, "ffn: clamp is %g, must be above 0", (double)shape->clamp);
+    if (problem->activation == MOET_ACTIVATION_SWIGLU_CLAMP && !(problem->clamp > 0))
+        return moet_fail(MOET_INVALID, "ffn: clamp is %g, must be above 0", problem->clamp);
     return MOET_OK;
 }
 
@@ -46,27 +48,39 @@ static moet_status pointer_check(const char *name, const void *pointer, bool wan
     return pointer || !wanted ? MOET_OK : moet_fail(MOET_INVALID, "ffn: %s is NULL", name);
 }
 
-static moet_status routing_check(const moet_ffn_shape *shape, const moet_ffn_inputs *inputs)
+/* 0: dense rows. */
+static int64_t stride_of(int64_t stride, int64_t width) { return stride ? stride : width; }
+
+static moet_status stride_check(const char *name, int64_t stride, int64_t width)
 {
-    MOET_TRY(moet_ffn_shape_validate(shape));
-    if (shape->tokens == 0) return MOET_OK; /* empty tensors have any pointer */
-    MOET_TRY(pointer_check("ids", inputs->ids, true));
-    MOET_TRY(pointer_check("weights", inputs->weights, shape->prob != MOET_FFN_PROB_NONE));
-    MOET_TRY(number_check("ids_stride", inputs->ids_stride, shape->choices, INT32_MAX));
-    if (inputs->weights) MOET_TRY(number_check("weights_stride", inputs->weights_stride, shape->choices, INT32_MAX));
-    return MOET_OK;
+    return number_check(name, stride_of(stride, width), width, INT32_MAX);
 }
 
-static moet_status inputs_check(const moet_ffn_shape *shape, const moet_ffn_inputs *inputs)
+static moet_status routing_check(const moet_problem *problem, int32_t choices, const moet_ffn_args *args)
 {
-    MOET_TRY(routing_check(shape, inputs));
-    if (shape->tokens == 0) return MOET_OK;
-    MOET_TRY(pointer_check("x", inputs->x, true));
-    MOET_TRY(pointer_check("up", inputs->up, true));
-    MOET_TRY(pointer_check("down", inputs->down, true));
-    MOET_TRY(pointer_check("up_bias", inputs->up_bias, shape->up_bias));
-    MOET_TRY(pointer_check("down_bias", inputs->down_bias, shape->down_bias));
-    return number_check("x_stride", inputs->x_stride, shape->hidden, INT32_MAX);
+    MOET_TRY(moet_reference_ffn_validate(problem, choices, args->tokens));
+    if (args->tokens == 0) return MOET_OK; /* empty tensors have any pointer */
+    MOET_TRY(pointer_check("ids", args->ids, true));
+    MOET_TRY(pointer_check("weights", args->weights, problem->prob != MOET_PROB_NONE));
+    MOET_TRY(stride_check("ids_stride", args->ids_stride, choices));
+    return args->weights ? stride_check("weights_stride", args->weights_stride, choices) : MOET_OK;
+}
+
+static moet_status args_check(const moet_problem *problem, int32_t choices, const moet_ffn_args *args)
+{
+    MOET_TRY(routing_check(problem, choices, args));
+    if (args->tokens == 0) return MOET_OK;
+    MOET_TRY(pointer_check("x", args->x, true));
+    MOET_TRY(pointer_check("up", args->up, true));
+    MOET_TRY(pointer_check("down", args->down, true));
+    MOET_TRY(pointer_check("up_bias", args->up_bias, problem->bias));
+    MOET_TRY(pointer_check("down_bias", args->down_bias, problem->down_bias));
+    return stride_check("x_stride", args->x_stride, problem->hidden);
+}
+
+static const uint16_t *x_row(const moet_problem *problem, const moet_ffn_args *args, int64_t token)
+{
+    return (const uint16_t *)args->x + token * stride_of(args->x_stride, problem->hidden);
 }
 
 /* NULL without memory; never for a count of 0. */
@@ -86,25 +100,25 @@ void moet_ffn_permutation_destroy(moet_ffn_permutation *permutation)
     free(permutation);
 }
 
-static int64_t id_at(const moet_ffn_inputs *inputs, int64_t token, int32_t choice)
+static int64_t id_at(int32_t choices, const moet_ffn_args *args, int64_t token, int32_t choice)
 {
-    int64_t at = token * inputs->ids_stride + choice;
-    return inputs->ids_int64 ? ((const int64_t *)inputs->ids)[at] : ((const int32_t *)inputs->ids)[at];
+    int64_t at = token * stride_of(args->ids_stride, choices) + choice;
+    return args->ids_int64 ? ((const int64_t *)args->ids)[at] : ((const int32_t *)args->ids)[at];
 }
 
 /* Into rowmap the choice by which a token came to an expert, and what follows from the ids alone. */
-static moet_status choices_collect(const moet_ffn_shape *shape, const moet_ffn_inputs *inputs, moet_ffn_permutation *p)
+static moet_status choices_collect(int32_t experts, int32_t choices, const moet_ffn_args *args, moet_ffn_permutation *p)
 {
-    int64_t cells = (int64_t)shape->tokens * shape->experts;
+    int64_t cells = args->tokens * experts;
     for (int64_t i = 0; i < cells; i++) p->rowmap[i] = -1;
-    for (int32_t t = 0; t < shape->tokens; t++) {
-        for (int32_t c = 0; c < shape->choices; c++) {
-            int64_t id = id_at(inputs, t, c);
+    for (int32_t t = 0; t < args->tokens; t++) {
+        for (int32_t c = 0; c < choices; c++) {
+            int64_t id = id_at(choices, args, t, c);
             if (id == -1) continue;
-            if (id < -1 || id >= shape->experts)
+            if (id < -1 || id >= experts)
                 return moet_fail(MOET_INVALID, "ffn: token %d, choice %d: expert %lld, must be -1 to %d", t, c,
-                                 (long long)id, shape->experts - 1);
-            int32_t *cell = &p->rowmap[(int64_t)t * shape->experts + id];
+                                 (long long)id, experts - 1);
+            int32_t *cell = &p->rowmap[(int64_t)t * experts + id];
             if (*cell >= 0)
                 return moet_fail(MOET_INVALID, "ffn: token %d chooses expert %lld twice, by choices %d and %d", t,
                                  (long long)id, *cell, c);
@@ -119,21 +133,21 @@ static moet_status choices_collect(const moet_ffn_shape *shape, const moet_ffn_i
     return MOET_OK;
 }
 
-moet_status moet_ffn_permutation_create(const moet_ffn_shape *shape, const moet_ffn_inputs *inputs,
+moet_status moet_ffn_permutation_create(const moet_problem *problem, int32_t choices, const moet_ffn_args *args,
                                         moet_ffn_permutation **permutation)
 {
     moet_status status;
     moet_ffn_permutation *p = NULL;
-    MOET_TRY(routing_check(shape, inputs));
-    int32_t E = shape->experts;
+    MOET_TRY(routing_check(problem, choices, args));
+    int32_t E = problem->experts;
     if (!(p = calloc(1, sizeof *p))) return no_memory();
     p->counts = array_create(E, sizeof *p->counts);
-    p->rowmap = array_create((int64_t)shape->tokens * E, sizeof *p->rowmap);
+    p->rowmap = array_create(args->tokens * E, sizeof *p->rowmap);
     if (!p->counts || !p->rowmap) {
         status = no_memory();
         goto done;
     }
-    if ((status = choices_collect(shape, inputs, p)) != MOET_OK) goto done;
+    if ((status = choices_collect(E, choices, args, p)) != MOET_OK) goto done;
     p->source = array_create(p->rows, sizeof *p->source);
     p->prob = array_create(p->rows, sizeof *p->prob);
     if (!p->source || !p->prob) {
@@ -142,11 +156,11 @@ moet_status moet_ffn_permutation_create(const moet_ffn_shape *shape, const moet_
     }
     int32_t row = 0;
     for (int32_t e = 0; e < E; e++) {
-        for (int32_t t = 0; t < shape->tokens; t++) {
+        for (int32_t t = 0; t < args->tokens; t++) {
             int32_t *cell = &p->rowmap[(int64_t)t * E + e];
             if (*cell < 0) continue;
             p->source[row] = t;
-            p->prob[row] = inputs->weights ? inputs->weights[t * inputs->weights_stride + *cell] : 1;
+            p->prob[row] = args->weights ? args->weights[t * stride_of(args->weights_stride, choices) + *cell] : 1;
             *cell = row++;
         }
     }
@@ -159,13 +173,13 @@ done:
 
 /* ---- the stages ---- */
 
-static moet_problem stage_problem(const moet_ffn_shape *shape, moet_op op)
+static moet_problem stage_problem(const moet_problem *problem, moet_op op)
 {
-    moet_problem problem;
-    moet_problem_init(&problem, op, shape->experts, shape->hidden, shape->inter);
-    problem.layout = shape->layout;
-    problem.bias = op == MOET_OP_UP ? shape->up_bias : shape->down_bias;
-    return problem;
+    moet_problem stage;
+    moet_problem_init(&stage, op, problem->experts, problem->hidden, problem->inter);
+    stage.layout = problem->layout;
+    stage.bias = op == MOET_OP_UP ? problem->bias : problem->down_bias;
+    return stage;
 }
 
 void moet_reference_gemm_train(const moet_problem *problem, const uint16_t *x, const uint16_t *w, const uint16_t *bias,
@@ -187,71 +201,73 @@ void moet_reference_gemm_train(const moet_problem *problem, const uint16_t *x, c
     }
 }
 
-static float clamp_limit(const moet_ffn_shape *shape)
+static float clamp_limit(const moet_problem *problem)
 {
-    const float limits[MOET_FFN_ACTIVATION_COUNT] = {
-        [MOET_FFN_SWIGLU] = INFINITY, [MOET_FFN_SWIGLU_CLAMP] = shape->clamp, [MOET_FFN_GPT_OSS] = gpt_oss_clamp};
-    return limits[shape->activation];
+    const float limits[MOET_ACTIVATION_COUNT] = {[MOET_ACTIVATION_SWIGLU] = INFINITY,
+                                                 [MOET_ACTIVATION_SWIGLU_CLAMP] = (float)problem->clamp,
+                                                 [MOET_ACTIVATION_GPT_OSS] = gpt_oss_clamp};
+    return limits[problem->activation];
 }
 
 /* Not fmin and fmax, which would lose a NaN. Floats go through double unchanged. */
 static double gate_clamp(double gate, double limit) { return gate > limit ? limit : gate; }
 static double up_clamp(double up, double limit) { return up > limit ? limit : up < -limit ? -limit : up; }
 
-float moet_reference_activate(const moet_ffn_shape *shape, float gate, float up, float prob)
+float moet_reference_activate(const moet_problem *problem, float gate, float up, float prob)
 {
-    float limit = clamp_limit(shape), value;
+    float limit = clamp_limit(problem), value;
     gate = (float)gate_clamp(gate, limit);
     up = (float)up_clamp(up, limit);
-    if (shape->activation == MOET_FFN_GPT_OSS) {
+    if (problem->activation == MOET_ACTIVATION_GPT_OSS) {
         float sigmoid = 1.0f / (1.0f + expf(-(gpt_oss_alpha * gate)));
         value = gate * sigmoid * (up + 1.0f);
     } else {
         value = gate / (1.0f + expf(-gate)) * up;
     }
-    return shape->prob == MOET_FFN_PROB_IN_ADVANCE ? value * prob : value;
+    return problem->prob == MOET_PROB_ADVANCE ? value * prob : value;
 }
 
-double moet_reference_activate_double(const moet_ffn_shape *shape, double gate, double up, double prob)
+double moet_reference_activate_double(const moet_problem *problem, double gate, double up, double prob)
 {
-    double limit = clamp_limit(shape);
-    bool gpt_oss = shape->activation == MOET_FFN_GPT_OSS;
+    double limit = clamp_limit(problem);
+    bool gpt_oss = problem->activation == MOET_ACTIVATION_GPT_OSS;
     gate = gate_clamp(gate, limit);
     up = up_clamp(up, limit);
     double value = gate / (1 + exp(-(gpt_oss ? gpt_oss_alpha : 1) * gate)) * (gpt_oss ? up + 1 : up);
-    return shape->prob == MOET_FFN_PROB_IN_ADVANCE ? value * prob : value;
+    return problem->prob == MOET_PROB_ADVANCE ? value * prob : value;
 }
 
-void moet_reference_activate_row(const moet_ffn_shape *shape, const uint16_t *up, float prob, uint16_t *out)
+void moet_reference_activate_row(const moet_problem *problem, const uint16_t *up, float prob, uint16_t *out)
 {
-    for (int32_t i = 0; i < shape->inter; i++)
-        out[i] = moet_bf16_from_float(
-            moet_reference_activate(shape, moet_bf16_to_float(up[i]), moet_bf16_to_float(up[shape->inter + i]), prob));
+    for (int32_t i = 0; i < problem->inter; i++)
+        out[i] = moet_bf16_from_float(moet_reference_activate(problem, moet_bf16_to_float(up[i]),
+                                                              moet_bf16_to_float(up[problem->inter + i]), prob));
 }
 
 /* A token's rows in the order of the sum, and whether they are weighted in it. */
 typedef struct token_rows {
-    int32_t count, rows[MOET_FFN_MAX_CHOICES];
+    int32_t count, rows[MOET_MAX_CHOICES];
     bool weighted;
 } token_rows;
 
-static token_rows token_rows_of(const moet_ffn_shape *shape, const moet_ffn_permutation *permutation, int32_t token)
+static token_rows token_rows_of(const moet_problem *problem, const moet_ffn_permutation *permutation, int32_t token)
 {
-    token_rows of = {.weighted = shape->prob == MOET_FFN_PROB_AT_COMBINE};
-    const int32_t *rowmap = permutation->rowmap + (int64_t)token * shape->experts;
-    for (int32_t e = 0; e < shape->experts; e++) {
+    token_rows of = {.weighted = problem->prob == MOET_PROB_COMBINE};
+    const int32_t *rowmap = permutation->rowmap + (int64_t)token * problem->experts;
+    for (int32_t e = 0; e < problem->experts; e++) {
         if (rowmap[e] >= 0) of.rows[of.count++] = rowmap[e];
     }
-    if (shape->combine == MOET_FFN_COMBINE_PADDLE && of.count == 1) of.weighted = false;
+    if (problem->combine == MOET_COMBINE_PADDLE && of.count == 1) of.weighted = false;
     return of;
 }
 
-void moet_reference_combine(const moet_ffn_shape *shape, const moet_ffn_permutation *permutation, const uint16_t *rows,
-                            uint16_t *out)
+void moet_reference_combine(const moet_problem *problem, const moet_ffn_permutation *permutation,
+                            const moet_ffn_args *args, const uint16_t *rows)
 {
-    int64_t H = shape->hidden;
-    for (int32_t t = 0; t < shape->tokens; t++) {
-        token_rows of = token_rows_of(shape, permutation, t);
+    int64_t H = problem->hidden;
+    for (int32_t t = 0; t < args->tokens; t++) {
+        token_rows of = token_rows_of(problem, permutation, t);
+        uint16_t *out = (uint16_t *)args->out + t * stride_of(args->out_stride, H);
         for (int64_t h = 0; h < H; h++) {
             float sum = 0;
             for (int32_t i = 0; i < of.count; i++) {
@@ -259,21 +275,25 @@ void moet_reference_combine(const moet_ffn_shape *shape, const moet_ffn_permutat
                 sum = of.weighted ? fmaf(value, permutation->prob[of.rows[i]], sum) : sum + value;
             }
             bool copied = of.count == 1 && !of.weighted;
-            out[t * H + h] = copied ? rows[of.rows[0] * H + h] : moet_bf16_from_float(sum);
+            out[h] = copied ? rows[of.rows[0] * H + h] : moet_bf16_from_float(sum);
         }
     }
 }
 
 /* ---- the whole path ---- */
 
-moet_status moet_reference_ffn_train(const moet_ffn_shape *shape, const moet_ffn_inputs *inputs, uint16_t *out)
+moet_status moet_reference_ffn_train(const moet_problem *problem, int32_t choices, const moet_ffn_args *args)
 {
     moet_ffn_permutation *permutation = NULL;
     uint16_t *wide = NULL, *act = NULL, *rows = NULL; /* [M, 2I], [M, I], [M, H]: x permuted, then the down GEMM's */
     moet_status status;
-    MOET_TRY(inputs_check(shape, inputs));
-    if ((status = moet_ffn_permutation_create(shape, inputs, &permutation)) != MOET_OK) goto done;
-    int64_t M = permutation->rows, H = shape->hidden, I = shape->inter;
+    MOET_TRY(args_check(problem, choices, args));
+    if (args->tokens > 0) {
+        MOET_TRY(pointer_check("out", args->out, true));
+        MOET_TRY(stride_check("out_stride", args->out_stride, problem->hidden));
+    }
+    if ((status = moet_ffn_permutation_create(problem, choices, args, &permutation)) != MOET_OK) goto done;
+    int64_t M = permutation->rows, H = problem->hidden, I = problem->inter;
     wide = array_create(M * 2 * I, sizeof *wide);
     act = array_create(M * I, sizeof *act);
     rows = array_create(M * H, sizeof *rows);
@@ -282,15 +302,15 @@ moet_status moet_reference_ffn_train(const moet_ffn_shape *shape, const moet_ffn
         goto done;
     }
     for (int64_t m = 0; m < M; m++) {
-        const uint16_t *x = inputs->x + permutation->source[m] * inputs->x_stride;
+        const uint16_t *x = x_row(problem, args, permutation->source[m]);
         for (int64_t h = 0; h < H; h++) rows[m * H + h] = x[h];
     }
-    moet_problem up = stage_problem(shape, MOET_OP_UP), down = stage_problem(shape, MOET_OP_DOWN);
-    moet_reference_gemm_train(&up, rows, inputs->up, inputs->up_bias, permutation->counts, wide);
+    moet_problem up = stage_problem(problem, MOET_OP_UP), down = stage_problem(problem, MOET_OP_DOWN);
+    moet_reference_gemm_train(&up, rows, args->up, args->up_bias, permutation->counts, wide);
     for (int64_t m = 0; m < M; m++)
-        moet_reference_activate_row(shape, wide + m * 2 * I, permutation->prob[m], act + m * I);
-    moet_reference_gemm_train(&down, act, inputs->down, inputs->down_bias, permutation->counts, rows);
-    moet_reference_combine(shape, permutation, rows, out);
+        moet_reference_activate_row(problem, wide + m * 2 * I, permutation->prob[m], act + m * I);
+    moet_reference_gemm_train(&down, act, args->down, args->down_bias, permutation->counts, rows);
+    moet_reference_combine(problem, permutation, args, rows);
 done:
     free(wide);
     free(act);
@@ -331,10 +351,10 @@ static estimate rounded(estimate v)
     return (estimate){v.value, (1 + bf16_unit) * v.error + bf16_unit * fabs(v.value) + underflow};
 }
 
-static estimate activation_estimate(const moet_ffn_shape *shape, estimate gate, estimate up, double prob)
+static estimate activation_estimate(const moet_problem *problem, estimate gate, estimate up, double prob)
 {
-    bool gpt_oss = shape->activation == MOET_FFN_GPT_OSS;
-    double limit = clamp_limit(shape), g = gate_clamp(gate.value, limit), u = up_clamp(up.value, limit);
+    bool gpt_oss = problem->activation == MOET_ACTIVATION_GPT_OSS;
+    double limit = clamp_limit(problem), g = gate_clamp(gate.value, limit), u = up_clamp(up.value, limit);
     double g_error =
         fmax(gate_clamp(gate.value + gate.error, limit) - g, g - gate_clamp(gate.value - gate.error, limit));
     double u_error = fmax(up_clamp(up.value + up.error, limit) - u, u - up_clamp(up.value - up.error, limit));
@@ -342,30 +362,31 @@ static estimate activation_estimate(const moet_ffn_shape *shape, estimate gate, 
     double carried = silu_slope * g_error * (w + u_error) + h * u_error;
     double error = carried + 0x1p-20 * (h * w + carried) + 0x1p-121 * (w + u_error);
     if (gpt_oss) error += 0x1p-26 * (fabs(g) + g_error) * (w + u_error);
-    double scale = shape->prob == MOET_FFN_PROB_IN_ADVANCE ? fabs(prob) : 1;
-    estimate result = {moet_reference_activate_double(shape, gate.value, up.value, prob), scale * (error + underflow)};
+    double scale = problem->prob == MOET_PROB_ADVANCE ? fabs(prob) : 1;
+    estimate result = {moet_reference_activate_double(problem, gate.value, up.value, prob),
+                       scale * (error + underflow)};
     return rounded(result);
 }
 
 /* One row through both GEMMs: act [I] is room, y [H] the result. */
-static void row_estimate(const moet_ffn_shape *shape, const moet_ffn_inputs *inputs, moet_numerics numerics,
-                         int32_t expert, const uint16_t *x, double prob, estimate *act, estimate *y)
+static void row_estimate(const moet_problem *problem, const moet_ffn_args *args, int32_t expert, const uint16_t *x,
+                         double prob, estimate *act, estimate *y)
 {
-    moet_problem up = stage_problem(shape, MOET_OP_UP);
-    int64_t H = shape->hidden, I = shape->inter;
+    moet_problem up = stage_problem(problem, MOET_OP_UP);
+    int64_t H = problem->hidden, I = problem->inter;
     for (int32_t i = 0; i < I; i++) {
         estimate half[2];
         for (int32_t j = 0; j < 2; j++) {
             double magnitude;
-            half[j].value = moet_reference_element(&up, x, inputs->up, inputs->up_bias, expert, 0, (int32_t)(j * I) + i,
-                                                   &magnitude);
-            half[j].error = moet_reference_gamma(shape->hidden) * magnitude + underflow;
-            if (numerics == MOET_NUMERICS_TRAIN) half[j] = rounded(half[j]);
+            half[j].value =
+                moet_reference_element(&up, x, args->up, args->up_bias, expert, 0, (int32_t)(j * I) + i, &magnitude);
+            half[j].error = moet_reference_gamma(problem->hidden) * magnitude + underflow;
+            if (problem->numerics == MOET_NUMERICS_TRAIN) half[j] = rounded(half[j]);
         }
-        act[i] = activation_estimate(shape, half[0], half[1], prob);
+        act[i] = activation_estimate(problem, half[0], half[1], prob);
     }
-    const uint16_t *w = inputs->down + expert * H * I;
-    bool nk = shape->layout == MOET_LAYOUT_NK;
+    const uint16_t *w = (const uint16_t *)args->down + expert * H * I;
+    bool nk = problem->layout == MOET_LAYOUT_NK;
     for (int64_t h = 0; h < H; h++) {
         double sum = 0, linear = 0, squares = 0, magnitude = 0;
         for (int64_t i = 0; i < I; i++) {
@@ -375,25 +396,25 @@ static void row_estimate(const moet_ffn_shape *shape, const moet_ffn_inputs *inp
             squares += error * error;
             magnitude += fabs(act[i].value * d) + error;
         }
-        if (shape->down_bias) {
-            double bias = (double)moet_bf16_to_float(inputs->down_bias[expert * H + h]);
+        if (problem->down_bias) {
+            double bias = (double)moet_bf16_to_float(((const uint16_t *)args->down_bias)[expert * H + h]);
             sum += bias;
             magnitude += fabs(bias);
         }
         double error =
-            fmin(linear, hoeffding * sqrt(squares)) + moet_reference_gamma(shape->inter) * magnitude + underflow;
+            fmin(linear, hoeffding * sqrt(squares)) + moet_reference_gamma(problem->inter) * magnitude + underflow;
         y[h] = rounded((estimate){sum, error});
     }
 }
 
-static estimate combine_estimate(const moet_ffn_shape *shape, const moet_ffn_permutation *permutation,
+static estimate combine_estimate(const moet_problem *problem, const moet_ffn_permutation *permutation,
                                  const token_rows *of, const estimate *y, int64_t h)
 {
     estimate sum = {0, 0};
     double magnitude = 0;
     for (int32_t i = 0; i < of->count; i++) {
         double q = of->weighted ? (double)permutation->prob[of->rows[i]] : 1;
-        estimate row = y[of->rows[i] * (int64_t)shape->hidden + h];
+        estimate row = y[of->rows[i] * (int64_t)problem->hidden + h];
         sum.value += q * row.value;
         sum.error += fabs(q) * row.error;
         magnitude += fabs(q) * (fabs(row.value) + row.error);
@@ -403,31 +424,30 @@ static estimate combine_estimate(const moet_ffn_shape *shape, const moet_ffn_per
     return rounded(sum);
 }
 
-moet_status moet_reference_ffn_double(const moet_ffn_shape *shape, const moet_ffn_inputs *inputs,
-                                      moet_numerics numerics, double *out, double *bound)
+moet_status moet_reference_ffn_double(const moet_problem *problem, int32_t choices, const moet_ffn_args *args,
+                                      double *out, double *bound)
 {
     moet_ffn_permutation *permutation = NULL;
     estimate *act = NULL, *y = NULL; /* [I], [M, H] */
     moet_status status;
-    MOET_TRY(inputs_check(shape, inputs));
-    MOET_TRY(number_check("numerics", numerics, 0, MOET_NUMERICS_COUNT - 1));
-    if ((status = moet_ffn_permutation_create(shape, inputs, &permutation)) != MOET_OK) goto done;
-    int64_t H = shape->hidden, row = 0;
-    act = array_create(shape->inter, sizeof *act);
+    MOET_TRY(args_check(problem, choices, args));
+    if ((status = moet_ffn_permutation_create(problem, choices, args, &permutation)) != MOET_OK) goto done;
+    int64_t H = problem->hidden, row = 0;
+    act = array_create(problem->inter, sizeof *act);
     y = array_create(permutation->rows * H, sizeof *y);
     if (!act || !y) {
         status = no_memory();
         goto done;
     }
-    for (int32_t e = 0; e < shape->experts; e++) {
+    for (int32_t e = 0; e < problem->experts; e++) {
         for (int32_t i = 0; i < permutation->counts[e]; i++, row++)
-            row_estimate(shape, inputs, numerics, e, inputs->x + permutation->source[row] * inputs->x_stride,
+            row_estimate(problem, args, e, x_row(problem, args, permutation->source[row]),
                          (double)permutation->prob[row], act, y + row * H);
     }
-    for (int32_t t = 0; t < shape->tokens; t++) {
-        token_rows of = token_rows_of(shape, permutation, t);
+    for (int32_t t = 0; t < args->tokens; t++) {
+        token_rows of = token_rows_of(problem, permutation, t);
         for (int64_t h = 0; h < H; h++) {
-            estimate z = combine_estimate(shape, permutation, &of, y, h);
+            estimate z = combine_estimate(problem, permutation, &of, y, h);
             out[t * H + h] = z.value;
             bound[t * H + h] = z.error;
         }

@@ -8,8 +8,9 @@
 
 /* A path with its own arrays; `given` points to them. */
 typedef struct ffn_path {
-    moet_ffn_shape shape;
-    moet_ffn_inputs given;
+    moet_problem problem;
+    int32_t choices;
+    moet_ffn_args given;
     uint16_t *x, *up, *up_bias, *down, *down_bias, *out;
     int32_t *ids;
     float *weights;
@@ -18,8 +19,8 @@ typedef struct ffn_path {
 
 static inline uint16_t bf16(float value) { return moet_bf16_from_float(value); }
 
-/* Arrays of zeros. */
-void ffn_path_make(ffn_path *p, moet_ffn_shape shape);
+/* Arrays of zeros for `tokens` tokens. The problem's op is FFN, and its activation swiglu where it says none. */
+void ffn_path_make(ffn_path *p, int32_t tokens, int32_t choices, moet_problem problem);
 void ffn_path_free(ffn_path *p);
 
 /* Like normal deviates times scale. */
@@ -30,6 +31,6 @@ void ffn_path_fill(uint64_t *random, ffn_path *p);
 void ffn_path_random(uint64_t *random, ffn_path *p);
 
 /* moet_reference_ffn_train into allocated memory. */
-uint16_t *ffn_path_train(const moet_ffn_shape *shape, const moet_ffn_inputs *given);
+uint16_t *ffn_path_train(const moet_problem *problem, int32_t choices, const moet_ffn_args *given);
 
 #endif

@@ -7,9 +7,11 @@
 /* What `out` is off, as a fraction of the bound, at worst. */
 static double worst(const ffn_path *p, moet_numerics numerics, const uint16_t *out)
 {
+    moet_problem problem = p->problem;
+    problem.numerics = numerics;
     double *exact = test_allocate((size_t)p->elements * sizeof *exact), result = 0;
     double *bound = test_allocate((size_t)p->elements * sizeof *bound);
-    TEST_OK(moet_reference_ffn_double(&p->shape, &p->given, numerics, exact, bound));
+    TEST_OK(moet_reference_ffn_double(&problem, p->choices, &p->given, exact, bound));
     for (int64_t i = 0; i < p->elements; i++) {
         double off = fabs((double)moet_bf16_to_float(out[i]) - exact[i]);
         assert_true(bound[i] >= 0 && isfinite(bound[i]));
@@ -23,15 +25,17 @@ static double worst(const ffn_path *p, moet_numerics numerics, const uint16_t *o
 /* The path with the up result kept in FP32: what FAST allows. */
 static void fast(const ffn_path *p, uint16_t *out)
 {
-    const moet_ffn_shape *s = &p->shape;
+    const moet_problem *s = &p->problem;
     int64_t H = s->hidden, I = s->inter, row = 0;
     moet_problem up, down;
     moet_ffn_permutation *permutation;
-    TEST_OK(moet_ffn_permutation_create(s, &p->given, &permutation));
+    moet_ffn_args args = p->given;
+    args.out = out;
+    TEST_OK(moet_ffn_permutation_create(s, p->choices, &p->given, &permutation));
     moet_problem_init(&up, MOET_OP_UP, s->experts, s->hidden, s->inter);
     moet_problem_init(&down, MOET_OP_DOWN, s->experts, s->hidden, s->inter);
     up.layout = down.layout = s->layout;
-    up.bias = s->up_bias;
+    up.bias = s->bias;
     down.bias = s->down_bias;
     uint16_t *act = test_allocate((size_t)(permutation->rows * I) * sizeof *act);
     uint16_t *rows = test_allocate((size_t)(permutation->rows * H) * sizeof *rows);
@@ -47,7 +51,7 @@ static void fast(const ffn_path *p, uint16_t *out)
         }
     }
     moet_reference_gemm_train(&down, act, p->down, p->down_bias, permutation->counts, rows);
-    moet_reference_combine(s, permutation, rows, out);
+    moet_reference_combine(s, permutation, &args, rows);
     free(act);
     free(rows);
     moet_ffn_permutation_destroy(permutation);
@@ -62,7 +66,7 @@ static void test_within_bound(void **state)
     for (int32_t i = 0; i < 400; i++) {
         ffn_path p;
         ffn_path_random(&random, &p);
-        TEST_OK(moet_reference_ffn_train(&p.shape, &p.given, p.out));
+        TEST_OK(moet_reference_ffn_train(&p.problem, p.choices, &p.given));
         double of_train = worst(&p, MOET_NUMERICS_TRAIN, p.out);
         train_not_fast += worst(&p, MOET_NUMERICS_FAST, p.out) > 1;
         fast(&p, p.out);
@@ -83,12 +87,8 @@ static void test_slope(void **state)
     (void)state;
     double most = 0;
     ffn_path p;
-    ffn_path_make(&p, (moet_ffn_shape){.tokens = 16 * 64,
-                                       .choices = 1,
-                                       .experts = 64,
-                                       .hidden = 1,
-                                       .inter = 1,
-                                       .activation = MOET_FFN_SWIGLU_CLAMP});
+    ffn_path_make(&p, 16 * 64, 1,
+                  (moet_problem){.experts = 64, .hidden = 1, .inter = 1, .activation = MOET_ACTIVATION_SWIGLU_CLAMP});
     for (int32_t e = 0; e < 64; e++) {
         p.up[2 * e] = bf16(2 + (float)(e % 16) / 64);
         p.up[2 * e + 1] = bf16(100);
@@ -99,8 +99,8 @@ static void test_slope(void **state)
         }
     }
     for (int32_t c = 0; c < 200; c++) {
-        p.shape.clamp = 2.1f + 0.001f * (float)c;
-        TEST_OK(moet_reference_ffn_train(&p.shape, &p.given, p.out));
+        p.problem.clamp = 2.1 + 0.001 * c;
+        TEST_OK(moet_reference_ffn_train(&p.problem, p.choices, &p.given));
         most = fmax(most, worst(&p, MOET_NUMERICS_TRAIN, p.out));
     }
     assert_true(most <= 1 && most > 0.85);
@@ -126,28 +126,28 @@ typedef enum flaw {
 
 static void flaw_apply(ffn_path *p, flaw f)
 {
-    moet_ffn_shape *s = &p->shape;
+    moet_problem *s = &p->problem;
     switch (f) {
     case UP_BIAS:
-        s->up_bias = false;
+        s->bias = false;
         break;
     case DOWN_BIAS:
         s->down_bias = false;
         break;
     case ACTIVATION:
-        s->activation = MOET_FFN_GPT_OSS;
+        s->activation = MOET_ACTIVATION_GPT_OSS;
         break;
     case CLAMP:
-        s->clamp = 1.375f;
+        s->clamp = 1.375;
         break;
     case PROB:
-        s->prob = MOET_FFN_PROB_NONE;
+        s->prob = MOET_PROB_NONE;
         break;
     case PROB_ADVANCE: /* the down bias is not weighted then */
-        s->prob = MOET_FFN_PROB_IN_ADVANCE;
+        s->prob = MOET_PROB_ADVANCE;
         break;
     case SINGLE:
-        s->combine = MOET_FFN_COMBINE_PADDLE;
+        s->combine = MOET_COMBINE_PADDLE;
         break;
     case LAYOUT:
         s->layout = MOET_LAYOUT_KN;
@@ -172,27 +172,26 @@ static void test_flaws_leave_the_bound(void **state)
         for (int32_t f = 0; f < FLAW_COUNT; f++) {
             ffn_path p;
             uint64_t random = 5;
-            ffn_path_make(&p, (moet_ffn_shape){.tokens = 6,
-                                               .choices = 4,
-                                               .experts = 4,
-                                               .hidden = 24,
-                                               .inter = inter[i],
-                                               .activation = MOET_FFN_SWIGLU_CLAMP,
-                                               .clamp = 1.25f,
-                                               .prob = MOET_FFN_PROB_AT_COMBINE,
-                                               .up_bias = true,
-                                               .down_bias = true});
+            ffn_path_make(&p, 6, 4,
+                          (moet_problem){.experts = 4,
+                                         .hidden = 24,
+                                         .inter = inter[i],
+                                         .activation = MOET_ACTIVATION_SWIGLU_CLAMP,
+                                         .clamp = 1.25,
+                                         .prob = MOET_PROB_COMBINE,
+                                         .bias = true,
+                                         .down_bias = true});
             ffn_path_fill(&random, &p);
             for (int32_t t = 0; t < 6; t++) { /* token 0: expert 0 alone; the others 2 experts */
                 for (int32_t c = 0; c < 4; c++) p.ids[4 * t + c] = -1;
                 p.ids[4 * t] = t % 4;
                 if (t > 0) p.ids[4 * t + 3] = (t + 1) % 4;
             }
-            TEST_OK(moet_reference_ffn_train(&p.shape, &p.given, p.out));
+            TEST_OK(moet_reference_ffn_train(&p.problem, p.choices, &p.given));
             assert_true(worst(&p, MOET_NUMERICS_TRAIN, p.out) <= 1);
             ffn_path wrong = p; /* what flaws change of the arrays is put back by filling again */
             flaw_apply(&wrong, (flaw)f);
-            TEST_OK(moet_reference_ffn_train(&wrong.shape, &wrong.given, p.out));
+            TEST_OK(moet_reference_ffn_train(&wrong.problem, wrong.choices, &wrong.given));
             if (f == ONE_WEIGHT) p.weights[0] -= 0.125f;
             if (f == NEIGHBOUR) p.ids[0] = 0;
             if (f == LAST_K) {
@@ -216,17 +215,18 @@ static void test_equal_in_exact_arithmetic_only(void **state)
     for (int32_t i = 0; i < 20; i++) {
         ffn_path p;
         ffn_path_random(&random, &p);
-        p.shape.down_bias = false;
-        p.shape.combine = MOET_FFN_COMBINE_EXACT;
-        moet_ffn_shape advance = p.shape;
-        p.shape.prob = MOET_FFN_PROB_AT_COMBINE;
-        advance.prob = MOET_FFN_PROB_IN_ADVANCE;
+        p.problem.down_bias = false;
+        p.problem.combine = MOET_COMBINE_EXACT;
+        moet_problem advance = p.problem;
+        p.problem.prob = MOET_PROB_COMBINE;
+        advance.prob = MOET_PROB_ADVANCE;
         double *a = test_allocate((size_t)p.elements * sizeof *a), *b = test_allocate((size_t)p.elements * sizeof *b);
         double *bound = test_allocate((size_t)p.elements * sizeof *bound);
-        TEST_OK(moet_reference_ffn_double(&p.shape, &p.given, MOET_NUMERICS_TRAIN, a, bound));
-        TEST_OK(moet_reference_ffn_double(&advance, &p.given, MOET_NUMERICS_TRAIN, b, bound));
+        TEST_OK(moet_reference_ffn_double(&p.problem, p.choices, &p.given, a, bound));
+        TEST_OK(moet_reference_ffn_double(&advance, p.choices, &p.given, b, bound));
         for (int64_t j = 0; j < p.elements; j++) assert_true(fabs(a[j] - b[j]) <= 1e-9 * (1 + fabs(a[j])));
-        uint16_t *at_combine = ffn_path_train(&p.shape, &p.given), *in_advance = ffn_path_train(&advance, &p.given);
+        uint16_t *at_combine = ffn_path_train(&p.problem, p.choices, &p.given),
+                 *in_advance = ffn_path_train(&advance, p.choices, &p.given);
         differing += memcmp(at_combine, in_advance, (size_t)p.elements * sizeof *in_advance) != 0;
         free(a);
         free(b);
@@ -248,10 +248,10 @@ static void test_bound_does_not_grow(void **state)
         ffn_path p;
         uint64_t random = 8;
         double exact[4 * 24], bound[4 * 24];
-        ffn_path_make(&p, (moet_ffn_shape){.tokens = 4, .choices = 1, .experts = 1, .hidden = 24, .inter = inter[i]});
+        ffn_path_make(&p, 4, 1, (moet_problem){.experts = 1, .hidden = 24, .inter = inter[i]});
         ffn_path_fill(&random, &p);
         for (int32_t t = 0; t < 4; t++) p.ids[t] = 0;
-        TEST_OK(moet_reference_ffn_double(&p.shape, &p.given, MOET_NUMERICS_TRAIN, exact, bound));
+        TEST_OK(moet_reference_ffn_double(&p.problem, p.choices, &p.given, exact, bound));
         for (int32_t j = 0; j < 4 * 24; j++) mean[i] += bound[j] / (4 * 24);
         ffn_path_free(&p);
     }
@@ -260,9 +260,9 @@ static void test_bound_does_not_grow(void **state)
 
 /* ---- what must not change a bit ---- */
 
-static void assert_same(const ffn_path *p, const moet_ffn_shape *shape, const moet_ffn_inputs *given, const char *what)
+static void assert_same(const ffn_path *p, const moet_problem *problem, const moet_ffn_args *given, const char *what)
 {
-    uint16_t *out = ffn_path_train(shape, given);
+    uint16_t *out = ffn_path_train(problem, p->choices, given);
     for (int64_t i = 0; i < p->elements; i++) {
         if (out[i] != p->out[i]) test_fail("%s: element %lld differs", what, (long long)i);
     }
@@ -284,20 +284,20 @@ static uint16_t *transposed(const uint16_t *w, int64_t experts, int64_t rows, in
 static void assert_batch(const ffn_path *p, const int32_t *from, int32_t count)
 {
     ffn_path q;
-    int64_t H = p->shape.hidden, k = p->shape.choices;
-    moet_ffn_shape shape = p->shape;
-    shape.tokens = count;
-    ffn_path_make(&q, shape);
+    int64_t H = p->problem.hidden, k = p->choices;
+    ffn_path_make(&q, count, p->choices, p->problem);
     for (int32_t t = 0; t < count; t++) {
         memcpy(q.x + t * H, p->x + from[t] * H, (size_t)H * sizeof *q.x);
         memcpy(q.ids + t * k, p->ids + from[t] * k, (size_t)k * sizeof *q.ids);
         memcpy(q.weights + t * k, p->weights + from[t] * k, (size_t)k * sizeof *q.weights);
     }
-    moet_ffn_inputs given = p->given;
+    moet_ffn_args given = p->given;
     given.x = q.x;
     given.ids = q.ids;
     given.weights = q.weights;
-    TEST_OK(moet_reference_ffn_train(&q.shape, &given, q.out));
+    given.out = q.out;
+    given.tokens = count;
+    TEST_OK(moet_reference_ffn_train(&q.problem, q.choices, &given));
     for (int32_t t = 0; t < count; t++)
         assert_memory_equal(q.out + t * H, p->out + from[t] * H, (size_t)H * sizeof *q.out);
     ffn_path_free(&q);
@@ -310,12 +310,12 @@ static void test_same_bits(void **state)
     for (int32_t i = 0; i < 100; i++) {
         ffn_path p;
         ffn_path_random(&random, &p);
-        TEST_OK(moet_reference_ffn_train(&p.shape, &p.given, p.out));
-        int64_t R = p.shape.tokens, k = p.shape.choices, E = p.shape.experts, H = p.shape.hidden, I = p.shape.inter;
+        TEST_OK(moet_reference_ffn_train(&p.problem, p.choices, &p.given));
+        int64_t R = p.given.tokens, k = p.choices, E = p.problem.experts, H = p.problem.hidden, I = p.problem.inter;
 
-        bool nk = p.shape.layout == MOET_LAYOUT_NK;
-        moet_ffn_shape turned = p.shape;
-        moet_ffn_inputs given = p.given;
+        bool nk = p.problem.layout == MOET_LAYOUT_NK;
+        moet_problem turned = p.problem;
+        moet_ffn_args given = p.given;
         uint16_t *up = transposed(p.up, E, nk ? 2 * I : H, nk ? H : 2 * I);
         uint16_t *down = transposed(p.down, E, nk ? H : I, nk ? I : H);
         turned.layout = nk ? MOET_LAYOUT_KN : MOET_LAYOUT_NK;
@@ -342,7 +342,7 @@ static void test_same_bits(void **state)
         given.weights_stride = k + 2;
         given.x = x;
         given.x_stride = H + 5;
-        assert_same(&p, &p.shape, &given, "int64 and strides");
+        assert_same(&p, &p.problem, &given, "int64 and strides");
 
         int32_t order[9];
         for (int32_t t = 0; t < R; t++) {
