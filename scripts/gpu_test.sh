@@ -13,7 +13,7 @@ set -uo pipefail
 BUILD=${1:-build}
 DEVICE=${2:-cuda}
 BUILD=$(cd "$BUILD" && pwd) || exit 1
-for program in moe-tune test_conformance test_bits test_capture test_device test_compile; do
+for program in moe-tune test_conformance test_bits test_capture test_device test_stages test_compile; do
     [ -x "$BUILD/$program" ] || { echo "gpu_test: $BUILD/$program is not there: build with tests (libcmocka-dev)" >&2; exit 1; }
 done
 # Libraries that this machine may lack travel in the build folder.
@@ -54,6 +54,8 @@ check "device: memory, streams, events" 60 "$BUILD/test_device" --device "$DEVIC
 # All kernels at once on all processors, into the cache: the tests after it then only load them.
 MOET_TEST_COMPILE=all MOET_TEST_ARCH=${architecture:-9.0} MOET_TEST_JOBS=$(nproc) check "every kernel compiles without spills" 180 "$BUILD/test_compile"
 
+check "stages of the expert path: permute, gather, activation, combine" 120 "$BUILD/test_stages" --device "$DEVICE"
+
 families=$("$BUILD/test_conformance" --list --device "$DEVICE" 2>/dev/null)
 [ -n "$families" ] || { echo "FAILED  no kernel family runs on $DEVICE"; failed=$((failed + 1)); }
 for family in $families; do
@@ -91,6 +93,9 @@ fi
 # ---- compute-sanitizer: a pairwise set of each kernel's configs, a few of the vendor's, on the first edge shapes ----
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer /usr/local/cuda*/compute-sanitizer/compute-sanitizer 2>/dev/null | head -n 1)
 if [ -n "$sanitizer" ]; then
+    for tool in memcheck racecheck; do
+        check "$tool: stages of the expert path" 120 "$sanitizer" --tool $tool --error-exitcode 9 "$BUILD/test_stages" --device "$DEVICE" --quick
+    done
     for family in $families; do
         # Vendor kernels are not ours to check; what they read and write of our buffers memcheck sees all the same.
         case $family in
