@@ -22,8 +22,9 @@ size_t moet_stages_workspace_bytes(const moet_problem *problem, int32_t choices,
                                    const moet_device_info *device);
 
 /* Reads ids, weights, tokens or device_tokens of args, writes what of `permuted` is not NULL but x. Ids below -1 or of
- * E and more and all but the first of a repeated expert are taken as -1; rows past max_rows are left out. workspace as
- * above, 256-byte aligned, contents unspecified. */
+ * E and more and all but the first of a repeated expert are taken as -1; rows past max_rows are left out: their places
+ * are -1 and counts sum to max_rows at most. More tokens than max_tokens are INVALID; device_tokens are cut to it.
+ * workspace as above, 256-byte aligned, contents unspecified; may be NULL where it has no bytes. */
 moet_status moet_stages_permute(moet_stages *stages, const moet_ffn_args *args, const moet_permuted *permuted,
                                 int64_t max_rows, void *workspace, void *stream);
 
