@@ -84,12 +84,19 @@ struct moet_route {
 
 extern __shared__ u32 dynamic_words[];
 
-/* The expert of a choice; -1 for one that is none of ours. */
-static __device__ __forceinline__ int expert_at(const moet_route *route, int token, int choice)
+/* The id of a choice; past the last token or choice it is the last one's, so that nothing hangs on the load and many
+ * can be in flight. */
+static __device__ __forceinline__ i64 id_load(const moet_route *route, int token, int choice, int tokens)
 {
-    const i64 at = token * route->ids_stride + choice;
-    const i64 id = route->is_int64 ? ((const i64 *)route->ids)[at] : ((const int *)route->ids)[at];
-    return id >= 0 && id < route->experts ? (int)id : -1;
+    if (tokens == 0) return -1; /* there need be no ids then */
+    const i64 at = min(token, tokens - 1) * route->ids_stride + min(choice, route->choices - 1);
+    return route->is_int64 ? ((const i64 *)route->ids)[at] : ((const int *)route->ids)[at];
+}
+
+/* -1 for an id that is none of ours. */
+static __device__ __forceinline__ int expert_of(const moet_route *route, i64 id, bool is_choice)
+{
+    return is_choice && id >= 0 && id < route->experts ? (int)id : -1;
 }
 
 static __device__ __forceinline__ void mask_clear(u32 *masks, int words)
@@ -193,12 +200,18 @@ static __device__ __forceinline__ void tile_write(const moet_route *route, const
     }
 }
 
-/* The thread's own choice in the tile that begins at token `first`. */
-static __device__ __forceinline__ int tile_expert(const moet_route *route, int first, int tile_tokens, int tokens)
+/* The thread's own choice in the tile that begins at token `first`: its id, and the expert that this is. */
+static __device__ __forceinline__ i64 tile_load(const moet_route *route, int first, int tokens)
 {
     const int in = threadIdx.x >> route->lanes_log, choice = threadIdx.x & ((1 << route->lanes_log) - 1);
-    if (in >= tile_tokens || first + in >= tokens || choice >= route->choices) return -1;
-    return expert_at(route, first + in, choice);
+    return id_load(route, first + in, choice, tokens);
+}
+
+static __device__ __forceinline__ int tile_expert(const moet_route *route, i64 id, int first, int tile_tokens,
+                                                  int tokens)
+{
+    const int in = threadIdx.x >> route->lanes_log, choice = threadIdx.x & ((1 << route->lanes_log) - 1);
+    return expert_of(route, id, in < tile_tokens && first + in < tokens && choice < route->choices);
 }
 
 static __device__ __forceinline__ int tile_size(const moet_route *route)
@@ -223,18 +236,18 @@ KERNEL(PERMUTE_THREADS, 1) moet_stage_permute(const moet_route route)
     mask_clear(masks, groups * experts);
 
     const int pairs = tokens << route.lanes_log, choice = tid & ((1 << route.lanes_log) - 1);
-    int chosen[FEW_PASSES]; /* all loads in flight at once */
+    i64 ids[FEW_PASSES]; /* all in flight at once */
+#pragma unroll
+    for (int i = 0; i < FEW_PASSES; i++)
+        ids[i] = id_load(&route, (tid + i * PERMUTE_THREADS) >> route.lanes_log, choice, tokens);
+    const i64 own_id = tile_load(&route, first, tokens);
+    __syncthreads();
 #pragma unroll
     for (int i = 0; i < FEW_PASSES; i++) {
         const int pair = tid + i * PERMUTE_THREADS;
-        chosen[i] = -1;
-        if (pair < pairs && choice < route.choices) chosen[i] = expert_at(&route, pair >> route.lanes_log, choice);
+        mask_set(masks, experts, pair >> route.lanes_log,
+                 expert_of(&route, ids[i], pair < pairs && choice < route.choices));
     }
-    const int own = tile_expert(&route, first, tile_tokens, tokens);
-    __syncthreads();
-#pragma unroll
-    for (int i = 0; i < FEW_PASSES; i++)
-        mask_set(masks, experts, (tid + i * PERMUTE_THREADS) >> route.lanes_log, chosen[i]);
     __syncthreads();
 
     int count = 0, next = 0; /* of expert tid: its rows, those before the tile */
@@ -254,7 +267,8 @@ KERNEL(PERMUTE_THREADS, 1) moet_stage_permute(const moet_route route)
         }
     }
     __syncthreads();
-    tile_write(&route, masks + own_group * experts, bases, first, tile_tokens, tokens, own);
+    tile_write(&route, masks + own_group * experts, bases, first, tile_tokens, tokens,
+               tile_expert(&route, own_id, first, tile_tokens, tokens));
 }
 
 /* Block b has the tiles b * tiles to (b + 1) * tiles - 1. Shared: masks of a tile's groups. */
@@ -264,11 +278,12 @@ KERNEL(PERMUTE_THREADS, 1) moet_stage_histogram(const moet_route route)
     const int tokens = token_count(route.device_tokens, route.tokens), experts = route.experts, tid = threadIdx.x;
     const int tile_tokens = tile_size(&route), groups = tile_tokens >> 5;
     u32 *masks = dynamic_words;
-    int count = 0;
-    for (int i = 0; i < route.tiles; i++) {
-        const int first = (blockIdx.x * route.tiles + i) * tile_tokens;
-        if (first >= tokens) break;
-        const int own = tile_expert(&route, first, tile_tokens, tokens);
+    int count = 0, first = blockIdx.x * route.tiles * tile_tokens;
+    i64 next_id = tile_load(&route, first, tokens); /* a tile ahead */
+    for (int i = 0; i < route.tiles && first < tokens; i++, first += tile_tokens) {
+        const i64 id = next_id;
+        next_id = tile_load(&route, first + tile_tokens, tokens);
+        const int own = tile_expert(&route, id, first, tile_tokens, tokens);
         __syncthreads(); /* the tile before is counted */
         mask_clear(masks, groups * experts);
         __syncthreads();
@@ -290,8 +305,9 @@ KERNEL(PERMUTE_THREADS, 1) moet_stage_place(const moet_route route)
     const int tile_tokens = tile_size(&route), groups = tile_tokens >> 5;
     u32 *masks = dynamic_words;
     int *bases = (int *)masks + groups * experts;
-    const int first_of_block = blockIdx.x * route.tiles * tile_tokens;
-    if (blockIdx.x > 0 && first_of_block >= tokens) return; /* block 0 writes counts in any case */
+    int first = blockIdx.x * route.tiles * tile_tokens;
+    if (blockIdx.x > 0 && first >= tokens) return;  /* block 0 writes counts in any case */
+    i64 next_id = tile_load(&route, first, tokens); /* a tile ahead */
 
     /* Columns of the histogram added up: of all blocks, and of those before this one. Integers: any order. */
     int *total = (int *)masks, *before = bases;
@@ -317,10 +333,10 @@ KERNEL(PERMUTE_THREADS, 1) moet_stage_place(const moet_route route)
     if (blockIdx.x == 0) count_write(&route, tid, start, count);
     next += start;
 
-    for (int i = 0; i < route.tiles; i++) {
-        const int first = first_of_block + i * tile_tokens;
-        if (first >= tokens) break;
-        const int own = tile_expert(&route, first, tile_tokens, tokens);
+    for (int i = 0; i < route.tiles && first < tokens; i++, first += tile_tokens) {
+        const i64 id = next_id;
+        next_id = tile_load(&route, first + tile_tokens, tokens);
+        const int own = tile_expert(&route, id, first, tile_tokens, tokens);
         __syncthreads(); /* the tile before is written */
         mask_clear(masks, groups * experts);
         __syncthreads();
