@@ -513,6 +513,35 @@ static void test_graph(void **state)
     }
 }
 
+/* permute with all outputs but one NULL. */
+static void test_one_output(void **state)
+{
+    (void)state;
+    for (int32_t i = COUNTS; i <= PROB; i++) {
+        uint64_t random = 16;
+        fixture f;
+        const shape s = {20, 6, 5000, 5000, 0, 8, 8, SWIGLU, PROB_COMBINE, EXACT, 30, 5, 0};
+        fixture_open(&f, &s);
+        fixture_fill(&f, &random);
+        fixture_expect(&f);
+        fixture_upload(&f, 0xff);
+        const moet_permuted all = f.permuted;
+        const moet_permuted one = {.counts = i == COUNTS ? all.counts : NULL,
+                                   .places = i == PLACES ? all.places : NULL,
+                                   .rowmap = i == ROWMAP ? all.rowmap : NULL,
+                                   .source = i == SOURCE ? all.source : NULL,
+                                   .prob = i == PROB ? all.prob : NULL};
+        TEST_OK(moet_stages_permute(f.stages, &f.args, &one, f.max_rows, test_buffer_inside(&f.input[WORKSPACE]),
+                                    f.stream));
+        for (int32_t j = 0; j < OUTPUT_COUNT; j++) {
+            if (j != i) memset(f.expected[j], TEST_POISON, f.output_bytes[j]);
+        }
+        f.rows = 0; /* of the activation, which was not asked for */
+        fixture_check(&f, output_names[i]);
+        fixture_close(&f);
+    }
+}
+
 /* NaN and infinities go through activation and combine as in the reference. */
 static void test_no_numbers(void **state)
 {
@@ -582,7 +611,11 @@ static void test_refusals(void **state)
     TEST_OK(moet_stages_combine(stages, &args, NULL, &permuted, NULL));
     TEST_OK(moet_stages_gather(stages, &args, &permuted, 0, NULL));
     TEST_OK(moet_stages_activate(stages, NULL, &permuted, 0, NULL, NULL));
-    assert_int_equal(moet_stages_cubin(stages) == NULL, strcmp(device->backend->name, "host") == 0);
+    const moet_cubin *cubin = moet_stages_cubin(stages);
+    assert_int_equal(cubin == NULL, strcmp(device->backend->name, "host") == 0);
+    moet_stages *again = NULL; /* from a table's kernels */
+    TEST_OK(moet_stages_create(device, &problem, 1, 4, cubin, &again));
+    moet_stages_destroy(again);
     moet_stages_destroy(stages);
     moet_stages_destroy(NULL);
 }
@@ -605,8 +638,9 @@ int main(int argc, char **argv)
     const test_option options[] = {{.name = "--device", .text = &spec}, {.name = "--quick", .flag = &quick}};
     test_options_parse(argc, argv, options, MOET_COUNT_OF(options));
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_edges), cmocka_unit_test(test_random_shapes), cmocka_unit_test(test_many_tokens),
-        cmocka_unit_test(test_graph), cmocka_unit_test(test_no_numbers),    cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_edges),    cmocka_unit_test(test_random_shapes), cmocka_unit_test(test_many_tokens),
+        cmocka_unit_test(test_graph),    cmocka_unit_test(test_one_output),    cmocka_unit_test(test_no_numbers),
+        cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests_name("stages", tests, group_open, group_close);
 }
