@@ -24,6 +24,8 @@ const moet_family *moet_family_find(const char *name)
     return NULL;
 }
 
+bool moet_family_serves(const moet_family *family, moet_op op) { return (op == MOET_OP_FFN) == (family->gemm != NULL); }
+
 moet_status moet_family_validator(const moet_family *family, char *text)
 {
     text[0] = '\0';
@@ -160,8 +162,9 @@ bool moet_family_accepts(const moet_family *family, const moet_problem *problem,
     if (problem->x_dtype != MOET_DTYPE_BF16 || problem->w_dtype != MOET_DTYPE_BF16 ||
         problem->out_dtype != MOET_DTYPE_BF16 || problem->scales != MOET_SCALES_NONE)
         return moet_refuse(why, "%s serves BF16 without scales only", family->name);
-    if (problem->activation != MOET_ACTIVATION_NONE || problem->prob != MOET_PROB_NONE)
-        return moet_refuse(why, "%s has no fused activation or router weight", family->name);
+    if (!moet_family_serves(family, problem->op))
+        return moet_refuse(why, "%s is for %s", family->name,
+                           family->gemm ? "op ffn only" : "single grouped GEMMs, not for op ffn");
     return true;
 }
 
@@ -172,7 +175,7 @@ moet_status moet_default_config(const moet_problem *problem, int64_t rows_hint, 
     size_t used = 0;
     for (int32_t i = 0; moet_families[i]; i++) {
         const moet_family *family = moet_families[i];
-        if (strcmp(family->backend, device->backend) != 0) continue;
+        if (strcmp(family->backend, device->backend) != 0 || !moet_family_serves(family, problem->op)) continue;
         moet_config candidate = {.family = family};
         char why[MOET_REASON_SIZE];
         family->default_config(problem, rows_hint, device, &candidate);

@@ -74,12 +74,15 @@ struct moet_family {
     const char *summary; /* one line for people */
     const moet_param *params;
     int32_t param_count;
+    /* NULL: serves the GEMMs, ops UP and DOWN. Else a path family: serves op FFN with this one as its GEMMs; a config is
+     * the up GEMM's values and then the down GEMM's (kernels/ffn_path.h). */
+    const moet_family *gemm;
 
     moet_traits (*traits)(const moet_problem *problem, const moet_config *config);
     /* Pure. false with one line in why[MOET_REASON_SIZE] (moet_refuse). */
     bool (*applicable)(const moet_problem *problem, const moet_config *config, const moet_device_info *device,
                        char *why);
-    /* What runs where nothing was tuned. rows_hint: expected rows. */
+    /* What runs where nothing was tuned. rows_hint: expected rows. config->family is this family. */
     void (*default_config)(const moet_problem *problem, int64_t rows_hint, const moet_device_info *device,
                            moet_config *config);
     size_t (*workspace_bytes)(const moet_prepare_args *args);
@@ -89,6 +92,10 @@ struct moet_family {
     /* Enqueues. No allocation, no synchronisation. Launches of one state follow each other. */
     moet_status (*launch)(void *state, const moet_family_launch_args *args);
     void (*release)(void *state); /* NULL is fine */
+    /* Path families only: the pieces of launch, as moet_permute and the others have them. `workspace` as in launch. */
+    moet_status (*permute)(void *state, const moet_ffn_args *args, const moet_permuted *permuted, void *workspace);
+    moet_status (*activate)(void *state, const void *up, const moet_permuted *permuted, void *out, void *stream);
+    moet_status (*unpermute)(void *state, const moet_ffn_args *args, const void *rows, const moet_permuted *permuted);
     /* The compiled kernels behind a state, owned by it, into list[MOET_MAX_CUBINS]; their number. NULL function: none. */
     int32_t (*cubins)(const void *state, const moet_cubin **list);
     /* What NVRTC would compile for this config on this compute capability, the cubin of this index; NULL function where
@@ -103,6 +110,12 @@ struct moet_family {
 /* All families of this build, ended by NULL, in the order of families.def: the first applicable one is the default. */
 extern const moet_family *const moet_families[];
 const moet_family *moet_family_find(const char *name);
+
+/* Whether problems of this op are what the family is for. */
+bool moet_family_serves(const moet_family *family, moet_op op);
+
+/* The up GEMM's and the down GEMM's problem (op UP, DOWN) of an FFN problem. */
+moet_problem moet_problem_gemm(const moet_problem *path, moet_op op);
 
 /* The family's validator into text[MOET_VALIDATOR_SIZE]; "" where it stands on no library. */
 moet_status moet_family_validator(const moet_family *family, char *text);

@@ -302,9 +302,10 @@ MOET_API moet_status moet_permute(moet_plan *plan, const moet_ffn_args *args, co
 /* up [rows, 2I] BF16 to out [rows, I] BF16, rows = the sum of permuted->counts; reads prob with prob ADVANCE. */
 MOET_API moet_status moet_activate(moet_plan *plan, const void *up, const moet_permuted *permuted, void *out,
                                    void *stream);
-/* rows [M, H] BF16 to args->out; reads places, or rowmap where they are NULL, and prob with prob COMBINE; out, out_stride, tokens or device_tokens and
- * stream of args. A token's rows are summed in FP32 from +0 over ascending experts, weighted ones by
- * fmaf(row, prob, sum), and rounded once. A single unweighted row is copied, no row gives +0. */
+/* rows [M, H] BF16 to args->out; reads places, or rowmap where they are NULL, and prob with prob COMBINE; out,
+ * out_stride, tokens or device_tokens and stream of args. A token's rows are summed in FP32 from +0 over ascending
+ * experts, weighted ones by fmaf(row, prob, sum), and rounded once. A single unweighted row is copied, no row gives
+ * +0. */
 MOET_API moet_status moet_unpermute(moet_plan *plan, const moet_ffn_args *args, const void *rows,
                                     const moet_permuted *permuted);
 
