@@ -4,36 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "family.h"
-#include "table.h"
-
-struct moet_handle {
-    moet_device *device;
-    moet_table *table;  /* NULL: none */
-    char *table_dir;    /* NULL: none */
-    int32_t late_count; /* refused when a plan prepared them */
-    char **late;
-};
-
-/* A configuration with its state, shared by the points that chose it. */
-typedef struct prepared {
-    moet_config config;
-    void *state; /* NULL: preparation failed and nothing may choose it */
-} prepared;
-
-struct moet_plan {
-    moet_handle *handle;
-    moet_problem problem;
-    moet_plan_options options;
-    moet_table_kind kind;
-    const moet_table_problem *tuned; /* NULL: the table has nothing for this problem */
-    int32_t *point_prepared;         /* [tuned->point_count]: index into prepared, -1 none */
-    int32_t prepared_count;
-    prepared *prepared;
-    int32_t fallback; /* index of the default */
-    void *workspace;
-    size_t workspace_bytes;
-};
+#include "plan.h"
 
 /* ---- handle ---- */
 
@@ -105,6 +76,28 @@ static void refuse_late(moet_handle *handle, const moet_config *config, const ch
 
 /* ---- plan ---- */
 
+/* Zeros that stand for something become it. */
+static void resolve_options(const moet_problem *problem, moet_plan_options *options)
+{
+    if (problem->op == MOET_OP_FFN && options->max_rows == 0) {
+        const int64_t width = options->choices < problem->experts ? options->choices : problem->experts;
+        const int64_t rows = options->max_tokens * width;
+        options->max_rows = rows < MOET_MAX_ROWS ? rows : MOET_MAX_ROWS;
+    }
+    if (options->expected_rows == 0) options->expected_rows = options->max_rows;
+    if (options->expected_max_over_mean == 0) options->expected_max_over_mean = 1;
+}
+
+static moet_status validate_path_options(const moet_plan_options *options)
+{
+    if (options->max_tokens < 1 || options->max_tokens > MOET_MAX_ROWS)
+        return moet_fail(MOET_INVALID, "plan: max_tokens is %lld, must be 1 to %d", (long long)options->max_tokens,
+                         MOET_MAX_ROWS);
+    if (options->choices < 1 || options->choices > MOET_MAX_CHOICES)
+        return moet_fail(MOET_INVALID, "plan: choices is %d, must be 1 to %d", options->choices, MOET_MAX_CHOICES);
+    return MOET_OK;
+}
+
 static moet_status validate_options(const moet_plan_options *options)
 {
     if (options->max_rows < 1 || options->max_rows > MOET_MAX_ROWS)
@@ -152,7 +145,7 @@ static moet_status prepare(moet_plan *plan, const moet_config *config, const moe
     MOET_TRY(config->family->prepare(&args, &state));
     size_t bytes = config->family->workspace_bytes(&plan->problem, config, &device->info, plan->options.max_rows);
     if (bytes > plan->workspace_bytes) plan->workspace_bytes = bytes;
-    plan->prepared[plan->prepared_count] = (prepared){.config = *config, .state = state};
+    plan->prepared[plan->prepared_count] = (moet_prepared){.config = *config, .state = state};
     *index = plan->prepared_count++;
     return MOET_OK;
 }
@@ -170,7 +163,7 @@ static moet_status prepare_tuned(moet_plan *plan)
             if (status != MOET_OK) {
                 refuse_late(plan->handle, &winner->config, moet_last_error());
                 /* Remembered as unusable, so that it is tried once. */
-                plan->prepared[plan->prepared_count] = (prepared){.config = winner->config};
+                plan->prepared[plan->prepared_count] = (moet_prepared){.config = winner->config};
                 index = plan->prepared_count++;
             }
         }
@@ -191,7 +184,7 @@ static moet_status prepare_default(moet_plan *plan)
         const moet_family *family = moet_families[i];
         moet_config config = {.family = family};
         char why[MOET_REASON_SIZE];
-        if (strcmp(family->backend, device->backend) != 0) continue;
+        if (strcmp(family->backend, device->backend) != 0 || !moet_family_serves(family, plan->problem.op)) continue;
         family->default_config(&plan->problem, rows, device, &config);
         moet_traits traits = family->traits(&plan->problem, &config);
         if (device_counts ? !traits.device_counts : !traits.host_counts) continue;
@@ -232,14 +225,15 @@ moet_status moet_plan_create(moet_handle *handle, const moet_problem *problem, c
                              moet_plan **plan)
 {
     MOET_TRY(moet_problem_validate(problem));
-    MOET_TRY(validate_options(options));
+    moet_plan_options resolved = *options;
+    if (problem->op == MOET_OP_FFN) MOET_TRY(validate_path_options(options));
+    resolve_options(problem, &resolved);
+    MOET_TRY(validate_options(&resolved));
     moet_plan *result = calloc(1, sizeof *result);
     if (!result) return moet_fail(MOET_NO_MEMORY, "plan: out of memory");
     result->handle = handle;
     result->problem = *problem;
-    result->options = *options;
-    if (result->options.expected_rows == 0) result->options.expected_rows = options->max_rows;
-    if (result->options.expected_max_over_mean == 0) result->options.expected_max_over_mean = 1;
+    result->options = resolved;
     result->kind = options->device_counts ? MOET_TABLE_DEVICE_COUNTS : MOET_TABLE_ANY;
     result->tuned = handle->table ? moet_table_find(handle->table, problem) : NULL;
 
@@ -281,16 +275,9 @@ size_t moet_plan_workspace_bytes(const moet_plan *plan) { return plan->workspace
 
 /* ---- launch ---- */
 
-typedef struct decision {
-    const prepared *prepared;
-    const moet_table_point *point; /* NULL: default */
-    moet_hit hit;
-    double distance;
-} decision;
-
-static decision decide(const moet_plan *plan, int64_t rows, double max_over_mean)
+static moet_decision decide(const moet_plan *plan, int64_t rows, double max_over_mean)
 {
-    decision d = {.prepared = &plan->prepared[plan->fallback], .hit = MOET_HIT_DEFAULT};
+    moet_decision d = {.prepared = &plan->prepared[plan->fallback], .hit = MOET_HIT_DEFAULT};
     if (!plan->tuned || rows == 0) return d;
     moet_hit hit;
     double distance;
@@ -305,7 +292,7 @@ static decision decide(const moet_plan *plan, int64_t rows, double max_over_mean
     return d;
 }
 
-static moet_status decide_for(const moet_plan *plan, const int32_t *counts, moet_routing *routing, decision *d)
+moet_status moet_plan_decide(const moet_plan *plan, const int32_t *counts, moet_routing *routing, moet_decision *d)
 {
     if (plan->options.device_counts) {
         *routing = (moet_routing){.rows = plan->options.max_rows};
@@ -324,9 +311,11 @@ static moet_status decide_for(const moet_plan *plan, const int32_t *counts, moet
 moet_status moet_launch(moet_plan *plan, const moet_launch_args *args)
 {
     moet_routing routing;
-    decision d;
+    moet_decision d;
+    if (plan->problem.op == MOET_OP_FFN)
+        return moet_fail(MOET_INVALID, "moet_launch: a plan of op ffn is launched by moet_ffn");
     if (plan->options.device_counts && !args->counts) return moet_fail(MOET_INVALID, "moet_launch: counts are NULL");
-    MOET_TRY(decide_for(plan, args->counts, &routing, &d));
+    MOET_TRY(moet_plan_decide(plan, args->counts, &routing, &d));
     if (routing.rows == 0) return MOET_OK;
     if (!args->x || !args->w || !args->out || (plan->problem.bias && !args->bias))
         return moet_fail(MOET_INVALID, "moet_launch: x, w, out or the problem's bias is NULL");
@@ -357,8 +346,8 @@ const char *moet_hit_name(moet_hit hit)
 moet_status moet_plan_query(const moet_plan *plan, const int32_t *counts, moet_choice *choice)
 {
     moet_routing routing;
-    decision d;
-    MOET_TRY(decide_for(plan, counts, &routing, &d));
+    moet_decision d;
+    MOET_TRY(moet_plan_decide(plan, counts, &routing, &d));
     *choice = (moet_choice){.hit = d.hit, .distance = d.distance};
     moet_config_format(&d.prepared->config, choice->config);
     if (d.point) {
@@ -391,6 +380,8 @@ moet_status moet_plan_replay_command(const moet_plan *plan, const int32_t *count
 {
     const moet_problem *p = &plan->problem;
     moet_routing routing;
+    if (p->op == MOET_OP_FFN)
+        return moet_fail(MOET_UNSUPPORTED, "moet_plan_replay_command: moe-tune bench does not measure op ffn yet");
     if (!counts) return moet_fail(MOET_INVALID, "moet_plan_replay_command: counts are NULL");
     MOET_TRY(moet_routing_summarize(counts, p->experts, &routing));
     size_t used = 0;
