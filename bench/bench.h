@@ -54,7 +54,8 @@ typedef struct moet_trial {
     /* "seq", or "<hash>-<seed>" of the output bits on the bench's seeded inputs: for one problem and counts, equal
      * texts mean equal bits. "" unknown. */
     char bit_class[MOET_SHA256_TEXT_SIZE];
-    moet_cubin cubin; /* bytes NULL where the family compiles nothing */
+    int32_t cubin_count; /* 0 where the family compiles nothing */
+    moet_cubin cubins[MOET_MAX_CUBINS];
 } moet_trial;
 /* Frees what a trial owns and zeroes it. */
 void moet_trial_release(moet_trial *trial);

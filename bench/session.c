@@ -208,9 +208,6 @@ static moet_status prepare_config(moet_subject *subject)
                trial->device_counts ? "takes counts from the host only" : "takes counts from the device only");
         return MOET_OK;
     }
-    size_t workspace_bytes = family->workspace_bytes(problem, &subject->config, info, max_rows);
-    moet_status status = moet_bench_workspace(bench, workspace_bytes, &subject->workspace);
-    if (status != MOET_OK) return fail_subject(subject, status, MOET_TRIAL_FAILED);
     moet_prepare_args args = {
         .device = bench->device,
         .problem = problem,
@@ -218,6 +215,8 @@ static moet_status prepare_config(moet_subject *subject)
         .max_rows = max_rows,
         .device_counts = trial->device_counts,
     };
+    moet_status status = moet_bench_workspace(bench, family->workspace_bytes(&args), &subject->workspace);
+    if (status != MOET_OK) return fail_subject(subject, status, MOET_TRIAL_FAILED);
     void *state = NULL;
     status = family->prepare(&args, &state);
     if (status != MOET_OK)
@@ -269,8 +268,12 @@ static moet_status add_config(moet_subject *subject)
     if (!subject->state) return MOET_OK;
     subject->runner.launch = launch_config;
     MOET_TRY(admit(subject, family->traits(&subject->bench->buffers.problem, &subject->config).capturable));
-    const moet_cubin *cubin = family->cubin ? family->cubin(subject->state) : NULL;
-    return cubin ? moet_cubin_copy(cubin, &subject->trial.cubin) : MOET_OK;
+    const moet_cubin *list[MOET_MAX_CUBINS];
+    int32_t count = family->cubins ? family->cubins(subject->state, list) : 0;
+    moet_trial *trial = &subject->trial;
+    for (; trial->cubin_count < count; trial->cubin_count++)
+        MOET_TRY(moet_cubin_copy(list[trial->cubin_count], &trial->cubins[trial->cubin_count]));
+    return MOET_OK;
 }
 
 /* Ends an addition: what is not to be timed gives its kernel back. */

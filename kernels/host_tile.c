@@ -85,13 +85,10 @@ static void tile_default_config(const moet_problem *problem, int64_t rows_hint, 
     }
 }
 
-static size_t tile_workspace_bytes(const moet_problem *problem, const moet_config *config,
-                                   const moet_device_info *device, int64_t max_rows)
+static size_t tile_workspace_bytes(const moet_prepare_args *args)
 {
-    (void)problem;
-    (void)max_rows;
-    moet_host_tile_config values = read_config(config);
-    return (size_t)device->sm_count * moet_host_tile_thread_bytes(&values);
+    moet_host_tile_config values = read_config(args->config);
+    return (size_t)args->device->info.sm_count * moet_host_tile_thread_bytes(&values);
 }
 
 static moet_status tile_prepare(const moet_prepare_args *args, void **state)

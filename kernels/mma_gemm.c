@@ -150,10 +150,9 @@ static void mma_default_config(const moet_problem *problem, int64_t rows_hint, c
     }
 }
 
-static size_t mma_workspace_bytes(const moet_problem *problem, const moet_config *config,
-                                  const moet_device_info *device, int64_t max_rows)
+static size_t mma_workspace_bytes(const moet_prepare_args *args)
 {
-    (void)problem, (void)config, (void)device, (void)max_rows;
+    (void)args;
     return 0;
 }
 
@@ -182,8 +181,9 @@ static void kernel_name(const moet_problem *problem, const moet_config *config, 
 }
 
 static bool mma_source(const moet_problem *problem, const moet_config *config, int32_t cc_major, int32_t cc_minor,
-                       moet_source *source)
+                       int32_t index, moet_source *source)
 {
+    if (index != 0) return false;
     const char *arch = arch_of(cc_major, cc_minor);
     if (!arch) return false;
     const struct shape shape = shape_of(config);
@@ -274,9 +274,9 @@ static moet_status mma_prepare(const moet_prepare_args *args, void **state)
 
     status = moet_cuda_api_get(&mma->cuda);
     if (status != MOET_OK) goto done;
-    if (args->cubin)
-        status = moet_cubin_copy(args->cubin, &mma->cubin);
-    else if (mma_source(problem, args->config, device->cc_major, device->cc_minor, &source))
+    if (args->cubin_count > 0)
+        status = moet_cubin_copy(args->cubins[0], &mma->cubin);
+    else if (mma_source(problem, args->config, device->cc_major, device->cc_minor, 0, &source))
         status = moet_module_compile(&source, &mma->cubin, NULL);
     else
         status = moet_fail(MOET_UNSUPPORTED, "mma_gemm: no target for compute capability %d.%d", device->cc_major,
@@ -335,10 +335,11 @@ static moet_status mma_launch(void *state, const moet_family_launch_args *args)
     return result == CUDA_SUCCESS ? MOET_OK : moet_cuda_fail(result, "mma_gemm: launch");
 }
 
-static const moet_cubin *mma_cubin(const void *state)
+static int32_t mma_cubins(const void *state, const moet_cubin **list)
 {
     const struct state *mma = state;
-    return &mma->cubin;
+    list[0] = &mma->cubin;
+    return 1;
 }
 
 const moet_family moet_family_mma_gemm = {
@@ -355,7 +356,7 @@ const moet_family moet_family_mma_gemm = {
     .prepare = mma_prepare,
     .launch = mma_launch,
     .release = mma_release,
-    .cubin = mma_cubin,
+    .cubins = mma_cubins,
     .source = mma_source,
 };
 #else

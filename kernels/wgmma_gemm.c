@@ -233,10 +233,9 @@ static void wgmma_default_config(const moet_problem *problem, int64_t rows_hint,
     }
 }
 
-static size_t wgmma_workspace_bytes(const moet_problem *problem, const moet_config *config,
-                                    const moet_device_info *device, int64_t max_rows)
+static size_t wgmma_workspace_bytes(const moet_prepare_args *args)
 {
-    (void)problem, (void)config, (void)device, (void)max_rows;
+    (void)args;
     return 0;
 }
 
@@ -250,8 +249,9 @@ static void kernel_name(const moet_problem *problem, const moet_config *config, 
 }
 
 static bool wgmma_source(const moet_problem *problem, const moet_config *config, int32_t cc_major, int32_t cc_minor,
-                         moet_source *source)
+                         int32_t index, moet_source *source)
 {
+    if (index != 0) return false;
     if (cc_major != 9 || cc_minor != 0) return false;
     const struct shape shape = shape_of(config);
     char name[64];
@@ -357,9 +357,9 @@ static moet_status wgmma_prepare(const moet_prepare_args *args, void **state)
 
     status = moet_cuda_api_get(&wgmma->cuda);
     if (status != MOET_OK) goto done;
-    if (args->cubin)
-        status = moet_cubin_copy(args->cubin, &wgmma->cubin);
-    else if (wgmma_source(problem, args->config, device->cc_major, device->cc_minor, &source))
+    if (args->cubin_count > 0)
+        status = moet_cubin_copy(args->cubins[0], &wgmma->cubin);
+    else if (wgmma_source(problem, args->config, device->cc_major, device->cc_minor, 0, &source))
         status = moet_module_compile(&source, &wgmma->cubin, NULL);
     else
         status = moet_fail(MOET_UNSUPPORTED, "wgmma_gemm: no target for compute capability %d.%d", device->cc_major,
@@ -479,10 +479,11 @@ static moet_status wgmma_launch(void *state, const moet_family_launch_args *args
     return result == CUDA_SUCCESS ? MOET_OK : moet_cuda_fail(result, "wgmma_gemm: launch");
 }
 
-static const moet_cubin *wgmma_cubin(const void *state)
+static int32_t wgmma_cubins(const void *state, const moet_cubin **list)
 {
     const struct state *wgmma = state;
-    return &wgmma->cubin;
+    list[0] = &wgmma->cubin;
+    return 1;
 }
 
 const moet_family moet_family_wgmma_gemm = {
@@ -499,7 +500,7 @@ const moet_family moet_family_wgmma_gemm = {
     .prepare = wgmma_prepare,
     .launch = wgmma_launch,
     .release = wgmma_release,
-    .cubin = wgmma_cubin,
+    .cubins = wgmma_cubins,
     .source = wgmma_source,
 };
 #else
