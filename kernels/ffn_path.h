@@ -7,12 +7,13 @@
 
 #include "../src/family.h"
 
-/* The parameters of a GEMM family as a table: X(index, name, values, search), in the order of their indices. */
-#define MOET_PARAM_INDEX(index, name, values, search) index,
-#define MOET_PARAM(index, name, values, search) {name, values, search},
-#define MOET_PARAM_UP(index, name, values, search) {"up_" name, values, search},
-#define MOET_PARAM_DOWN(index, name, values, search) {"down_" name, values, search},
-#define MOET_PATH_PARAMS(TABLE) {TABLE(MOET_PARAM_UP) TABLE(MOET_PARAM_DOWN)}
+/* The parameters of a GEMM family as a table X(index, name, values, search), with PARAM_COUNT indices. */
+#define MOET_PARAM(index, name, values, search) [index] = {name, values, search},
+#define MOET_PARAM_UP(index, name, values, search) [index] = {"up_" name, values, search},
+#define MOET_PARAM_DOWN(index, name, values, search) [PARAM_COUNT + (index)] = {"down_" name, values, search},
+
+/* A path's version changes with its passes and with its GEMMs'. */
+#define MOET_PATH_VERSION(gemm_version) (100 * 1 + (gemm_version))
 
 moet_traits moet_ffn_path_traits(const moet_problem *problem, const moet_config *config);
 bool moet_ffn_path_applicable(const moet_problem *problem, const moet_config *config, const moet_device_info *device,

@@ -7,9 +7,12 @@
 
 #include "../src/cuda_api.h"
 #include "../src/family.h"
+#include "ffn_path.h"
 
 extern const char moet_source_mma_gemm[];
 extern const moet_family moet_family_mma_gemm;
+
+enum { VERSION = 1 };
 
 enum { PARAM_TILE, PARAM_BK, PARAM_STAGES, PARAM_GROUP, PARAM_COUNT };
 
@@ -49,12 +52,13 @@ static const char *const bk_values[] = {"32", "64", NULL};
 static const char *const stages_values[] = {"3", "4", NULL};
 static const char *const group_values[] = {"1", "8", NULL};
 
-static const moet_param params[PARAM_COUNT] = {
-    [PARAM_TILE] = {"tile", tile_values, MOET_SEARCH_FIRST},
-    [PARAM_BK] = {"bk", bk_values, MOET_SEARCH_FIRST},
-    [PARAM_STAGES] = {"stages", stages_values, MOET_SEARCH_FIRST},
-    [PARAM_GROUP] = {"group", group_values, MOET_SEARCH_FIRST},
-};
+#define PARAM_TABLE(X)                                                                                                 \
+    X(PARAM_TILE, "tile", tile_values, MOET_SEARCH_FIRST)                                                              \
+    X(PARAM_BK, "bk", bk_values, MOET_SEARCH_FIRST)                                                                    \
+    X(PARAM_STAGES, "stages", stages_values, MOET_SEARCH_FIRST)                                                        \
+    X(PARAM_GROUP, "group", group_values, MOET_SEARCH_FIRST)
+static const moet_param params[PARAM_COUNT] = {PARAM_TABLE(MOET_PARAM)};
+static const moet_param path_params[2 * PARAM_COUNT] = {PARAM_TABLE(MOET_PARAM_UP) PARAM_TABLE(MOET_PARAM_DOWN)};
 
 /* A config in numbers. */
 struct shape {
@@ -344,7 +348,7 @@ static int32_t mma_cubins(const void *state, const moet_cubin **list)
 
 const moet_family moet_family_mma_gemm = {
     .name = "mma_gemm",
-    .version = 1,
+    .version = VERSION,
     .backend = "cuda",
     .summary = "one persistent kernel, mma.sync and cp.async; compute capability 8.0 and later, counts anywhere",
     .params = params,
@@ -358,6 +362,20 @@ const moet_family moet_family_mma_gemm = {
     .release = mma_release,
     .cubins = mma_cubins,
     .source = mma_source,
+};
+
+extern const moet_family moet_family_mma_ffn;
+const moet_family moet_family_mma_ffn = {
+    .name = "mma_ffn",
+    .version = MOET_PATH_VERSION(VERSION),
+    .backend = "cuda",
+    .summary = "the expert path in passes, its GEMMs by mma_gemm",
+    .params = path_params,
+    .param_count = 2 * PARAM_COUNT,
+    .gemm = &moet_family_mma_gemm,
+    MOET_PATH_FUNCTIONS,
+    .cubins = moet_ffn_path_cubins,
+    .source = moet_ffn_path_source,
 };
 #else
 typedef int moet_mma_gemm_is_left_out; /* ISO C wants a declaration in every file */

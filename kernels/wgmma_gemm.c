@@ -6,9 +6,12 @@
 
 #include "../src/cuda_api.h"
 #include "../src/family.h"
+#include "ffn_path.h"
 
 extern const char moet_source_wgmma_gemm[];
 extern const moet_family moet_family_wgmma_gemm;
+
+enum { VERSION = 3 };
 
 enum {
     PARAM_MODE,
@@ -89,17 +92,18 @@ static const char *const launch_values[] = {[LAUNCH_EARLY] = "early", [LAUNCH_PL
 /* SMs left to others, such as communication. */
 static const char *const spare_values[] = {"0", "4", "8", "16", "32", NULL};
 
-static const moet_param params[PARAM_COUNT] = {
-    [PARAM_MODE] = {"mode", mode_values, MOET_SEARCH_FIRST},
-    [PARAM_TILE] = {"tile", tile_values, MOET_SEARCH_FIRST},
-    [PARAM_STAGES] = {"stages", stages_values, MOET_SEARCH_FIRST},
-    [PARAM_CLUSTER] = {"cluster", cluster_values, MOET_SEARCH_AROUND},
-    [PARAM_GROUP] = {"group", group_values, MOET_SEARCH_AROUND},
-    [PARAM_ORDER] = {"order", order_values, MOET_SEARCH_AROUND},
-    [PARAM_STORE] = {"store", store_values, MOET_SEARCH_AROUND},
-    [PARAM_LAUNCH] = {"launch", launch_values, MOET_SEARCH_AROUND},
-    [PARAM_SPARE] = {"spare", spare_values, MOET_SEARCH_NEVER},
-};
+#define PARAM_TABLE(X)                                                                                                 \
+    X(PARAM_MODE, "mode", mode_values, MOET_SEARCH_FIRST)                                                              \
+    X(PARAM_TILE, "tile", tile_values, MOET_SEARCH_FIRST)                                                              \
+    X(PARAM_STAGES, "stages", stages_values, MOET_SEARCH_FIRST)                                                        \
+    X(PARAM_CLUSTER, "cluster", cluster_values, MOET_SEARCH_AROUND)                                                    \
+    X(PARAM_GROUP, "group", group_values, MOET_SEARCH_AROUND)                                                          \
+    X(PARAM_ORDER, "order", order_values, MOET_SEARCH_AROUND)                                                          \
+    X(PARAM_STORE, "store", store_values, MOET_SEARCH_AROUND)                                                          \
+    X(PARAM_LAUNCH, "launch", launch_values, MOET_SEARCH_AROUND)                                                       \
+    X(PARAM_SPARE, "spare", spare_values, MOET_SEARCH_NEVER)
+static const moet_param params[PARAM_COUNT] = {PARAM_TABLE(MOET_PARAM)};
+static const moet_param path_params[2 * PARAM_COUNT] = {PARAM_TABLE(MOET_PARAM_UP) PARAM_TABLE(MOET_PARAM_DOWN)};
 
 /* As in wgmma_gemm.cu. */
 enum {
@@ -488,7 +492,7 @@ static int32_t wgmma_cubins(const void *state, const moet_cubin **list)
 
 const moet_family moet_family_wgmma_gemm = {
     .name = "wgmma_gemm",
-    .version = 3,
+    .version = VERSION,
     .backend = "cuda",
     .summary = "one persistent warp-specialised kernel, TMA and wgmma; compute capability 9.0, counts anywhere",
     .params = params,
@@ -502,6 +506,20 @@ const moet_family moet_family_wgmma_gemm = {
     .release = wgmma_release,
     .cubins = wgmma_cubins,
     .source = wgmma_source,
+};
+
+extern const moet_family moet_family_wgmma_ffn;
+const moet_family moet_family_wgmma_ffn = {
+    .name = "wgmma_ffn",
+    .version = MOET_PATH_VERSION(VERSION),
+    .backend = "cuda",
+    .summary = "the expert path in passes, its GEMMs by wgmma_gemm",
+    .params = path_params,
+    .param_count = 2 * PARAM_COUNT,
+    .gemm = &moet_family_wgmma_gemm,
+    MOET_PATH_FUNCTIONS,
+    .cubins = moet_ffn_path_cubins,
+    .source = moet_ffn_path_source,
 };
 #else
 typedef int moet_wgmma_gemm_is_left_out; /* ISO C wants a declaration in every file */
