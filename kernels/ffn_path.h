@@ -2,8 +2,8 @@
  * activation, down GEMM, combine, each a pass of its own (docs/ffn.md). The descriptor stands in the file of its GEMM
  * family, whose parameters it has twice: `up_<name>` and then `down_<name>`. Sources and cubins: 0 the up GEMM's, 1 the
  * down GEMM's, 2 the stages'. */
-#ifndef MOET_FFN_PATH_H
-#define MOET_FFN_PATH_H
+#ifndef MOET_KERNELS_FFN_PATH_H
+#define MOET_KERNELS_FFN_PATH_H
 
 #include "../src/family.h"
 
