@@ -160,6 +160,7 @@ bool moet_family_accepts(const moet_family *family, const moet_problem *problem,
     if (problem->x_dtype != MOET_DTYPE_BF16 || problem->w_dtype != MOET_DTYPE_BF16 ||
         problem->out_dtype != MOET_DTYPE_BF16 || problem->scales != MOET_SCALES_NONE)
         return moet_refuse(why, "%s serves BF16 without scales only", family->name);
+    if (problem->op == MOET_OP_FFN) return moet_refuse(why, "%s serves single GEMMs, not op ffn", family->name);
     if (problem->activation != MOET_ACTIVATION_NONE || problem->prob != MOET_PROB_NONE)
         return moet_refuse(why, "%s has no fused activation or router weight", family->name);
     return true;

@@ -41,9 +41,13 @@ static void gather_family(const moet_family *family, const moet_device_info *inf
     for (int32_t i = 0; i < configs.count; i++) {
         const test_choice *choice = &configs.choices[i];
         moet_source source;
-        if (!family->source(&problems[choice->problem], &choice->config, info->cc_major, info->cc_minor, &source))
-            test_fail("%s: no source for %d.%d", family->name, info->cc_major, info->cc_minor);
-        add_source(&source);
+        int32_t index = 0;
+        while (family->source(&problems[choice->problem], &choice->config, info->cc_major, info->cc_minor, index,
+                              &source)) {
+            if (index++ == MOET_MAX_CUBINS) test_fail("%s: more than %d sources", family->name, MOET_MAX_CUBINS);
+            add_source(&source);
+        }
+        if (index == 0) test_fail("%s: no source for %d.%d", family->name, info->cc_major, info->cc_minor);
     }
     if (configs.legal > 0)
         print_message("%s for %d.%d: %d of %lld configs, %d kernels more\n", family->name, info->cc_major,
@@ -227,9 +231,9 @@ static void test_watchdog(void **state)
     moet_problem_init(&problem, MOET_OP_UP, 8, 1024, 512);
     family->default_config(&problem, 4096, &info, &config);
     unsetenv("MOET_WATCHDOG");
-    assert_true(family->source(&problem, &config, 9, 0, &plain));
+    assert_true(family->source(&problem, &config, 9, 0, 0, &plain));
     setenv("MOET_WATCHDOG", "1", 1);
-    assert_true(family->source(&problem, &config, 9, 0, &watched));
+    assert_true(family->source(&problem, &config, 9, 0, 0, &watched));
     unsetenv("MOET_WATCHDOG");
     assert_int_equal(watched.option_count, plain.option_count + 1);
     TEST_OK(moet_module_compile(&watched, &cubin, NULL));

@@ -333,7 +333,7 @@ static void check_family(const moet_family *family)
     print_message("%s: %lld runs of a config right, %lld refused, %lld refused by the library%s%s\n", family->name,
                   (long long)checked, (long long)configs.refused, (long long)refused_late, late_why[0] ? ": " : "",
                   late_why);
-    moet_cubin_release(&kernel.cubin);
+    test_kernel_release(&kernel);
     test_configs_destroy(&configs);
     if (checked == 0 && refused_late > 0) skip(); /* the library is not here; the message says so */
     assert_true(checked > 0);
