@@ -163,8 +163,8 @@ bool moet_family_accepts(const moet_family *family, const moet_problem *problem,
         problem->out_dtype != MOET_DTYPE_BF16 || problem->scales != MOET_SCALES_NONE)
         return moet_refuse(why, "%s serves BF16 without scales only", family->name);
     if (!moet_family_serves(family, problem->op))
-        return moet_refuse(why, "%s is for %s", family->name,
-                           family->gemm ? "op ffn only" : "single grouped GEMMs, not for op ffn");
+        return moet_refuse(why, "%s serves %s", family->name,
+                           family->gemm ? "op ffn only" : "single GEMMs, not op ffn");
     return true;
 }
 

@@ -124,7 +124,8 @@ static int32_t find_prepared(const moet_plan *plan, const moet_config *config)
 }
 
 /* Prepares a configuration and appends it; the array has room. */
-static moet_status prepare(moet_plan *plan, const moet_config *config, const moet_cubin *cubin, int32_t *index)
+static moet_status prepare(moet_plan *plan, const moet_config *config, const moet_cubin *const *cubins,
+                           int32_t cubin_count, int32_t *index)
 {
     moet_device *device = plan->handle->device;
     char why[MOET_REASON_SIZE];
@@ -138,12 +139,15 @@ static moet_status prepare(moet_plan *plan, const moet_config *config, const moe
                               .problem = &plan->problem,
                               .config = config,
                               .max_rows = plan->options.max_rows,
+                              .max_tokens = plan->options.max_tokens,
+                              .choices = plan->options.choices,
                               .max_sms = plan->options.max_sms,
                               .device_counts = plan->options.device_counts,
-                              .cubin = cubin};
+                              .cubin_count = cubin_count};
+    for (int32_t i = 0; i < cubin_count; i++) args.cubins[i] = cubins[i];
     void *state = NULL;
     MOET_TRY(config->family->prepare(&args, &state));
-    size_t bytes = config->family->workspace_bytes(&plan->problem, config, &device->info, plan->options.max_rows);
+    size_t bytes = config->family->workspace_bytes(&args);
     if (bytes > plan->workspace_bytes) plan->workspace_bytes = bytes;
     plan->prepared[plan->prepared_count] = (moet_prepared){.config = *config, .state = state};
     *index = plan->prepared_count++;
@@ -158,7 +162,7 @@ static moet_status prepare_tuned(moet_plan *plan)
         if (!winner->present) continue;
         int32_t index = find_prepared(plan, &winner->config);
         if (index < 0) {
-            moet_status status = prepare(plan, &winner->config, winner->cubin, &index);
+            moet_status status = prepare(plan, &winner->config, winner->cubins, winner->cubin_count, &index);
             if (status == MOET_NO_MEMORY || status == MOET_DEVICE) return status;
             if (status != MOET_OK) {
                 refuse_late(plan->handle, &winner->config, moet_last_error());
@@ -196,9 +200,10 @@ static moet_status prepare_default(moet_plan *plan)
         moet_status status = MOET_UNSUPPORTED;
         if (family->applicable(&plan->problem, &config, device, why)) {
             const moet_table *table = plan->handle->table;
-            const moet_cubin *cubin =
-                table ? moet_table_default_cubin(table, &plan->problem, &config, plan->handle->device) : NULL;
-            status = prepare(plan, &config, cubin, &plan->fallback);
+            const moet_cubin *cubins[MOET_MAX_CUBINS];
+            int32_t count =
+                table ? moet_table_default_cubins(table, &plan->problem, &config, plan->handle->device, cubins) : 0;
+            status = prepare(plan, &config, cubins, count, &plan->fallback);
             if (status == MOET_OK) return MOET_OK;
             if (status == MOET_NO_MEMORY || status == MOET_NO_DEVICE_MEMORY || status == MOET_DEVICE) return status;
             snprintf(why, sizeof why, "%.200s", moet_last_error());

@@ -41,14 +41,35 @@ static void gather_family(const moet_family *family, const moet_device_info *inf
     for (int32_t i = 0; i < configs.count; i++) {
         const test_choice *choice = &configs.choices[i];
         moet_source source;
-        if (!family->source(&problems[choice->problem], &choice->config, info->cc_major, info->cc_minor, &source))
-            test_fail("%s: no source for %d.%d", family->name, info->cc_major, info->cc_minor);
-        add_source(&source);
+        int32_t index = 0;
+        while (family->source(&problems[choice->problem], &choice->config, info->cc_major, info->cc_minor, index,
+                              &source)) {
+            if (index++ == MOET_MAX_CUBINS) test_fail("%s: more than %d sources", family->name, MOET_MAX_CUBINS);
+            add_source(&source);
+        }
+        if (index == 0) test_fail("%s: no source for %d.%d", family->name, info->cc_major, info->cc_minor);
     }
     if (configs.legal > 0)
         print_message("%s for %d.%d: %d of %lld configs, %d kernels more\n", family->name, info->cc_major,
                       info->cc_minor, configs.count, (long long)configs.legal, source_count - before);
     test_configs_destroy(&configs);
+}
+
+/* Of a path the kernels that are not its GEMMs', which are compiled for their own family: the same for all problems. */
+static void gather_path(const moet_family *family, const moet_device_info *info)
+{
+    moet_problem problem;
+    moet_config config;
+    moet_source source;
+    moet_problem_init(&problem, MOET_OP_FFN, 8, 1024, 512);
+    moet_config_first(family, &config);
+    for (int32_t i = 0; i < 3; i++) {
+        const bool is_there = family->source(&problem, &config, info->cc_major, info->cc_minor, i, &source);
+        if (i == 2 && !is_there) test_fail("%s: no stages for %d.%d", family->name, info->cc_major, info->cc_minor);
+    }
+    assert_false(family->source(&problem, &config, info->cc_major, info->cc_minor, 3, &source));
+    family->source(&problem, &config, info->cc_major, info->cc_minor, 2, &source);
+    add_source(&source);
 }
 
 static void gather(bool all)
@@ -65,7 +86,11 @@ static void gather(bool all)
                                      .cc_minor = cc[1],
                                      .sm_count = 132,
                                      .smem_per_block_optin_bytes = cc[0] == 9 ? 232448 : 166912};
-            if (!only || atoi(only) == cc[0]) gather_family(moet_families[i], &info, all);
+            if (only && atoi(only) != cc[0]) continue;
+            if (moet_families[i]->gemm)
+                gather_path(moet_families[i], &info);
+            else
+                gather_family(moet_families[i], &info, all);
         }
     }
 }
@@ -227,9 +252,9 @@ static void test_watchdog(void **state)
     moet_problem_init(&problem, MOET_OP_UP, 8, 1024, 512);
     family->default_config(&problem, 4096, &info, &config);
     unsetenv("MOET_WATCHDOG");
-    assert_true(family->source(&problem, &config, 9, 0, &plain));
+    assert_true(family->source(&problem, &config, 9, 0, 0, &plain));
     setenv("MOET_WATCHDOG", "1", 1);
-    assert_true(family->source(&problem, &config, 9, 0, &watched));
+    assert_true(family->source(&problem, &config, 9, 0, 0, &watched));
     unsetenv("MOET_WATCHDOG");
     assert_int_equal(watched.option_count, plain.option_count + 1);
     TEST_OK(moet_module_compile(&watched, &cubin, NULL));

@@ -115,8 +115,8 @@ static moet_status add_family(const listing *l, const moet_family *family, bool 
     if (defaults) {
         return add_config(l->list, l->problem, l->device, &default_config, true, chosen, validator, missing);
     }
-    if (missing[0] != '\0' || !chosen) {
-        return MOET_OK;
+    if (missing[0] != '\0' || !chosen || family->gemm != NULL) {
+        return MOET_OK; /* a path's space is the product of its GEMMs': not to be walked */
     }
     moet_config config;
     moet_config_first(family, &config);
@@ -137,7 +137,8 @@ moet_status moet_candidates_list(const moet_problem *problem, int64_t rows, cons
     moet_status status = MOET_OK;
     for (int32_t pass = 0; pass < 2; pass++) {
         for (int32_t i = 0; moet_families[i] != NULL && status == MOET_OK; i++) {
-            if (strcmp(moet_families[i]->backend, device->backend) == 0) {
+            if (strcmp(moet_families[i]->backend, device->backend) == 0 &&
+                moet_family_serves(moet_families[i], problem->op)) {
                 status = add_family(&l, moet_families[i], pass == 0);
             }
         }

@@ -34,11 +34,6 @@ static void add_text(builder *b, cJSON *object, const char *name, const char *te
     add(b, object, name, cJSON_CreateString(text));
 }
 
-static void add_text_or_null(builder *b, cJSON *object, const char *name, const char *text)
-{
-    add(b, object, name, *text ? cJSON_CreateString(text) : cJSON_CreateNull());
-}
-
 /* cJSON prints numbers by way of double, with exponents; raw text is exact. */
 static void add_integer(builder *b, cJSON *object, const char *name, int64_t value)
 {
@@ -135,8 +130,16 @@ static void add_kernel(builder *b, cJSON *object, const moet_store_trial_row *tr
     add_text(b, object, "config", trial->config);
     add_integer(b, object, "version", trial->family_version);
     add_text(b, object, "validator", trial->validator);
-    add_text_or_null(b, object, "cubin", trial->cubin_sha256);
-    add_text_or_null(b, object, "arch", trial->cubin_arch);
+    cJSON *cubins = add(b, object, "cubins", cJSON_CreateArray());
+    for (int32_t i = 0; i < trial->cubin_count; i++) {
+        cJSON *cubin = cJSON_CreateObject();
+        add_text(b, cubin, "sha256", trial->cubins[i].sha256);
+        add_text(b, cubin, "arch", trial->cubins[i].arch);
+        if (!cubin || !cubins || !cJSON_AddItemToArray(cubins, cubin)) {
+            cJSON_Delete(cubin);
+            b->failed = true;
+        }
+    }
 }
 
 static moet_status out_of_memory(void) { return moet_fail(MOET_NO_MEMORY, "table: out of memory"); }
@@ -189,15 +192,25 @@ static int compare_kernels(const cJSON *a, const cJSON *b)
     return strcmp(text_of(a, "validator"), text_of(b, "validator"));
 }
 
+/* By the hashes in their order. */
+static int compare_cubins(const cJSON *a, const cJSON *b)
+{
+    const cJSON *x = cJSON_GetObjectItemCaseSensitive(a, "cubins")->child;
+    const cJSON *y = cJSON_GetObjectItemCaseSensitive(b, "cubins")->child;
+    int order = 0;
+    for (; !order && x && y; x = x->next, y = y->next) order = strcmp(text_of(x, "sha256"), text_of(y, "sha256"));
+    return order ? order : (x != NULL) - (y != NULL);
+}
+
 static int compare_items(const void *a, const void *b)
 {
     const cJSON *x = *(cJSON *const *)a, *y = *(cJSON *const *)b;
     int order = compare_kernels(x, y);
-    return order ? order : strcmp(text_of(x, "cubin"), text_of(y, "cubin"));
+    return order ? order : compare_cubins(x, y);
 }
 
-/* Sorts a list of kernels and drops repeats. Of two kernels compiled for one config (by two compilers) the one with the
- * lower hash stays. */
+/* Sorts a list of kernels and drops repeats. Of two that are compiled for one config (by two compilers) the one with the
+ * lower hashes stays. */
 static moet_status sort_kernels(cJSON *list)
 {
     int count = cJSON_GetArraySize(list);
@@ -295,7 +308,7 @@ static bool collect_cubins(const cJSON *item, hash_list *list)
 {
     for (const cJSON *child = item->child; child; child = child->next) {
         if (child->child && !collect_cubins(child, list)) return false;
-        if (!child->string || strcmp(child->string, "cubin") != 0 || !cJSON_IsString(child)) continue;
+        if (!child->string || strcmp(child->string, "sha256") != 0 || !cJSON_IsString(child)) continue;
         if (list->count == list->capacity) {
             int32_t capacity = list->capacity ? 2 * list->capacity : 64;
             const char **grown = realloc(list->texts, (size_t)capacity * sizeof *grown);

@@ -310,6 +310,11 @@ moet_status moet_parse_ops(const char *text, const char *what, moet_op_list *lis
 {
     int32_t indices[MOET_OP_COUNT], found = 0;
     MOET_TRY(find_texts(text, what, op_texts, MOET_OP_COUNT, OP_CHOICES, indices, &found));
+    for (int32_t i = 0; i < found; i++) {
+        if (indices[i] == MOET_OP_FFN) {
+            return moet_fail(MOET_INVALID, "%s: op ffn is not measured yet, up and down are", what);
+        }
+    }
     list->count = found;
     for (int32_t i = 0; i < found; i++) {
         list->ops[i] = (moet_op)indices[i];
