@@ -95,7 +95,7 @@ static void refuse_with(const char *from, const char *to, const char *words)
 static void test_malformed(void **state)
 {
     (void)state;
-    refuse_with("op=up", "op=ffn", "op is 'ffn'");
+    refuse_with("op=up", "op=sideways", "op is 'sideways'");
     refuse_with("op=up", "op=", "no value for 'op'");
     refuse_with("op=up,", "", "'op=' expected");
     refuse_with("experts=8", "experts=0", "experts");
