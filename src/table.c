@@ -1,7 +1,6 @@
 /* table: reads table.json (docs/table-format.md). The JSON parser is libcjson, bound when a table is opened. */
 #include "table.h"
 
-#include <assert.h>
 #include <cjson/cJSON.h>
 #include <limits.h>
 #include <math.h>
@@ -274,8 +273,8 @@ static int32_t count_sources(const moet_problem *problem, const moet_config *con
     int32_t n = 0;
     /* What does not apply is refused when a plan prepares it; its sources mean nothing. */
     if (!config->family->source || !config->family->applicable(problem, config, info, why)) return 0;
-    while (config->family->source(problem, config, info->cc_major, info->cc_minor, n, &source)) n++;
-    assert(n <= MOET_MAX_CUBINS);
+    while (n < MOET_MAX_CUBINS && config->family->source(problem, config, info->cc_major, info->cc_minor, n, &source))
+        n++;
     return n;
 }
 
@@ -675,8 +674,7 @@ int32_t moet_table_default_cubins(const moet_table *table, const moet_problem *p
     moet_source wanted;
     int32_t n = 0;
     if (!family->source) return 0;
-    for (; family->source(problem, config, info->cc_major, info->cc_minor, n, &wanted); n++) {
-        assert(n < MOET_MAX_CUBINS);
+    for (; n < MOET_MAX_CUBINS && family->source(problem, config, info->cc_major, info->cc_minor, n, &wanted); n++) {
         if (!(list[n] = find_compiled(table, family, &wanted, info))) return 0;
     }
     return n;

@@ -15,8 +15,12 @@ typedef struct fill_trial {
     moet_trial_status status;
     int64_t median_ns, noise_ns;
     int32_t samples;
-    const char *cubin; /* bytes of a made-up kernel; NULL: none */
+    const char *cubins[MOET_MAX_CUBINS]; /* bytes of made-up kernels; NULL: no more */
 } fill_trial;
+
+/* What a made-up kernel is compiled for: with an 'a' or without, by its length, as GEMMs and helper kernels of one config
+ * may differ. */
+void fill_arch(const moet_device *device, const char *kernel, char arch[16]);
 
 int64_t fill_run(moet_store *store, const moet_device *device);
 /* Whether it was inserted. */

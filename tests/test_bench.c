@@ -232,12 +232,53 @@ static void test_ceilings(void **state)
     moet_bench_destroy(NULL);
 }
 
+/* A family of three kernels, which runs host_tile. */
+static const moet_cubin three[] = {{.bytes = (void *)(uintptr_t)"up", .size_bytes = 2, .sha256 = "1", .arch = "sm_90a"},
+                                   {.bytes = (void *)(uintptr_t)"down", .size_bytes = 4, .sha256 = "2"},
+                                   {.bytes = (void *)(uintptr_t)"helper", .size_bytes = 6, .sha256 = "3"}};
+static int32_t list_three(const void *state, const moet_cubin **list)
+{
+    (void)state;
+    for (int32_t i = 0; i < 3; i++) list[i] = &three[i];
+    return 3;
+}
+
+/* A trial has copies of all its config's cubins, in order, and they outlive the bench's workload. */
+static void test_cubins(void **state)
+{
+    (void)state;
+    moet_family family = *moet_family_find("host_tile");
+    moet_config config;
+    moet_trial trial;
+    int32_t subject;
+    family.cubins = list_three;
+    moet_config_first(&family, &config);
+    char why[MOET_REASON_SIZE];
+    while (!family.applicable(&problem, &config, &host->info, why)) assert_true(moet_config_next(&config));
+    TEST_OK(moet_bench_set_workload(bench, &problem, counts));
+    TEST_OK(moet_bench_add_config(bench, &config, false, &subject));
+    TEST_OK(moet_bench_trial(bench, subject, &trial));
+    TEST_OK(moet_bench_set_workload(bench, &problem, counts));
+    assert_int_equal(trial.status, MOET_TRIAL_OK);
+    assert_int_equal(trial.cubin_count, 3);
+    for (int32_t i = 0; i < 3; i++) {
+        assert_int_equal(trial.cubins[i].size_bytes, three[i].size_bytes);
+        assert_memory_equal(trial.cubins[i].bytes, three[i].bytes, three[i].size_bytes);
+        assert_string_equal(trial.cubins[i].sha256, three[i].sha256);
+        assert_string_equal(trial.cubins[i].arch, three[i].arch);
+        assert_ptr_not_equal(trial.cubins[i].bytes, three[i].bytes);
+    }
+    moet_trial_release(&trial);
+    assert_int_equal(trial.cubin_count, 0);
+    assert_null(trial.cubins[0].bytes);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_stats),    cmocka_unit_test(test_trial_status), cmocka_unit_test(test_flaws_are_found),
         cmocka_unit_test(test_times),    cmocka_unit_test(test_inapplicable), cmocka_unit_test(test_too_large),
-        cmocka_unit_test(test_ceilings),
+        cmocka_unit_test(test_ceilings), cmocka_unit_test(test_cubins),
     };
     return cmocka_run_group_tests_name("bench", tests, group_open, group_close);
 }

@@ -287,14 +287,14 @@ static void test_cubins(void **state)
     moet_store *store = open_fresh("cubins.db", path);
     moet_config config;
     fill_trial t = trial_of(&config, 0, 1000);
-    t.cubin = "compiled kernel";
+    t.cubins[0] = "compiled kernel";
     fill_put(store, fill_run(store, host), &t);
-    moet_sha256_text(t.cubin, strlen(t.cubin), digits);
+    moet_sha256_text(t.cubins[0], strlen(t.cubins[0]), digits);
     moet_cubin cubin = {0};
     TEST_OK(moet_store_get_cubin(store, digits, &cubin));
-    assert_int_equal(cubin.size_bytes, strlen(t.cubin));
-    assert_memory_equal(cubin.bytes, t.cubin, cubin.size_bytes);
-    assert_string_equal(cubin.arch, "sm_90");
+    assert_int_equal(cubin.size_bytes, strlen(t.cubins[0]));
+    assert_memory_equal(cubin.bytes, t.cubins[0], cubin.size_bytes);
+    assert_string_equal(cubin.arch, "sm_00a");
     moet_cubin_release(&cubin);
     digits[0] = digits[0] == '0' ? '1' : '0';
     TEST_FAILS(MOET_NOT_FOUND, digits, moet_store_get_cubin(store, digits, &cubin));
@@ -304,17 +304,64 @@ static void test_cubins(void **state)
     assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
     assert_int_equal(sqlite3_exec(db, "UPDATE cubins SET bytes = x'00'", NULL, NULL, NULL), SQLITE_OK);
     sqlite3_close(db);
-    moet_sha256_text(t.cubin, strlen(t.cubin), digits);
+    moet_sha256_text(t.cubins[0], strlen(t.cubins[0]), digits);
     TEST_OK(moet_store_open(path, MOET_STORE_READ, &store));
     assert_int_not_equal(moet_store_get_cubin(store, digits, &cubin), MOET_OK);
     moet_store_close(store);
 }
 
+static moet_status see_cubins(void *context, const moet_store_trial_row *row)
+{
+    *(moet_store_trial_row *)context = *row;
+    return MOET_OK;
+}
+
+/* A trial's kernels come back in the order in which they were put, one named twice included. */
+static void test_several_cubins(void **state)
+{
+    (void)state;
+    static const char *const kernels[] = {"up", "down", "helper", "down"};
+    char path[512], digits[MOET_SHA256_TEXT_SIZE], arch[16];
+    moet_store *store = open_fresh("several.db", path);
+    moet_config config;
+    moet_store_trial_row row;
+    fill_trial t = trial_of(&config, 0, 1000);
+    t.replace = true;
+    int64_t run = fill_run(store, host);
+    for (int32_t count = MOET_MAX_CUBINS; count >= 0; count--) { /* each replaces the one before */
+        for (int32_t i = 0; i < MOET_MAX_CUBINS; i++) t.cubins[i] = i < count ? kernels[i] : NULL;
+        fill_put(store, run, &t);
+        TEST_OK(moet_store_each_trial(store, NULL, see_cubins, &row));
+        assert_int_equal(row.cubin_count, count);
+        for (int32_t i = 0; i < count; i++) {
+            moet_sha256_text(kernels[i], strlen(kernels[i]), digits);
+            fill_arch(host, kernels[i], arch);
+            assert_string_equal(row.cubins[i].sha256, digits);
+            assert_string_equal(row.cubins[i].arch, arch);
+        }
+        seen s = winners_of(store);
+        assert_int_equal(s.rows, 1);
+        assert_memory_equal(s.winner[0].trial.cubins, row.cubins, sizeof row.cubins);
+    }
+    t.cubins[0] = kernels[0];
+    t.cubins[1] = kernels[1];
+    fill_put(store, run, &t);
+    moet_store_close(store);
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "DELETE FROM trial_cubins WHERE position = 0", NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+    TEST_OK(moet_store_open(path, MOET_STORE_READ, &store));
+    TEST_FAILS(MOET_MALFORMED, path, moet_store_each_trial(store, NULL, see_cubins, &row));
+    moet_store_close(store);
+}
+
 /* ---- merging ---- */
 
-/* A database of random trials, many of which other seeds make too. */
-static void fill_random(moet_store *store, uint64_t seed)
+/* A database of random trials, many of which other seeds make too; of up to `most` kernels each. */
+static void fill_random_of(moet_store *store, uint64_t seed, int32_t most)
 {
+    static const char *const kernels[] = {"a kernel", "kernel b", "c", "the kernel d", "e", "f"};
     uint64_t random = seed;
     moet_config configs[4];
     for (int32_t i = 0; i < 4; i++) fill_config(host, &problem, i, &configs[i]);
@@ -332,9 +379,13 @@ static void fill_random(moet_store *store, uint64_t seed)
                         .noise_ns = 3,
                         .samples = (int32_t)test_between(&random, 3, 5),
                         .status = test_between(&random, 0, 5) ? MOET_TRIAL_OK : MOET_TRIAL_FAILED};
+        int32_t cubins = (int32_t)test_between(&random, 0, most);
+        for (int32_t j = 0; j < cubins; j++) t.cubins[j] = kernels[2 * test_between(&random, 0, 2) + (j & 1)];
         fill_put(store, runs[which], &t);
     }
 }
+
+static void fill_random(moet_store *store, uint64_t seed) { fill_random_of(store, seed, MOET_MAX_CUBINS); }
 
 static char *merged(const char *name, const uint64_t *seeds, int32_t count)
 {
@@ -404,6 +455,160 @@ static void test_merge(void **state)
     TEST_FAILS(MOET_NOT_FOUND, "absent.db", moet_store_merge(a, "/nowhere/absent.db", &added));
     moet_store_close(a);
     moet_store_close(b);
+}
+
+/* ---- older versions ---- */
+
+static void check_numbers(const char *path, const char *const *sql, const int64_t *numbers, int32_t count)
+{
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
+    for (int32_t i = 0; i < count; i++) {
+        sqlite3_stmt *statement;
+        if (sqlite3_prepare_v2(db, sql[i], -1, &statement, NULL) != SQLITE_OK) test_fail("%s", sqlite3_errmsg(db));
+        assert_int_equal(sqlite3_step(statement), SQLITE_ROW);
+        if (sqlite3_column_int64(statement, 0) != numbers[i])
+            test_fail("%s: %lld, not %lld", sql[i], (long long)sqlite3_column_int64(statement, 0),
+                      (long long)numbers[i]);
+        sqlite3_finalize(statement);
+    }
+    sqlite3_close(db);
+}
+
+static int64_t count_rows(const char *path, const char *sql)
+{
+    sqlite3 *db;
+    sqlite3_stmt *statement;
+    assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &statement, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_step(statement), SQLITE_ROW);
+    int64_t rows = sqlite3_column_int64(statement, 0);
+    sqlite3_finalize(statement);
+    sqlite3_close(db);
+    return rows;
+}
+
+/* The content of the database `from` in a new one of version 1, made by the first schema's own text. Row ids have holes.
+ */
+static void make_version_1(const char *from, const char *path)
+{
+    extern const char moet_source_schema[];
+    static const char *const tables[] = {"devices", "runs", "problems", "workloads", "workload_names", "cubins"};
+    char sql[4000];
+    size_t used = 0;
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, moet_source_schema, NULL, NULL, NULL), SQLITE_OK);
+    used += (size_t)snprintf(sql, sizeof sql, "PRAGMA application_id = %d; PRAGMA user_version = 1; ATTACH '%s' AS new;",
+                             MOET_STORE_APPLICATION_ID, from);
+    for (int32_t i = 0; i < MOET_COUNT_OF(tables); i++)
+        used += (size_t)snprintf(sql + used, sizeof sql - used, "INSERT INTO main.%s SELECT * FROM new.%s;", tables[i],
+                                 tables[i]);
+    snprintf(sql + used, sizeof sql - used,
+             "INSERT INTO main.trials SELECT 1000 + 3 * t.id, t.device_id, t.problem_id, t.workload_id, t.config, "
+             "t.device_counts, t.family_version, t.validator, t.family, t.status, t.reason, t.median_ns, t.noise_ns, "
+             "t.sample_count, t.floor_ns, t.efficiency, t.error, t.bit_class, t.is_default, t.final_rounds, t.eager, "
+             "t.measured_at, t.run_id, k.sha256 FROM new.trials t LEFT JOIN new.trial_cubins k ON k.trial_id = t.id;"
+             "INSERT INTO main.samples SELECT 1000 + 3 * trial_id, position, round, time_ns, dense_ns, dense2_ns, "
+             "copy_ns, read_ns, sm_mhz, power_mw, throttle_reasons, hardware_slowdown FROM new.samples;"
+             "INSERT INTO main.done SELECT * FROM new.done;");
+    char *message = NULL;
+    if (sqlite3_exec(db, sql, NULL, NULL, &message) != SQLITE_OK) test_fail("%s", message);
+    sqlite3_close(db);
+}
+
+static char *dump_of(const char *path, moet_store_mode mode)
+{
+    moet_store *store;
+    TEST_OK(moet_store_open(path, mode, &store));
+    char *dump = fill_dump(store);
+    moet_store_close(store);
+    return dump;
+}
+
+static void expect_dump(const char *wanted, char *dump)
+{
+    assert_string_equal(wanted, dump);
+    free(dump);
+}
+
+/* A database of version 1 is read as it is, merged from, and brought to version 2 by a writer; nothing is lost. */
+static void test_version_1(void **state)
+{
+    (void)state;
+    extern const char moet_source_schema[];
+    char path[512], old[512], into_path[512], digits[MOET_SHA256_TEXT_SIZE];
+    /* The released step must stay what it was. */
+    moet_sha256_text(moet_source_schema, strlen(moet_source_schema), digits);
+    assert_string_equal(digits, "4a812eeb97bc429649ca9d100d183198d6e1915a90ebdefd104c6e8d6c97335f");
+    moet_store *store = open_fresh("new.db", path), *into;
+    fill_random_of(store, 5, 1);
+    int32_t mine[4] = {1, 2, 3, 4};
+    moet_workload workload = {
+        .name = "w", .skew = "s", .experts = 4, .hidden = 64, .inter = 32, .rows = 10, .counts = mine};
+    moet_store_key key = {
+        .device_key = host->key, .problem = &problem, .workload = &workload, .config = "", .validator = ""};
+    TEST_OK(moet_store_put_done(store, 1, &key, "a set"));
+    char *wanted = fill_dump(store);
+    TEST_CONTAINS(wanted, "sm_00a \n"); /* some have a kernel */
+    TEST_CONTAINS(wanted, "Z|\n");     /* some have none */
+    moet_store_close(store);
+    snprintf(old, sizeof old, "%s/old.db", folder);
+    make_version_1(path, old);
+    const int64_t samples = count_rows(path, "SELECT count(*) FROM samples");
+    const int64_t cubins = count_rows(path, "SELECT count(*) FROM trial_cubins");
+    assert_true(cubins > 5);
+    assert_int_equal(count_rows(old, "SELECT count(*) FROM trials WHERE cubin_sha256 IS NOT NULL"), cubins);
+    assert_int_equal(count_rows(old, "SELECT count(*) FROM samples"), samples);
+
+    /* Reading and merging from it change no byte. */
+    size_t size, size_after;
+    int64_t added = 0;
+    char *before = test_file_read(old, &size);
+    expect_dump(wanted, dump_of(old, MOET_STORE_READ));
+    into = open_fresh("into.db", into_path);
+    TEST_OK(moet_store_merge(into, old, &added));
+    assert_true(added > 10);
+    expect_dump(wanted, fill_dump(into));
+    TEST_OK(moet_store_merge(into, old, &added));
+    assert_int_equal(added, 0);
+    TEST_OK(moet_store_merge(into, path, &added)); /* after an old one a new one: the views do not collide */
+    assert_int_equal(added, 0);
+    expect_dump(wanted, fill_dump(into));
+    moet_store_close(into);
+    assert_int_equal(count_rows(into_path, "SELECT count(*) FROM samples"), samples);
+    char *after = test_file_read(old, &size_after);
+    assert_true(size == size_after && memcmp(before, after, size) == 0);
+    free(before);
+    free(after);
+
+    /* A writer migrates it. */
+    expect_dump(wanted, dump_of(old, MOET_STORE_WRITE));
+    static const char *const facts[] = {
+        "PRAGMA user_version",
+        "PRAGMA application_id",
+        "SELECT count(*) FROM samples",
+        "SELECT count(*) FROM trial_cubins",
+        "SELECT count(*) FROM done",
+        "SELECT count(*) FROM pragma_foreign_key_check",
+        "SELECT count(*) FROM pragma_integrity_check WHERE integrity_check <> 'ok'",
+        "SELECT count(*) FROM pragma_table_info('trials') WHERE name LIKE 'cubin%'",
+    };
+    const int64_t numbers[] = {2, MOET_STORE_APPLICATION_ID, samples, cubins, 1, 0, 0, 0};
+    check_numbers(old, facts, numbers, MOET_COUNT_OF(facts));
+    expect_dump(wanted, dump_of(old, MOET_STORE_READ));
+    TEST_OK(moet_store_open(old, MOET_STORE_WRITE, &store));
+    bool done = false;
+    TEST_OK(moet_store_is_done(store, &key, "a set", &done));
+    assert_true(done);
+    moet_config config;
+    fill_trial t = trial_of(&config, 0, 1000);
+    t.cubins[0] = "c", t.cubins[1] = "one more", t.cubins[2] = "a kernel";
+    t.version = 99;
+    assert_true(fill_put(store, fill_run(store, host), &t));
+    moet_store_close(store);
+    assert_int_equal(count_rows(old, "SELECT count(*) FROM trial_cubins"), cubins + 3);
+    free(wanted);
 }
 
 /* ---- files that are not ours ---- */
@@ -491,6 +696,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_put_and_read),  cmocka_unit_test(test_the_file), cmocka_unit_test(test_winners),
         cmocka_unit_test(test_done),          cmocka_unit_test(test_cubins),   cmocka_unit_test(test_merge),
+        cmocka_unit_test(test_several_cubins), cmocka_unit_test(test_version_1),
         cmocka_unit_test(test_foreign_files),
     };
     return cmocka_run_group_tests_name("store", tests, group_open, group_close);
