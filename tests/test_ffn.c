@@ -2,169 +2,18 @@
  * token, the counts' place, strides and configurations may not change; what is refused.
  *
  *   test_ffn [--device SPEC] [--paths N] [--configs N] */
-#include "ffn_path.h"
-#include "subject.h"
+#include "ffn_run.h"
 
 #include <math.h>
 
-#include "../src/plan.h"
-
 static const char *spec = "host";
 static int64_t path_count = 60, config_count = 6;
-static moet_device *device;
 static moet_handle *handle;
-
-/* ---- a path on the device ---- */
-
-typedef struct placed {
-    const ffn_path *path;
-    test_buffer x, ids, weights, up, up_bias, down, down_bias;
-    test_output out;
-    moet_ffn_args args;
-    int32_t counts[MOET_MAX_EXPERTS]; /* of all tokens */
-    int64_t rows;
-} placed;
-
-static bool is_host(void) { return strcmp(device->info.backend, "host") == 0; }
-
-/* What lies between the rows is poison. */
-static void place_rows(test_buffer *buffer, const void *rows, int64_t count, int64_t row_bytes, int64_t stride_bytes)
-{
-    uint8_t *spread = test_allocate((size_t)(count * stride_bytes) + 1);
-    memset(spread, TEST_POISON, (size_t)(count * stride_bytes));
-    for (int64_t i = 0; i < count; i++)
-        memcpy(spread + i * stride_bytes, (const uint8_t *)rows + i * row_bytes, (size_t)row_bytes);
-    test_buffer_create(device, buffer, spread, (size_t)(count * stride_bytes));
-    free(spread);
-}
-
-static void count_choices(const ffn_path *path, placed *d)
-{
-    moet_ffn_permutation *permutation;
-    TEST_OK(moet_ffn_permutation_create(&path->problem, path->choices, &path->given, &permutation));
-    memcpy(d->counts, permutation->counts, (size_t)path->problem.experts * sizeof d->counts[0]);
-    d->rows = permutation->rows;
-    moet_ffn_permutation_destroy(permutation);
-}
-
-/* wide: strides longer than rows, and ids of 64 bits. */
-static void place(const ffn_path *path, bool wide, placed *d)
-{
-    const moet_problem *p = &path->problem;
-    const int64_t R = path->given.tokens, E = p->experts, H = p->hidden, I = p->inter, k = path->choices;
-    const int64_t more = wide ? 8 : 0, id_bytes = wide ? 8 : 4;
-    *d = (placed){.path = path};
-    count_choices(path, d);
-    int64_t *long_ids = test_allocate((size_t)(R * k) * sizeof *long_ids);
-    for (int64_t i = 0; i < R * k; i++) long_ids[i] = path->ids[i];
-    place_rows(&d->x, path->x, R, 2 * H, 2 * (H + more));
-    place_rows(&d->ids, wide ? (const void *)long_ids : path->ids, R, id_bytes * k, id_bytes * (k + more / 4));
-    place_rows(&d->weights, path->weights, R, 4 * k, 4 * (k + more / 8));
-    free(long_ids);
-    test_buffer_create(device, &d->up, path->up, (size_t)(E * 2 * I * H) * 2);
-    test_buffer_create(device, &d->up_bias, path->up_bias, (size_t)(E * 2 * I) * 2);
-    test_buffer_create(device, &d->down, path->down, (size_t)(E * H * I) * 2);
-    test_buffer_create(device, &d->down_bias, path->down_bias, (size_t)(E * H) * 2);
-    test_output_create(device, &d->out, (size_t)(R * (H + 2 * more)) * 2);
-    d->args = (moet_ffn_args){.x = test_buffer_inside(&d->x),
-                              .x_stride = wide ? H + more : 0,
-                              .ids = test_buffer_inside(&d->ids),
-                              .ids_int64 = wide,
-                              .ids_stride = wide ? k + more / 4 : 0,
-                              .weights = p->prob == MOET_PROB_NONE ? NULL : test_buffer_inside(&d->weights),
-                              .weights_stride = wide ? k + more / 8 : 0,
-                              .up = test_buffer_inside(&d->up),
-                              .up_bias = p->bias ? test_buffer_inside(&d->up_bias) : NULL,
-                              .down = test_buffer_inside(&d->down),
-                              .down_bias = p->down_bias ? test_buffer_inside(&d->down_bias) : NULL,
-                              .out = test_buffer_inside(&d->out.buffer),
-                              .out_stride = wide ? H + 2 * more : 0,
-                              .tokens = R,
-                              .counts = d->counts};
-}
-
-static void placed_free(placed *d)
-{
-    test_buffer *const buffers[] = {&d->x, &d->ids, &d->weights, &d->up, &d->up_bias, &d->down, &d->down_bias};
-    for (int32_t i = 0; i < MOET_COUNT_OF(buffers); i++) test_buffer_destroy(device, buffers[i]);
-    test_output_destroy(device, &d->out);
-}
-
-/* ---- plans whose workspace is poison between guards ---- */
-
-typedef struct guarded_plan {
-    moet_plan *plan;
-    void *own; /* the plan's workspace, which the guarded one stands for */
-    test_buffer workspace;
-} guarded_plan;
-
-static void plan_create(const ffn_path *path, const moet_plan_options *options, guarded_plan *g)
-{
-    TEST_OK(moet_plan_create(handle, &path->problem, options, &g->plan));
-    g->own = g->plan->workspace;
-    test_buffer_create(device, &g->workspace, NULL, g->plan->workspace_bytes);
-    g->plan->workspace = test_buffer_inside(&g->workspace);
-}
-
-static void poison_workspace(const guarded_plan *g)
-{
-    TEST_OK(device->backend->fill(device, test_buffer_inside(&g->workspace), TEST_POISON, g->workspace.size_bytes));
-}
-
-static void plan_free(guarded_plan *g)
-{
-    uint8_t guard[TEST_GUARD_BYTES];
-    for (int32_t end = 0; end < 2; end++) {
-        const uint8_t *from = g->workspace.memory + (end ? TEST_GUARD_BYTES + g->workspace.size_bytes : 0);
-        TEST_OK(device->backend->download(device, guard, from, sizeof guard));
-        for (int32_t i = 0; i < TEST_GUARD_BYTES; i++) {
-            if (guard[i] != TEST_POISON) test_fail("byte %d %s the workspace was written", i, end ? "past" : "before");
-        }
-    }
-    g->plan->workspace = g->own;
-    moet_plan_destroy(g->plan);
-    test_buffer_destroy(device, &g->workspace);
-}
-
-static moet_plan_options options_for(const ffn_path *path, bool on_device)
-{
-    return (moet_plan_options){.max_tokens = path->given.tokens, .choices = path->choices, .device_counts = on_device};
-}
-
-static void poison_out(const placed *d)
-{
-    TEST_OK(device->backend->fill(device, d->out.buffer.memory, TEST_POISON,
-                                  d->out.buffer.size_bytes + 2 * TEST_GUARD_BYTES));
-}
-
-/* The `tokens` rows of out, densely, into bits; all else must be poison still. */
-static void read_out(const placed *d, int64_t tokens, uint16_t *bits)
-{
-    const int64_t row_bytes = 2 * d->path->problem.hidden;
-    const int64_t stride_bytes = d->args.out_stride ? 2 * d->args.out_stride : row_bytes;
-    const size_t whole_bytes = d->out.buffer.size_bytes + 2 * TEST_GUARD_BYTES;
-    TEST_OK(device->backend->stream_synchronize(device, NULL));
-    TEST_OK(device->backend->download(device, d->out.raw, d->out.buffer.memory, whole_bytes));
-    for (int64_t t = 0; t < tokens; t++) {
-        uint8_t *row = d->out.raw + TEST_GUARD_BYTES + t * stride_bytes;
-        memcpy((uint8_t *)bits + t * row_bytes, row, (size_t)row_bytes);
-        memset(row, TEST_POISON, (size_t)row_bytes);
-    }
-    for (size_t i = 0; i < whole_bytes; i++) {
-        if (d->out.raw[i] != TEST_POISON)
-            test_fail("byte %lld from the start of out was written", (long long)i - TEST_GUARD_BYTES);
-    }
-}
-
-static void run(const guarded_plan *g, const placed *d, const moet_ffn_args *args, int64_t tokens, uint16_t *bits)
-{
-    poison_out(d);
-    poison_workspace(g);
-    TEST_OK(moet_ffn(g->plan, args));
-    read_out(d, tokens, bits);
-}
+static moet_device *device; /* the handle's */
 
 /* ---- random paths ---- */
+
+static bool is_host(void) { return strcmp(device->info.backend, "host") == 0; }
 
 static void draw(uint64_t *random, int64_t nth, ffn_path *path)
 {
@@ -228,7 +77,7 @@ static moet_plan *gemm_plan(const ffn_path *path, moet_op op, int64_t max_rows, 
 }
 
 /* The reference's permutation, activation and combine around moet_launch, all on the host: the exact bits there. */
-static void compose_on_host(const placed *d, uint16_t *bits)
+static void compose_on_host(const ffn_placed *d, uint16_t *bits)
 {
     const ffn_path *path = d->path;
     const int64_t H = path->problem.hidden, I = path->problem.inter;
@@ -267,7 +116,7 @@ static void compose_on_host(const placed *d, uint16_t *bits)
 }
 
 /* moet_permute, moet_launch, moet_activate, moet_launch, moet_unpermute, with counts that stay on the device. */
-static void compose_pieces(const guarded_plan *g, const placed *d, bool by_rowmap, uint16_t *bits)
+static void compose_pieces(const ffn_guarded_plan *g, const ffn_placed *d, bool by_rowmap, uint16_t *bits)
 {
     enum { COUNTS, PLACES, ROWMAP, SOURCE, PROB, X, UP, ACT, DOWN, BUFFERS };
     const ffn_path *path = d->path;
@@ -292,14 +141,14 @@ static void compose_pieces(const guarded_plan *g, const placed *d, bool by_rowma
     moet_launch_args up = {.x = at[X], .w = d->args.up, .bias = d->args.up_bias, .out = at[UP], .counts = at[COUNTS]};
     moet_launch_args down = {
         .x = at[ACT], .w = d->args.down, .bias = d->args.down_bias, .out = at[DOWN], .counts = at[COUNTS]};
-    poison_out(d);
-    poison_workspace(g);
+    ffn_poison_out(d);
+    ffn_poison_workspace(g);
     TEST_OK(moet_permute(g->plan, &d->args, &permuted));
     TEST_OK(moet_launch(first, &up));
     TEST_OK(moet_activate(g->plan, at[UP], &permuted, at[ACT], NULL));
     TEST_OK(moet_launch(second, &down));
     TEST_OK(moet_unpermute(g->plan, &d->args, at[DOWN], &permuted));
-    read_out(d, d->args.tokens, bits);
+    ffn_read_out(d, d->args.tokens, bits);
     moet_plan_destroy(first);
     moet_plan_destroy(second);
     for (int32_t i = 0; i < BUFFERS; i++) test_buffer_destroy(device, &buffers[i]);
@@ -308,7 +157,7 @@ static void compose_pieces(const guarded_plan *g, const placed *d, bool by_rowma
 /* ---- the tests ---- */
 
 /* One token alone. */
-static void check_invariance(const guarded_plan *g, const placed *d, const uint16_t *all)
+static void check_invariance(const ffn_guarded_plan *g, const ffn_placed *d, const uint16_t *all)
 {
     const moet_problem *p = &d->path->problem;
     const int64_t R = d->path->given.tokens, H = p->hidden, k = d->path->choices;
@@ -327,7 +176,7 @@ static void check_invariance(const guarded_plan *g, const placed *d, const uint1
         args.ids = (const uint8_t *)args.ids + t * ids_stride * (args.ids_int64 ? 8 : 4);
         args.weights = args.weights ? args.weights + t * weights_stride : NULL;
         args.counts = counts;
-        run(g, d, &args, 1, alone);
+        ffn_run(g, d, &args, 1, alone);
         assert_same(d->path, alone, all + t * H, H, "a token alone");
     }
     free(alone);
@@ -335,28 +184,28 @@ static void check_invariance(const guarded_plan *g, const placed *d, const uint1
 
 static void check_path(const ffn_path *path, bool wide)
 {
-    placed d;
-    guarded_plan with_host, with_device;
-    const moet_plan_options host_options = options_for(path, false), device_options = options_for(path, true);
+    ffn_placed d;
+    ffn_guarded_plan with_host, with_device;
+    const moet_plan_options host_options = ffn_options(path, false), device_options = ffn_options(path, true);
     uint16_t *got = test_allocate((size_t)path->elements * 2), *other = test_allocate((size_t)path->elements * 2);
-    place(path, wide, &d);
-    plan_create(path, &host_options, &with_host);
-    plan_create(path, &device_options, &with_device);
-    run(&with_host, &d, &d.args, d.args.tokens, got);
+    ffn_place(device, path, wide, &d);
+    ffn_plan_create(handle, path, &host_options, &with_host);
+    ffn_plan_create(handle, path, &device_options, &with_device);
+    ffn_run(&with_host, &d, &d.args, d.args.tokens, got);
     check_bound(path, got);
     if (is_host()) {
         compose_on_host(&d, other);
         assert_same(path, got, other, path->elements, "the composition with the reference");
     }
-    run(&with_device, &d, &d.args, d.args.tokens, other);
+    ffn_run(&with_device, &d, &d.args, d.args.tokens, other);
     assert_same(path, other, got, path->elements, "counts on the device");
     compose_pieces(&with_device, &d, wide, other);
     assert_same(path, other, got, path->elements, "the pieces");
     check_invariance(&with_host, &d, got);
     check_invariance(&with_device, &d, got);
-    plan_free(&with_host);
-    plan_free(&with_device);
-    placed_free(&d);
+    ffn_plan_free(&with_host);
+    ffn_plan_free(&with_device);
+    ffn_placed_free(&d);
     free(got);
     free(other);
 }
@@ -381,19 +230,19 @@ static void test_fewer_tokens_than_planned(void **state)
     for (int64_t i = 0; i < 6; i++) {
         ffn_path path;
         draw(&random, i, &path);
-        placed d;
-        place(&path, i & 1, &d);
+        ffn_placed d;
+        ffn_place(device, &path, i & 1, &d);
         const int64_t R = path.given.tokens, some = R / 2;
         uint16_t *want = test_allocate((size_t)path.elements * 2), *got = test_allocate((size_t)path.elements * 2);
         for (int32_t on_device = 0; on_device < 2; on_device++) {
-            moet_plan_options options = options_for(&path, on_device);
-            guarded_plan exact, large;
+            moet_plan_options options = ffn_options(&path, on_device);
+            ffn_guarded_plan exact, large;
             options.max_tokens = R;
-            plan_create(&path, &options, &exact);
+            ffn_plan_create(handle, &path, &options, &exact);
             options.max_tokens = 3 * R + 500;
-            plan_create(&path, &options, &large);
-            run(&exact, &d, &d.args, R, want);
-            run(&large, &d, &d.args, R, got);
+            ffn_plan_create(handle, &path, &options, &large);
+            ffn_run(&exact, &d, &d.args, R, want);
+            ffn_run(&large, &d, &d.args, R, got);
             assert_same(&path, got, want, path.elements, "a plan for more tokens");
             if (on_device) {
                 test_buffer tokens;
@@ -402,18 +251,62 @@ static void test_fewer_tokens_than_planned(void **state)
                 moet_ffn_args args = d.args;
                 args.tokens = -77;
                 args.device_tokens = test_buffer_inside(&tokens);
-                run(&large, &d, &args, some, got);
+                ffn_run(&large, &d, &args, some, got);
                 assert_same(&path, got, want, some * path.problem.hidden, "tokens counted on the device");
                 test_buffer_destroy(device, &tokens);
             }
-            plan_free(&exact);
-            plan_free(&large);
+            ffn_plan_free(&exact);
+            ffn_plan_free(&large);
         }
         free(want);
         free(got);
-        placed_free(&d);
+        ffn_placed_free(&d);
         ffn_path_free(&path);
     }
+}
+
+/* A captured launch replays with the ids that are there then. */
+static void test_replay(void **state)
+{
+    (void)state;
+    if (!device->backend->capture_begin) skip();
+    uint64_t random = 36;
+    ffn_path path;
+    draw(&random, 5, &path);
+    const size_t ids_bytes = (size_t)(path.given.tokens * path.choices) * sizeof *path.ids;
+    uint16_t *want = test_allocate((size_t)path.elements * 2), *got = test_allocate((size_t)path.elements * 2);
+    ffn_placed d;
+    ffn_guarded_plan g;
+    const moet_plan_options options = ffn_options(&path, true);
+    void *stream, *graph;
+    ffn_place(device, &path, false, &d);
+    ffn_plan_create(handle, &path, &options, &g);
+    TEST_OK(device->backend->stream_create(device, &stream));
+    moet_ffn_args captured = d.args;
+    captured.stream = stream;
+    TEST_OK(device->backend->capture_begin(device, stream));
+    moet_status status = moet_ffn(g.plan, &captured);
+    TEST_OK(device->backend->capture_end(device, stream, &graph));
+    TEST_OK(status);
+    for (int32_t turn = 0; turn < 4; turn++) {
+        for (int64_t i = 0; i < path.given.tokens * path.choices && turn; i++) /* each turn has fewer choices */
+            if (test_between(&random, 0, 2) == 0) path.ids[i] = -1;
+        TEST_OK(device->backend->upload(device, test_buffer_inside(&d.ids), path.ids, ids_bytes));
+        ffn_run(&g, &d, &d.args, d.args.tokens, want);
+        ffn_poison_out(&d);
+        ffn_poison_workspace(&g);
+        TEST_OK(device->backend->graph_launch(device, graph, stream));
+        TEST_OK(device->backend->stream_synchronize(device, stream));
+        ffn_read_out(&d, d.args.tokens, got);
+        assert_same(&path, got, want, path.elements, "a replayed graph");
+    }
+    device->backend->graph_destroy(device, graph);
+    device->backend->stream_destroy(device, stream);
+    ffn_plan_free(&g);
+    ffn_placed_free(&d);
+    ffn_path_free(&path);
+    free(want);
+    free(got);
 }
 
 static void test_no_tokens_and_no_choices(void **state)
@@ -423,22 +316,22 @@ static void test_no_tokens_and_no_choices(void **state)
     ffn_path path;
     draw(&random, 1, &path);
     for (int64_t i = 0; i < path.given.tokens * path.choices; i++) path.ids[i] = -1;
-    placed d;
-    place(&path, false, &d);
+    ffn_placed d;
+    ffn_place(device, &path, false, &d);
     assert_int_equal(d.rows, 0);
     uint16_t *got = test_allocate((size_t)path.elements * 2);
     for (int32_t on_device = 0; on_device < 2; on_device++) {
-        const moet_plan_options options = options_for(&path, on_device);
-        guarded_plan g;
-        plan_create(&path, &options, &g);
-        run(&g, &d, &d.args, d.args.tokens, got);
+        const moet_plan_options options = ffn_options(&path, on_device);
+        ffn_guarded_plan g;
+        ffn_plan_create(handle, &path, &options, &g);
+        ffn_run(&g, &d, &d.args, d.args.tokens, got);
         for (int64_t i = 0; i < path.elements; i++) assert_int_equal(got[i], 0);
         const moet_ffn_args nothing = {.counts = d.counts};
-        run(&g, &d, &nothing, 0, got);
-        plan_free(&g);
+        ffn_run(&g, &d, &nothing, 0, got);
+        ffn_plan_free(&g);
     }
     free(got);
-    placed_free(&d);
+    ffn_placed_free(&d);
     ffn_path_free(&path);
 }
 
@@ -458,6 +351,19 @@ static bool draw_config(uint64_t *random, const moet_family *family, const moet_
     return false;
 }
 
+/* As many as there are sources. */
+static void check_cubins(const moet_config *config, const moet_problem *problem, const void *prepared)
+{
+    const moet_cubin *list[MOET_MAX_CUBINS];
+    const moet_device_info *info = &device->info;
+    const moet_family *family = config->family;
+    moet_source source;
+    int32_t sources = 0;
+    while (family->source && family->source(problem, config, info->cc_major, info->cc_minor, sources, &source))
+        sources++;
+    assert_int_equal(family->cubins ? family->cubins(prepared, list) : 0, sources);
+}
+
 /* Every family and configuration of this device gives the bits of the plan's. */
 static void test_configs_agree(void **state)
 {
@@ -465,13 +371,13 @@ static void test_configs_agree(void **state)
     uint64_t random = 34;
     ffn_path path;
     draw(&random, 4, &path);
-    placed d;
-    place(&path, false, &d);
-    const moet_plan_options options = options_for(&path, true);
-    guarded_plan g;
-    plan_create(&path, &options, &g);
+    ffn_placed d;
+    ffn_place(device, &path, false, &d);
+    const moet_plan_options options = ffn_options(&path, true);
+    ffn_guarded_plan g;
+    ffn_plan_create(handle, &path, &options, &g);
     uint16_t *want = test_allocate((size_t)path.elements * 2), *got = test_allocate((size_t)path.elements * 2);
-    run(&g, &d, &d.args, d.args.tokens, want);
+    ffn_run(&g, &d, &d.args, d.args.tokens, want);
     int32_t served = 0;
     for (int32_t f = 0; moet_families[f]; f++) {
         const moet_family *family = moet_families[f];
@@ -497,28 +403,21 @@ static void test_configs_agree(void **state)
                                                     .counts_on_device = on_device,
                                                     .rows = on_device ? args.max_rows : d.rows,
                                                     .workspace = test_buffer_inside(&workspace)};
-            poison_out(&d);
+            ffn_poison_out(&d);
             TEST_OK(family->launch(prepared, &launch));
-            read_out(&d, d.args.tokens, got);
+            ffn_read_out(&d, d.args.tokens, got);
             assert_same(&path, got, want, path.elements, text);
-            const moet_cubin *list[MOET_MAX_CUBINS];
-            moet_source source;
-            int32_t sources = 0;
-            const moet_device_info *info = &device->info;
-            while (family->source &&
-                   family->source(&path.problem, &config, info->cc_major, info->cc_minor, sources, &source))
-                sources++;
-            assert_int_equal(family->cubins ? family->cubins(prepared, list) : 0, sources);
+            check_cubins(&config, &path.problem, prepared);
             family->release(prepared);
             test_buffer_destroy(device, &workspace);
             served++;
         }
     }
     assert_true(served > 0);
-    plan_free(&g);
+    ffn_plan_free(&g);
     free(want);
     free(got);
-    placed_free(&d);
+    ffn_placed_free(&d);
     ffn_path_free(&path);
 }
 
@@ -579,11 +478,11 @@ static void test_refused_launches(void **state)
     ffn_path_make(&path, 10, 3, path.problem);
     ffn_path_fill(&random, &path);
     assert_int_equal(path.problem.prob, MOET_PROB_COMBINE);
-    placed d;
-    place(&path, true, &d);
-    const moet_plan_options options = options_for(&path, false);
-    guarded_plan g;
-    plan_create(&path, &options, &g);
+    ffn_placed d;
+    ffn_place(device, &path, true, &d);
+    const moet_plan_options options = ffn_options(&path, false);
+    ffn_guarded_plan g;
+    ffn_plan_create(handle, &path, &options, &g);
     const int32_t negative[4] = {0, -1, 0, 0}, many[4] = {10, 10, 10, 10}, most[4] = {11, 0, 0, 0};
 #define REFUSE(change, words)                                                                                          \
     do {                                                                                                               \
@@ -592,7 +491,7 @@ static void test_refused_launches(void **state)
         TEST_FAILS(MOET_INVALID, words, moet_ffn(g.plan, &a));                                                         \
     } while (0)
 #define SHIFTED(pointer, bytes) (void *)((char *)(uintptr_t)(pointer) + (bytes))
-    poison_out(&d);
+    ffn_poison_out(&d);
     REFUSE(a.x = NULL, "x is NULL");
     REFUSE(a.ids = NULL, "ids is NULL");
     REFUSE(a.weights = NULL, "weights is NULL");
@@ -621,9 +520,9 @@ static void test_refused_launches(void **state)
     REFUSE(a.counts = negative, "expert 1 has -1 rows");
     REFUSE(a.counts = many, "counts sum to 40 rows");
     REFUSE(a.counts = most, "11 rows of 10 tokens");
-    read_out(&d, 0, NULL);
-    plan_free(&g);
-    placed_free(&d);
+    ffn_read_out(&d, 0, NULL);
+    ffn_plan_free(&g);
+    ffn_placed_free(&d);
     ffn_path_free(&path);
 }
 
@@ -632,20 +531,18 @@ int main(int argc, char **argv)
     const test_option options[] = {
         {"--device", .text = &spec}, {"--paths", .number = &path_count}, {"--configs", .number = &config_count}};
     test_options_parse(argc, argv, options, MOET_COUNT_OF(options));
-    if (moet_device_open(spec, &device) != MOET_OK || moet_open(NULL, spec, &handle) != MOET_OK) {
+    if (moet_open(NULL, spec, &handle) != MOET_OK) {
         fprintf(stderr, "%s\n", moet_last_error());
         return 1;
     }
+    device = handle->device;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_random_paths),
-        cmocka_unit_test(test_fewer_tokens_than_planned),
-        cmocka_unit_test(test_no_tokens_and_no_choices),
-        cmocka_unit_test(test_configs_agree),
-        cmocka_unit_test(test_refused_plans),
+        cmocka_unit_test(test_random_paths),     cmocka_unit_test(test_fewer_tokens_than_planned),
+        cmocka_unit_test(test_replay),           cmocka_unit_test(test_no_tokens_and_no_choices),
+        cmocka_unit_test(test_configs_agree),    cmocka_unit_test(test_refused_plans),
         cmocka_unit_test(test_refused_launches),
     };
     int failed = cmocka_run_group_tests_name("ffn", tests, NULL, NULL);
     moet_close(handle);
-    moet_device_close(device);
     return failed;
 }
