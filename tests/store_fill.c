@@ -90,11 +90,11 @@ static moet_status dump_row(void *context, const moet_store_trial_row *row)
     FILE *out = context;
     fprintf(out, "%s|%s|%s|%s|", row->device_key, row->problem_key, row->workload_name, row->skew);
     for (int32_t e = 0; e < row->experts; e++) fprintf(out, "%d ", row->counts[e]);
-    fprintf(out, "|%lld|%.12g|%.12g|%s|%d|%s|%d%d%d%d|%d%d|%d|%s|%lld|%lld|%d|%.12g|%.12g|%s|%s|",
-            (long long)row->rows, row->max_over_mean, row->gini, row->config, row->family_version, row->validator,
-            row->device_counts, row->eager, row->final_rounds, row->is_default, row->is_winner[0], row->is_winner[1],
-            row->status, row->reason, (long long)row->median_ns, (long long)row->noise_ns, row->sample_count,
-            row->efficiency, row->error, row->bit_class, row->measured_at);
+    fprintf(out, "|%lld|%.12g|%.12g|%s|%d|%s|%d%d%d%d|%d%d|%d|%s|%lld|%lld|%d|%.12g|%.12g|%s|%s|", (long long)row->rows,
+            row->max_over_mean, row->gini, row->config, row->family_version, row->validator, row->device_counts,
+            row->eager, row->final_rounds, row->is_default, row->is_winner[0], row->is_winner[1], row->status,
+            row->reason, (long long)row->median_ns, (long long)row->noise_ns, row->sample_count, row->efficiency,
+            row->error, row->bit_class, row->measured_at);
     for (int32_t i = 0; i < row->cubin_count; i++) fprintf(out, "%s %s ", row->cubins[i].sha256, row->cubins[i].arch);
     fprintf(out, "\n");
     return MOET_OK;

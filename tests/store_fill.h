@@ -18,8 +18,8 @@ typedef struct fill_trial {
     const char *cubins[MOET_MAX_CUBINS]; /* bytes of made-up kernels; NULL: no more */
 } fill_trial;
 
-/* What a made-up kernel is compiled for: with an 'a' or without, by its length, as GEMMs and helper kernels of one config
- * may differ. */
+/* What a made-up kernel is compiled for: with an 'a' or without, by its length, as GEMMs and helper kernels of one
+ * config may differ. */
 void fill_arch(const moet_device *device, const char *kernel, char arch[16]);
 
 int64_t fill_run(moet_store *store, const moet_device *device);

@@ -27,7 +27,8 @@ typedef struct text_point {
 text_winner text_winner_of(const moet_config *config, char config_text[MOET_CONFIG_SIZE], char validator[64],
                            int64_t time_ns);
 
-/* A whole table, of the newest version, of one device and one problem, with its right hash; malloc'd. defaults may be 0. */
+/* A whole table, of the newest version, of one device and one problem, with its right hash; malloc'd. defaults may be
+ * 0. */
 char *text_table(const moet_device *device, const moet_problem *problem, const text_point *points, int32_t point_count,
                  const text_winner *defaults, int32_t default_count);
 

@@ -233,9 +233,10 @@ static void test_ceilings(void **state)
 }
 
 /* A family of three kernels, which runs host_tile. */
-static const moet_cubin three[] = {{.bytes = (void *)(uintptr_t)"up", .size_bytes = 2, .sha256 = "1", .arch = "sm_90a"},
-                                   {.bytes = (void *)(uintptr_t)"down", .size_bytes = 4, .sha256 = "2"},
-                                   {.bytes = (void *)(uintptr_t)"helper", .size_bytes = 6, .sha256 = "3"}};
+static const moet_cubin three[] = {
+    {.bytes = (void *)(uintptr_t) "up", .size_bytes = 2, .sha256 = "1", .arch = "sm_90a"},
+    {.bytes = (void *)(uintptr_t) "down", .size_bytes = 4, .sha256 = "2"},
+    {.bytes = (void *)(uintptr_t) "helper", .size_bytes = 6, .sha256 = "3"}};
 static int32_t list_three(const void *state, const moet_cubin **list)
 {
     (void)state;

@@ -465,9 +465,10 @@ static void test_kernels(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_emit_and_load), cmocka_unit_test(test_byte_stable), cmocka_unit_test(test_one_device),
-        cmocka_unit_test(test_refusals),      cmocka_unit_test(test_merged),
-        cmocka_unit_test(test_several_kernels), cmocka_unit_test(test_over_version_1),
+        cmocka_unit_test(test_emit_and_load),  cmocka_unit_test(test_byte_stable),
+        cmocka_unit_test(test_one_device),     cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_merged),         cmocka_unit_test(test_several_kernels),
+        cmocka_unit_test(test_over_version_1),
 #ifdef MOET_CUDA
         cmocka_unit_test(test_kernels),
 #endif

@@ -488,8 +488,8 @@ static int64_t count_rows(const char *path, const char *sql)
     return rows;
 }
 
-/* The content of the database `from` in a new one of version 1, made by the first schema's own text. Row ids have holes.
- */
+/* The content of the database `from` in a new one of version 1, made by the first schema's own text, with holes between
+ * the ids. */
 static void make_version_1(const char *from, const char *path)
 {
     extern const char moet_source_schema[];
@@ -499,8 +499,9 @@ static void make_version_1(const char *from, const char *path)
     sqlite3 *db;
     assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
     assert_int_equal(sqlite3_exec(db, moet_source_schema, NULL, NULL, NULL), SQLITE_OK);
-    used += (size_t)snprintf(sql, sizeof sql, "PRAGMA application_id = %d; PRAGMA user_version = 1; ATTACH '%s' AS new;",
-                             MOET_STORE_APPLICATION_ID, from);
+    used +=
+        (size_t)snprintf(sql, sizeof sql, "PRAGMA application_id = %d; PRAGMA user_version = 1; ATTACH '%s' AS new;",
+                         MOET_STORE_APPLICATION_ID, from);
     for (int32_t i = 0; i < MOET_COUNT_OF(tables); i++)
         used += (size_t)snprintf(sql + used, sizeof sql - used, "INSERT INTO main.%s SELECT * FROM new.%s;", tables[i],
                                  tables[i]);
@@ -551,7 +552,7 @@ static void test_version_1(void **state)
     TEST_OK(moet_store_put_done(store, 1, &key, "a set"));
     char *wanted = fill_dump(store);
     TEST_CONTAINS(wanted, "sm_00a \n"); /* some have a kernel */
-    TEST_CONTAINS(wanted, "Z|\n");     /* some have none */
+    TEST_CONTAINS(wanted, "Z|\n");      /* some have none */
     moet_store_close(store);
     snprintf(old, sizeof old, "%s/old.db", folder);
     make_version_1(path, old);
@@ -694,10 +695,9 @@ static void test_foreign_files(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_put_and_read),  cmocka_unit_test(test_the_file), cmocka_unit_test(test_winners),
-        cmocka_unit_test(test_done),          cmocka_unit_test(test_cubins),   cmocka_unit_test(test_merge),
-        cmocka_unit_test(test_several_cubins), cmocka_unit_test(test_version_1),
-        cmocka_unit_test(test_foreign_files),
+        cmocka_unit_test(test_put_and_read),   cmocka_unit_test(test_the_file),  cmocka_unit_test(test_winners),
+        cmocka_unit_test(test_done),           cmocka_unit_test(test_cubins),    cmocka_unit_test(test_merge),
+        cmocka_unit_test(test_several_cubins), cmocka_unit_test(test_version_1), cmocka_unit_test(test_foreign_files),
     };
     return cmocka_run_group_tests_name("store", tests, group_open, group_close);
 }

@@ -411,7 +411,8 @@ static bool made_up_source(const moet_problem *of, const moet_config *config, in
     if (index == 1) moet_source_option(source, "-DSIZE=%s", moet_config_text(config, 0));
     return true;
 }
-static const moet_family made_up = {.name = "made_up", .params = made_up_params, .param_count = 1, .source = made_up_source};
+static const moet_family made_up = {
+    .name = "made_up", .params = made_up_params, .param_count = 1, .source = made_up_source};
 
 /* An untuned problem gets all kernels of a config, each from where the same is compiled, or none. */
 static void test_default_cubins(void **state)

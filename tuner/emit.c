@@ -209,8 +209,8 @@ static int compare_items(const void *a, const void *b)
     return order ? order : compare_cubins(x, y);
 }
 
-/* Sorts a list of kernels and drops repeats. Of two that are compiled for one config (by two compilers) the one with the
- * lower hashes stays. */
+/* Sorts a list of kernels and drops repeats. Of two that are compiled for one config (by two compilers) the one with
+ * the lower hashes stays. */
 static moet_status sort_kernels(cJSON *list)
 {
     int count = cJSON_GetArraySize(list);

@@ -17,8 +17,9 @@ const char *moet_store_library(void);
 
 typedef enum moet_store_mode { MOET_STORE_READ, MOET_STORE_WRITE /* creates the file if absent */ } moet_store_mode;
 
-/* Opens, checks application_id and user_version, migrates older versions (WRITE) or reads them as they are (READ). Foreign keys on, WAL where the file
- * system can, else a rollback journal; busy timeout 30 s. Errors name the file and the next step. */
+/* Opens, checks application_id and user_version, migrates older versions (WRITE) or reads them as they are (READ).
+ * Foreign keys on, WAL where the file system can, else a rollback journal; busy timeout 30 s. Errors name the file and
+ * the next step. */
 moet_status moet_store_open(const char *path, moet_store_mode mode, moet_store **store);
 void moet_store_close(moet_store *store);
 

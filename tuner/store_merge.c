@@ -107,7 +107,8 @@ static moet_status copy_all(moet_store *into, int64_t *added)
     int64_t version = 0;
     MOET_TRY(moet_store_query_integer(into, "PRAGMA source.user_version", &version));
     if (version < 1 || version > MOET_STORE_VERSION)
-        return moet_fail(MOET_MISMATCH, "merge: the source's version became %lld meanwhile, this program knows up to %d",
+        return moet_fail(MOET_MISMATCH,
+                         "merge: the source's version became %lld meanwhile, this program knows up to %d",
                          (long long)version, MOET_STORE_VERSION);
     MOET_TRY(moet_store_exec(into, cubin_views[version]));
     for (int32_t i = 0; i < MOET_COUNT_OF(steps); i++) MOET_TRY(moet_store_exec(into, steps[i]));

@@ -211,7 +211,8 @@ static moet_status read_identity(moet_store *store, int64_t *application, int64_
 {
     bool own_transaction = sqlite3_get_autocommit(store->db);
     if (own_transaction) MOET_TRY(moet_store_exec(store, "BEGIN"));
-    moet_status status = moet_store_query_integer(store, "SELECT count(*) FROM sqlite_schema", objects); /* takes the snapshot */
+    moet_status status =
+        moet_store_query_integer(store, "SELECT count(*) FROM sqlite_schema", objects); /* takes the snapshot */
     if (status == MOET_OK) status = moet_store_query_integer(store, "PRAGMA application_id", application);
     if (status == MOET_OK) status = moet_store_query_integer(store, "PRAGMA user_version", version);
     return own_transaction ? moet_store_end(store, status) : status;
