@@ -27,6 +27,9 @@ moet_status moet_candidates_check(const moet_device_info *device, const moet_tex
             }
             return moet_fail(MOET_INVALID, "no kernel family '%.40s'; this build has%s", families->texts[i], names);
         }
+        if (family->gemm != NULL) {
+            return moet_fail(MOET_INVALID, "kernel family %s is for op ffn, which is not measured yet", family->name);
+        }
         any = any || strcmp(family->backend, device->backend) == 0;
     }
     if (families->count > 0 && !any) {
