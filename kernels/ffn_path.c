@@ -122,7 +122,8 @@ static layout layout_of(const moet_prepare_args *args)
     l.places = put(&l, tokens * (choices < experts ? choices : experts) * 4);
     l.source = put(&l, rows * 4);
     l.prob = put(&l, args->problem->prob == MOET_PROB_NONE ? 0 : rows * 4);
-    l.stages = put(&l, moet_stages_workspace_bytes(args->problem, args->choices, args->max_tokens, &args->device->info));
+    l.stages =
+        put(&l, moet_stages_workspace_bytes(args->problem, args->choices, args->max_tokens, &args->device->info));
     l.gemm = put(&l, gemm_bytes);
     return l;
 }
@@ -238,8 +239,8 @@ moet_status moet_ffn_path_permute(void *state, const moet_ffn_args *args, const 
                                   void *workspace)
 {
     path *p = state;
-    MOET_TRY(moet_stages_permute(p->stages, args, permuted, p->max_rows, at(workspace, p->layout.stages),
-                                 args->stream));
+    MOET_TRY(
+        moet_stages_permute(p->stages, args, permuted, p->max_rows, at(workspace, p->layout.stages), args->stream));
     return permuted->x ? moet_stages_gather(p->stages, args, permuted, p->max_rows, args->stream) : MOET_OK;
 }
 

@@ -74,8 +74,8 @@ struct moet_family {
     const char *summary; /* one line for people */
     const moet_param *params;
     int32_t param_count;
-    /* NULL: serves the GEMMs, ops UP and DOWN. Else a path family: serves op FFN with this one as its GEMMs; a config is
-     * the up GEMM's values and then the down GEMM's (kernels/ffn_path.h). */
+    /* NULL: serves the GEMMs, ops UP and DOWN. Else a path family: serves op FFN with this one as its GEMMs; a config
+     * is the up GEMM's values and then the down GEMM's (kernels/ffn_path.h). */
     const moet_family *gemm;
 
     moet_traits (*traits)(const moet_problem *problem, const moet_config *config);

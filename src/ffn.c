@@ -138,9 +138,9 @@ moet_status moet_permute(moet_plan *plan, const moet_ffn_args *args, const moet_
     static const char call[] = "moet_permute";
     const bool gathers = permuted->x != NULL;
     const pointer_rule pointers[] = {
-        {"counts", permuted->counts, 4, true},    {"places", permuted->places, 4, false},
-        {"rowmap", permuted->rowmap, 4, false},   {"source", permuted->source, 4, gathers},
-        {"prob", permuted->prob, 4, false},       {"permuted x", permuted->x, 16, false},
+        {"counts", permuted->counts, 4, true},  {"places", permuted->places, 4, false},
+        {"rowmap", permuted->rowmap, 4, false}, {"source", permuted->source, 4, gathers},
+        {"prob", permuted->prob, 4, false},     {"permuted x", permuted->x, 16, false},
     };
     MOET_TRY(check_op(plan, call));
     MOET_TRY(check_tokens(plan, args, call));

@@ -155,8 +155,7 @@ static moet_status validate_path(const moet_problem *p)
             return moet_fail(MOET_INVALID, "problem: op %s has neither down_bias nor clamp", op);
         return MOET_OK;
     }
-    if (p->activation == MOET_ACTIVATION_NONE)
-        return moet_fail(MOET_INVALID, "problem: op %s needs an activation", op);
+    if (p->activation == MOET_ACTIVATION_NONE) return moet_fail(MOET_INVALID, "problem: op %s needs an activation", op);
     if (p->activation == MOET_ACTIVATION_SWIGLU_CLAMP) {
         if (!(p->clamp >= (double)FLT_MIN && p->clamp <= (double)FLT_MAX))
             return moet_fail(MOET_INVALID, "problem: clamp is %g, must be %g to %g", p->clamp, (double)FLT_MIN,
@@ -241,8 +240,9 @@ moet_status moet_problem_parse(const char *text, moet_problem *problem)
         if (f->type == FIELD_REAL) {
             double number;
             if (!real_parse(value_text, &number))
-                return moet_fail(MOET_MALFORMED, "problem key '%.200s': %s is '%s', a number in its shortest form "
-                                                 "expected",
+                return moet_fail(MOET_MALFORMED,
+                                 "problem key '%.200s': %s is '%s', a number in its shortest form "
+                                 "expected",
                                  text, f->key, value_text);
             memcpy((char *)&result + f->offset, &number, sizeof number);
         } else if (f->type == FIELD_NUMBER) {
