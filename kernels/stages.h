@@ -4,8 +4,7 @@
 #ifndef MOET_STAGES_H
 #define MOET_STAGES_H
 
-#include "../src/device.h"
-#include "../src/module.h"
+#include "../src/family.h"
 
 typedef struct moet_stages moet_stages;
 
