@@ -122,3 +122,32 @@ void fill_config(const moet_device *device, const moet_problem *problem, int32_t
         assert_true(moet_config_next(config));
     }
 }
+
+void fill_random(moet_store *store, const moet_device *host, const moet_device *elsewhere, const moet_problem *problem,
+                 uint64_t seed, int32_t most)
+{
+    static const int32_t counts[][4] = {{16, 16, 16, 16}, {61, 1, 1, 1}, {256, 256, 256, 256}, {0, 0, 0, 5}};
+    assert_int_equal(problem->experts, 4);
+    static const char *const kernels[] = {"a kernel", "kernel b", "c", "the kernel d", "e", "f"};
+    uint64_t random = seed;
+    moet_config configs[4];
+    for (int32_t i = 0; i < 4; i++) fill_config(host, problem, i, &configs[i]);
+    int64_t runs[2] = {fill_run(store, host), fill_run(store, elsewhere)};
+    for (int32_t i = 0; i < 40; i++) {
+        int32_t which = (int32_t)test_between(&random, 0, 1);
+        fill_trial t = {.device = which ? elsewhere : host,
+                        .problem = problem,
+                        .counts = counts[test_between(&random, 0, 3)],
+                        .config = &configs[test_between(&random, 0, 3)],
+                        .device_counts = test_between(&random, 0, 1),
+                        .final_rounds = test_between(&random, 0, 2) == 0,
+                        .is_default = test_between(&random, 0, 3) == 0,
+                        .median_ns = test_between(&random, 1000, 1010),
+                        .noise_ns = 3,
+                        .samples = (int32_t)test_between(&random, 3, 5),
+                        .status = test_between(&random, 0, 5) ? MOET_TRIAL_OK : MOET_TRIAL_FAILED};
+        int32_t cubins = (int32_t)test_between(&random, 0, most);
+        for (int32_t j = 0; j < cubins; j++) t.cubins[j] = kernels[2 * test_between(&random, 0, 2) + (j & 1)];
+        fill_put(store, runs[which], &t);
+    }
+}

@@ -26,6 +26,11 @@ int64_t fill_run(moet_store *store, const moet_device *device);
 /* Whether it was inserted. */
 bool fill_put(moet_store *store, int64_t run, const fill_trial *trial);
 
+/* Random trials of two devices and of up to `most` kernels each, many of which other seeds make too. The problem has
+ * four experts; the configs are the host's. */
+void fill_random(moet_store *store, const moet_device *host, const moet_device *elsewhere, const moet_problem *problem,
+                 uint64_t seed, int32_t most);
+
 /* Every trial, one a line, all but row ids; malloc'd. */
 char *fill_dump(moet_store *store);
 
