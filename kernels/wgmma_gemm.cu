@@ -14,8 +14,9 @@
 
 /* One warpgroup's place in it. */
 struct moet_ring {
-    unsigned stages, slots, full, empty, mail; /* shared addresses of stage 0's; those of the next stage follow */
-    unsigned turns;                            /* barriers for the math warpgroups' turns */
+    unsigned stages, full, empty, mail; /* shared addresses of stage 0's; those of the next stage follow */
+    unsigned slots;                     /* of the even tiles' slot, which the odd tiles' one follows */
+    unsigned turns;                     /* barriers for the math warpgroups' turns */
     int stage;
     unsigned phase; /* parity of the pass over the ring */
 };
@@ -47,22 +48,20 @@ __device__ __forceinline__ void moet_release(unsigned empty)
     }
 }
 
-/* What stands beside the stage where a tile begins. `word`: rows; is_half; expert; or -1 after the last tile. */
+/* What math warps are told of a tile. `word`: rows; is_half; expert; or -1 after the last tile. The even tiles' slot is
+ * written and read in turn with the odd tiles'; it is written when the tile before the last has been read, which a named
+ * barrier says (an mbarrier that several warps arrive at says it too, but not to racecheck, which takes only the last
+ * arrival for an order). */
 struct moet_slot {
     int row, col, word;
 };
 
-/* A slot arrives with the stage's bytes, as the copies do. */
-#define MOET_SLOT_BYTES 16
-__device__ __forceinline__ void moet_slot_write(unsigned to, unsigned full, const struct moet_tile *at)
+__device__ __forceinline__ void moet_slot_write(unsigned to, const struct moet_tile *at)
 {
-    moet_mail_16(to, full, at->row, at->col, at->rows | at->is_half << 15 | at->expert << 16);
+    moet_write_16(to, make_int4(at->row, at->col, at->rows | at->is_half << 15 | at->expert << 16, 0));
 }
 
-__device__ __forceinline__ void moet_slot_write_end(unsigned to, unsigned full)
-{
-    moet_mail_16(to, full, 0, 0, -1);
-}
+__device__ __forceinline__ void moet_slot_write_end(unsigned to) { moet_write_16(to, make_int4(0, 0, -1, 0)); }
 
 __device__ __forceinline__ void moet_slot_read(unsigned from, struct moet_slot *slot)
 {
@@ -102,27 +101,40 @@ __device__ __forceinline__ void moet_copy_block(const struct moet_job *job, cons
     }
 }
 
+/* Of math warps, after they have read the slot, and of the copying warp, before it writes there again. */
+__device__ __forceinline__ void moet_slot_give_back(int tile)
+{
+    asm volatile("bar.arrive %0, %1;" ::"r"(MOET_SLOT_BARRIER + (tile & 1)), "n"(MOET_SLOT_THREADS) : "memory");
+}
+
+__device__ __forceinline__ void moet_slot_get_back(int tile)
+{
+    asm volatile("bar.sync %0, %1;" ::"r"(MOET_SLOT_BARRIER + (tile & 1)), "n"(MOET_SLOT_THREADS) : "memory");
+}
+
 /* All K blocks of a tile, by one thread, from the stage at `ring`. Shortly before the end a ticket is taken, so that it
  * is there when the next tile begins. */
 __device__ __forceinline__ int moet_copy_tile(const struct moet_job *job, const struct moet_tile *at, int rank,
-                                              struct moet_ring ring)
+                                              unsigned slot, struct moet_ring ring)
 {
     /* Rows up to the box's end may be the next expert's: they are computed into rows that nobody stores. */
     const int boxes = (at->rows + MOET_X_BOX - 1) / MOET_X_BOX;
     const int pieces = !MOET_SWAP && at->is_half ? MOET_W_PIECES / 2 : MOET_W_PIECES;
-    const unsigned all_bytes = boxes * MOET_X_BOX * MOET_LINE_BYTES + pieces * MOET_W_PIECE_BYTES;
-    const unsigned bytes = MOET_CLUSTER > 1 && at->rows == 0 ? 0 : all_bytes;
+    const unsigned bytes = boxes * MOET_X_BOX * MOET_LINE_BYTES + pieces * MOET_W_PIECE_BYTES;
     const int ask = rank == 0 ? max(job->k_blocks - 4, 0) : -1;
     unsigned taken = 0; /* is not looked at in the loop, which would wait for it */
     for (int block = 0; block < job->k_blocks; block++) {
         const unsigned full = ring.full + 8 * ring.stage;
         moet_barrier_wait(ring.empty + 8 * ring.stage, ring.phase ^ 1); /* the first pass does not wait */
+        if (block == 0) moet_slot_write(slot, at);
         if (block == ask) taken = atomicAdd(&moet_taken, 1u);
-        moet_barrier_expect(full, block == 0 ? bytes + MOET_SLOT_BYTES : bytes);
-        if (block == 0) moet_slot_write(ring.slots + MOET_SLOT_BYTES * ring.stage, full, at);
-        if (MOET_CLUSTER == 1 || at->rows > 0)
+        if (MOET_CLUSTER > 1 && at->rows == 0) {
+            moet_barrier_arrive(full);
+        } else {
+            moet_barrier_expect(full, bytes);
             moet_copy_block(job, at, rank, boxes, pieces, block * MOET_BK, ring.stages + ring.stage * MOET_STAGE_BYTES,
                             full);
+        }
         moet_ring_step(&ring);
     }
     return moet_clusters() + (int)taken;
@@ -135,7 +147,7 @@ __device__ __forceinline__ void moet_copy_tiles(const struct moet_job *job, stru
     const int end = job->tickets->whole + job->tickets->split;
     struct moet_walk walk = {0, job->tickets->heavy_places};
     unsigned mail_phases = 0; /* a bit a stage */
-    int ticket = blockIdx.x / MOET_CLUSTER;
+    int ticket = blockIdx.x / MOET_CLUSTER, tile = 0; /* tile: number among the CTA's */
     while (ticket < end) {
         struct moet_tile at;
         moet_locate(job, ticket, rank, &walk, &at);
@@ -143,8 +155,10 @@ __device__ __forceinline__ void moet_copy_tiles(const struct moet_job *job, stru
         if (MOET_CLUSTER == 1 && at.rows == 0) { /* half a tile, with nothing in it */
             if (moet_elect()) next = moet_clusters() + (int)atomicAdd(&moet_taken, 1u);
         } else {
-            if (moet_elect()) next = moet_copy_tile(job, &at, rank, *ring);
+            if (tile >= 2) moet_slot_get_back(tile);
+            if (moet_elect()) next = moet_copy_tile(job, &at, rank, ring->slots + MOET_SLOT_BYTES * (tile & 1), *ring);
             moet_ring_skip(ring, job->k_blocks);
+            tile++;
         }
         __syncwarp();
         ticket = __reduce_max_sync(0xffffffffu, next);
@@ -166,15 +180,17 @@ __device__ __forceinline__ void moet_copy_tiles(const struct moet_job *job, stru
             }
         }
     }
+    if (tile >= 2) moet_slot_get_back(tile);
     if (moet_elect()) {
         moet_barrier_wait(ring->empty + 8 * ring->stage, ring->phase ^ 1);
-        moet_barrier_expect(ring->full + 8 * ring->stage, MOET_SLOT_BYTES);
-        moet_slot_write_end(ring->slots + MOET_SLOT_BYTES * ring->stage, ring->full + 8 * ring->stage);
+        moet_slot_write_end(ring->slots + MOET_SLOT_BYTES * (tile & 1));
+        moet_barrier_arrive(ring->full + 8 * ring->stage);
         if (rank == 0) {
             __threadfence();
             if (atomicAdd(&moet_left, 1u) == (unsigned)moet_clusters() - 1) moet_taken = moet_left = 0;
         }
     }
+    if (tile >= 1) moet_slot_get_back(tile - 1); /* nobody is at a barrier when the CTA ends */
 }
 
 /* ---- math ---- */
@@ -277,7 +293,7 @@ __device__ __forceinline__ void moet_math_tiles(const struct moet_job *job, stru
             if (moet_is_over(&job->tickets->done[group ^ 1])) break;
         }
         moet_barrier_wait(ring->full + 8 * ring->stage, ring->phase);
-        moet_slot_read(ring->slots + MOET_SLOT_BYTES * ring->stage, &slot);
+        moet_slot_read(ring->slots + MOET_SLOT_BYTES * (turn & 1), &slot);
         if (slot.word < 0) {
             if (MOET_PINGPONG && (threadIdx.x & 31) == 0) {
                 atomicExch(&job->tickets->done[group], 1); /* the other warpgroup does not look into the ring again */
@@ -285,6 +301,7 @@ __device__ __forceinline__ void moet_math_tiles(const struct moet_job *job, stru
             }
             break;
         }
+        moet_slot_give_back(turn);
         moet_slot_unpack(&slot, &at);
         const int extent = min(MOET_SWAP ? job->n - at.col : at.rows, MOET_BM);
         const int live = at.rows == 0 ? 0 : ((extent + 63) / 64 - first + MOET_TILE_GROUPS - 1) / MOET_TILE_GROUPS;
@@ -362,11 +379,15 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, const int *count
 
 #define MOET_JOIN_(a, b) a##b
 #define MOET_JOIN(a, b) MOET_JOIN_(a, b)
-/* Clusters of one CTA too: st.async is an illegal instruction in a launch without clusters. counts: in device memory (a
- * captured graph replays with whatever they are then), or by value (no copy before the launch). */
+#if MOET_CLUSTER > 1
+#define MOET_CLUSTER_DIMS __cluster_dims__(MOET_CLUSTER, 1, 1)
+#else
+#define MOET_CLUSTER_DIMS
+#endif
+/* counts: in device memory (a captured graph replays with whatever they are then), or by value (no copy before the
+ * launch). */
 #define MOET_KERNEL(suffix, counts_parameter, counts_pointer, counts_by_value)                                        \
-    extern "C" __global__ void __cluster_dims__(MOET_CLUSTER, 1, 1)                                                   \
-        __launch_bounds__(MOET_THREADS, 1) MOET_JOIN(MOET_NAME, suffix)(                                              \
+    extern "C" __global__ void MOET_CLUSTER_DIMS __launch_bounds__(MOET_THREADS, 1) MOET_JOIN(MOET_NAME, suffix)(     \
         const __grid_constant__ struct moet_map x, const __grid_constant__ struct moet_map w,                         \
         const __grid_constant__ struct moet_map out_map, const unsigned short *__restrict__ bias,                     \
         unsigned short *__restrict__ out, counts_parameter, int experts, int n, int k, int max_rows,                  \

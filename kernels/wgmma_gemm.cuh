@@ -75,12 +75,17 @@
 #define MOET_M_STEP (MOET_M_KN ? 16 * MOET_LINE_BYTES / 16 : 2)
 #define MOET_N_STEP (MOET_N_KN ? 16 * MOET_LINE_BYTES / 16 : 2)
 
-/* Shared memory after the stages: what a warpgroup stages of its output; the tile that begins in a stage; full, empty
- * and mail barriers of a stage, and one a math warpgroup for its turn; struct moet_shared; prefix sums. */
+/* Shared memory after the stages: what a warpgroup stages of its output; two tiles' slots; full, empty and mail barriers
+ * of a stage, and one a math warpgroup for its turn; struct moet_shared; prefix sums. */
 #define MOET_STORE_BYTES 8192 /* 64 lines */
 #define MOET_STORE_OFFSET (MOET_STAGES * MOET_STAGE_BYTES)
 #define MOET_SLOT_OFFSET (MOET_STORE_OFFSET + MOET_MATH_GROUPS * MOET_STORE_BYTES)
-#define MOET_BARRIER_OFFSET (MOET_SLOT_OFFSET + 16 * MOET_STAGES)
+#define MOET_BARRIER_OFFSET (MOET_SLOT_OFFSET + MOET_SLOTS * MOET_SLOT_BYTES)
+/* Named barriers: 1 and 2 are the math warpgroups' own; one a slot, for the warps that read it and the copying one. */
+#define MOET_SLOTS 2
+#define MOET_SLOT_BYTES 16
+#define MOET_SLOT_BARRIER 3
+#define MOET_SLOT_THREADS (MOET_TILE_GROUPS * MOET_GROUP_THREADS + 32)
 #define MOET_SHARED_OFFSET (MOET_BARRIER_OFFSET + 8 * (3 * MOET_STAGES + MOET_MATH_GROUPS))
 
 #if MOET_BM % (64 * MOET_TILE_GROUPS) != 0 || MOET_BM > 256 || MOET_BN % 16 != 0 || MOET_BN < 16 || MOET_BN > 256 ||   \
@@ -208,15 +213,6 @@ __device__ __forceinline__ void moet_mail(unsigned address, unsigned barrier, un
                  : "memory");
 }
 
-/* Stores 16 bytes, the last 4 of no meaning, in the own CTA, likewise. */
-__device__ __forceinline__ void moet_mail_16(unsigned address, unsigned barrier, int a, int b, int c)
-{
-    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.s32 [%0], {%1, %2, %3, %3}, [%4];" ::"r"(
-                     address),
-                 "r"(a), "r"(b), "r"(c), "r"(barrier)
-                 : "memory");
-}
-
 /* All threads of all CTAs of the cluster. */
 __device__ __forceinline__ void moet_cluster_sync(void)
 {
@@ -302,6 +298,12 @@ __device__ __forceinline__ void moet_store_4_transposed(unsigned to, const unsig
 {
     asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(v[0]),
                  "r"(v[1]), "r"(v[2]), "r"(v[3])
+                 : "memory");
+}
+
+__device__ __forceinline__ void moet_write_16(unsigned to, int4 v)
+{
+    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
                  : "memory");
 }
 
