@@ -109,7 +109,6 @@ enum {
     TICKETS_WORDS = 7,    /* struct moet_tickets without its mailbox */
     LINE_BYTES = 128,     /* BK elements */
     STORE_BYTES = 8192,   /* of a math warpgroup */
-    SLOTS_BYTES = 32,     /* of two tiles */
     MAX_SUMS = 208,       /* accumulators a thread */
     EARLY_DRIVER = 12030, /* captures such launches into graphs */
     RIDGE_ROWS = 256,     /* of an expert, where reading its weights takes as long as multiplying by them */
@@ -153,7 +152,7 @@ static int32_t smem_bytes(const moet_problem *problem, const moet_config *config
 {
     const struct shape shape = shape_of(config);
     return shape.stages * (shape.tile.bm + shape.tile.bn) * LINE_BYTES + MATH_GROUPS * STORE_BYTES +
-           SLOTS_BYTES + shape.stages * 3 * 8 + MATH_GROUPS * 8 + (TICKETS_WORDS + shape.stages) * 4 +
+           shape.stages * (16 + 3 * 8) + MATH_GROUPS * 8 + (TICKETS_WORDS + shape.stages) * 4 +
            2 * (problem->experts + 1) * 4 + problem->experts * 2;
 }
 

@@ -14,9 +14,8 @@
 
 /* One warpgroup's place in it. */
 struct moet_ring {
-    unsigned stages, full, empty, mail; /* shared addresses of stage 0's; those of the next stage follow */
-    unsigned slots;                     /* of the even tiles' slot, which the odd tiles' one follows */
-    unsigned turns;                     /* barriers for the math warpgroups' turns */
+    unsigned stages, slots, full, empty, mail; /* shared addresses of stage 0's; those of the next stage follow */
+    unsigned turns;                            /* barriers for the math warpgroups' turns */
     int stage;
     unsigned phase; /* parity of the pass over the ring */
 };
@@ -48,10 +47,7 @@ __device__ __forceinline__ void moet_release(unsigned empty)
     }
 }
 
-/* What math warps are told of a tile. `word`: rows; is_half; expert; or -1 after the last tile. The even tiles' slot is
- * written and read in turn with the odd tiles'; it is written when the tile before the last has been read, which a named
- * barrier says (an mbarrier that several warps arrive at says it too, but not to racecheck, which takes only the last
- * arrival for an order). */
+/* What stands beside the stage where a tile begins. `word`: rows; is_half; expert; or -1 after the last tile. */
 struct moet_slot {
     int row, col, word;
 };
@@ -101,21 +97,10 @@ __device__ __forceinline__ void moet_copy_block(const struct moet_job *job, cons
     }
 }
 
-/* Of math warps, after they have read the slot, and of the copying warp, before it writes there again. */
-__device__ __forceinline__ void moet_slot_give_back(int tile)
-{
-    asm volatile("bar.arrive %0, %1;" ::"r"(MOET_SLOT_BARRIER + (tile & 1)), "n"(MOET_SLOT_THREADS) : "memory");
-}
-
-__device__ __forceinline__ void moet_slot_get_back(int tile)
-{
-    asm volatile("bar.sync %0, %1;" ::"r"(MOET_SLOT_BARRIER + (tile & 1)), "n"(MOET_SLOT_THREADS) : "memory");
-}
-
 /* All K blocks of a tile, by one thread, from the stage at `ring`. Shortly before the end a ticket is taken, so that it
  * is there when the next tile begins. */
 __device__ __forceinline__ int moet_copy_tile(const struct moet_job *job, const struct moet_tile *at, int rank,
-                                              unsigned slot, struct moet_ring ring)
+                                              struct moet_ring ring)
 {
     /* Rows up to the box's end may be the next expert's: they are computed into rows that nobody stores. */
     const int boxes = (at->rows + MOET_X_BOX - 1) / MOET_X_BOX;
@@ -126,7 +111,7 @@ __device__ __forceinline__ int moet_copy_tile(const struct moet_job *job, const 
     for (int block = 0; block < job->k_blocks; block++) {
         const unsigned full = ring.full + 8 * ring.stage;
         moet_barrier_wait(ring.empty + 8 * ring.stage, ring.phase ^ 1); /* the first pass does not wait */
-        if (block == 0) moet_slot_write(slot, at);
+        if (block == 0) moet_slot_write(ring.slots + 16 * ring.stage, at);
         if (block == ask) taken = atomicAdd(&moet_taken, 1u);
         if (MOET_CLUSTER > 1 && at->rows == 0) {
             moet_barrier_arrive(full);
@@ -147,7 +132,7 @@ __device__ __forceinline__ void moet_copy_tiles(const struct moet_job *job, stru
     const int end = job->tickets->whole + job->tickets->split;
     struct moet_walk walk = {0, job->tickets->heavy_places};
     unsigned mail_phases = 0; /* a bit a stage */
-    int ticket = blockIdx.x / MOET_CLUSTER, tile = 0; /* tile: number among the CTA's */
+    int ticket = blockIdx.x / MOET_CLUSTER;
     while (ticket < end) {
         struct moet_tile at;
         moet_locate(job, ticket, rank, &walk, &at);
@@ -155,10 +140,8 @@ __device__ __forceinline__ void moet_copy_tiles(const struct moet_job *job, stru
         if (MOET_CLUSTER == 1 && at.rows == 0) { /* half a tile, with nothing in it */
             if (moet_elect()) next = moet_clusters() + (int)atomicAdd(&moet_taken, 1u);
         } else {
-            if (tile >= 2) moet_slot_get_back(tile);
-            if (moet_elect()) next = moet_copy_tile(job, &at, rank, ring->slots + MOET_SLOT_BYTES * (tile & 1), *ring);
+            if (moet_elect()) next = moet_copy_tile(job, &at, rank, *ring);
             moet_ring_skip(ring, job->k_blocks);
-            tile++;
         }
         __syncwarp();
         ticket = __reduce_max_sync(0xffffffffu, next);
@@ -180,17 +163,15 @@ __device__ __forceinline__ void moet_copy_tiles(const struct moet_job *job, stru
             }
         }
     }
-    if (tile >= 2) moet_slot_get_back(tile);
     if (moet_elect()) {
         moet_barrier_wait(ring->empty + 8 * ring->stage, ring->phase ^ 1);
-        moet_slot_write_end(ring->slots + MOET_SLOT_BYTES * (tile & 1));
+        moet_slot_write_end(ring->slots + 16 * ring->stage);
         moet_barrier_arrive(ring->full + 8 * ring->stage);
         if (rank == 0) {
             __threadfence();
             if (atomicAdd(&moet_left, 1u) == (unsigned)moet_clusters() - 1) moet_taken = moet_left = 0;
         }
     }
-    if (tile >= 1) moet_slot_get_back(tile - 1); /* nobody is at a barrier when the CTA ends */
 }
 
 /* ---- math ---- */
@@ -293,7 +274,7 @@ __device__ __forceinline__ void moet_math_tiles(const struct moet_job *job, stru
             if (moet_is_over(&job->tickets->done[group ^ 1])) break;
         }
         moet_barrier_wait(ring->full + 8 * ring->stage, ring->phase);
-        moet_slot_read(ring->slots + MOET_SLOT_BYTES * (turn & 1), &slot);
+        moet_slot_read(ring->slots + 16 * ring->stage, &slot);
         if (slot.word < 0) {
             if (MOET_PINGPONG && (threadIdx.x & 31) == 0) {
                 atomicExch(&job->tickets->done[group], 1); /* the other warpgroup does not look into the ring again */
@@ -301,7 +282,6 @@ __device__ __forceinline__ void moet_math_tiles(const struct moet_job *job, stru
             }
             break;
         }
-        moet_slot_give_back(turn);
         moet_slot_unpack(&slot, &at);
         const int extent = min(MOET_SWAP ? job->n - at.col : at.rows, MOET_BM);
         const int live = at.rows == 0 ? 0 : ((extent + 63) / 64 - first + MOET_TILE_GROUPS - 1) / MOET_TILE_GROUPS;

@@ -75,17 +75,12 @@
 #define MOET_M_STEP (MOET_M_KN ? 16 * MOET_LINE_BYTES / 16 : 2)
 #define MOET_N_STEP (MOET_N_KN ? 16 * MOET_LINE_BYTES / 16 : 2)
 
-/* Shared memory after the stages: what a warpgroup stages of its output; two tiles' slots; full, empty and mail barriers
- * of a stage, and one a math warpgroup for its turn; struct moet_shared; prefix sums. */
+/* Shared memory after the stages: what a warpgroup stages of its output; the tile that begins in a stage; full, empty
+ * and mail barriers of a stage, and one a math warpgroup for its turn; struct moet_shared; prefix sums. */
 #define MOET_STORE_BYTES 8192 /* 64 lines */
 #define MOET_STORE_OFFSET (MOET_STAGES * MOET_STAGE_BYTES)
 #define MOET_SLOT_OFFSET (MOET_STORE_OFFSET + MOET_MATH_GROUPS * MOET_STORE_BYTES)
-#define MOET_BARRIER_OFFSET (MOET_SLOT_OFFSET + MOET_SLOTS * MOET_SLOT_BYTES)
-/* Named barriers: 1 and 2 are the math warpgroups' own; one a slot, for the warps that read it and the copying one. */
-#define MOET_SLOTS 2
-#define MOET_SLOT_BYTES 16
-#define MOET_SLOT_BARRIER 3
-#define MOET_SLOT_THREADS (MOET_TILE_GROUPS * MOET_GROUP_THREADS + 32)
+#define MOET_BARRIER_OFFSET (MOET_SLOT_OFFSET + 16 * MOET_STAGES)
 #define MOET_SHARED_OFFSET (MOET_BARRIER_OFFSET + 8 * (3 * MOET_STAGES + MOET_MATH_GROUPS))
 
 #if MOET_BM % (64 * MOET_TILE_GROUPS) != 0 || MOET_BM > 256 || MOET_BN % 16 != 0 || MOET_BN < 16 || MOET_BN > 256 ||   \
