@@ -302,6 +302,20 @@ __device__ __forceinline__ void moet_write_16(unsigned to, int4 v)
                  : "memory");
 }
 
+/* Atomic write and read of 4 bytes. */
+__device__ __forceinline__ void moet_exchange(unsigned to, int value)
+{
+    int before;
+    asm volatile("atom.shared.exch.b32 %0, [%1], %2;" : "=r"(before) : "r"(to), "r"(value) : "memory");
+}
+
+__device__ __forceinline__ int moet_look(unsigned from)
+{
+    int value;
+    asm volatile("atom.shared.or.b32 %0, [%1], 0;" : "=r"(value) : "r"(from) : "memory");
+    return value;
+}
+
 __device__ __forceinline__ uint4 moet_load_16(unsigned from)
 {
     uint4 v;
