@@ -271,6 +271,7 @@ static bool wgmma_source(const moet_problem *problem, const moet_config *config,
     moet_source_option(source, "-DMOET_KN=%d", problem->layout == MOET_LAYOUT_KN);
     moet_source_option(source, "-DMOET_BIAS=%d", problem->bias);
     if (getenv("MOET_WATCHDOG")) moet_source_option(source, "-DMOET_WATCHDOG=%d", 1);
+    if (getenv("MOET_RACECHECK")) moet_source_option(source, "-DMOET_RACECHECK=%d", 1);
     return true;
 }
 

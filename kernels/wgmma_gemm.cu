@@ -52,16 +52,10 @@ struct moet_slot {
     int row, col, word;
 };
 
-/* A slot arrives with the stage's bytes, as the copies do. */
-#define MOET_SLOT_BYTES 16
-__device__ __forceinline__ void moet_slot_write(unsigned to, unsigned full, const struct moet_tile *at)
+#ifndef MOET_RACECHECK
+__device__ __forceinline__ void moet_slot_put(unsigned to, int row, int col, int word)
 {
-    moet_mail_16(to, full, at->row, at->col, at->rows | at->is_half << 15 | at->expert << 16);
-}
-
-__device__ __forceinline__ void moet_slot_write_end(unsigned to, unsigned full)
-{
-    moet_mail_16(to, full, 0, 0, -1);
+    moet_write_16(to, make_int4(row, col, word, 0));
 }
 
 __device__ __forceinline__ void moet_slot_read(unsigned from, struct moet_slot *slot)
@@ -70,6 +64,27 @@ __device__ __forceinline__ void moet_slot_read(unsigned from, struct moet_slot *
     __syncwarp(); /* no lane reads after another released the stage */
     slot->row = (int)v.x, slot->col = (int)v.y, slot->word = (int)v.z;
 }
+#else
+/* For racecheck, which takes of a barrier's arrivals only the last one for an order: the next tile's writes then seem
+ * to race with the reads of warps that released the stage earlier. Atomic accesses cannot. */
+__device__ __forceinline__ void moet_slot_put(unsigned to, int row, int col, int word)
+{
+    moet_exchange(to, row), moet_exchange(to + 4, col), moet_exchange(to + 8, word);
+}
+
+__device__ __forceinline__ void moet_slot_read(unsigned from, struct moet_slot *slot)
+{
+    slot->row = moet_look(from), slot->col = moet_look(from + 4), slot->word = moet_look(from + 8);
+    __syncwarp();
+}
+#endif
+
+__device__ __forceinline__ void moet_slot_write(unsigned to, const struct moet_tile *at)
+{
+    moet_slot_put(to, at->row, at->col, at->rows | at->is_half << 15 | at->expert << 16);
+}
+
+__device__ __forceinline__ void moet_slot_write_end(unsigned to) { moet_slot_put(to, 0, 0, -1); }
 
 /* The tile of a slot, from registers that are made here: they are not needed before, in the K loop. */
 __device__ __forceinline__ void moet_slot_unpack(const struct moet_slot *slot, struct moet_tile *at)
@@ -110,19 +125,21 @@ __device__ __forceinline__ int moet_copy_tile(const struct moet_job *job, const 
     /* Rows up to the box's end may be the next expert's: they are computed into rows that nobody stores. */
     const int boxes = (at->rows + MOET_X_BOX - 1) / MOET_X_BOX;
     const int pieces = !MOET_SWAP && at->is_half ? MOET_W_PIECES / 2 : MOET_W_PIECES;
-    const unsigned all_bytes = boxes * MOET_X_BOX * MOET_LINE_BYTES + pieces * MOET_W_PIECE_BYTES;
-    const unsigned bytes = MOET_CLUSTER > 1 && at->rows == 0 ? 0 : all_bytes;
+    const unsigned bytes = boxes * MOET_X_BOX * MOET_LINE_BYTES + pieces * MOET_W_PIECE_BYTES;
     const int ask = rank == 0 ? max(job->k_blocks - 4, 0) : -1;
     unsigned taken = 0; /* is not looked at in the loop, which would wait for it */
     for (int block = 0; block < job->k_blocks; block++) {
         const unsigned full = ring.full + 8 * ring.stage;
         moet_barrier_wait(ring.empty + 8 * ring.stage, ring.phase ^ 1); /* the first pass does not wait */
+        if (block == 0) moet_slot_write(ring.slots + 16 * ring.stage, at);
         if (block == ask) taken = atomicAdd(&moet_taken, 1u);
-        moet_barrier_expect(full, block == 0 ? bytes + MOET_SLOT_BYTES : bytes);
-        if (block == 0) moet_slot_write(ring.slots + MOET_SLOT_BYTES * ring.stage, full, at);
-        if (MOET_CLUSTER == 1 || at->rows > 0)
+        if (MOET_CLUSTER > 1 && at->rows == 0) {
+            moet_barrier_arrive(full);
+        } else {
+            moet_barrier_expect(full, bytes);
             moet_copy_block(job, at, rank, boxes, pieces, block * MOET_BK, ring.stages + ring.stage * MOET_STAGE_BYTES,
                             full);
+        }
         moet_ring_step(&ring);
     }
     return moet_clusters() + (int)taken;
@@ -168,8 +185,8 @@ __device__ __forceinline__ void moet_copy_tiles(const struct moet_job *job, stru
     }
     if (moet_elect()) {
         moet_barrier_wait(ring->empty + 8 * ring->stage, ring->phase ^ 1);
-        moet_barrier_expect(ring->full + 8 * ring->stage, MOET_SLOT_BYTES);
-        moet_slot_write_end(ring->slots + MOET_SLOT_BYTES * ring->stage, ring->full + 8 * ring->stage);
+        moet_slot_write_end(ring->slots + 16 * ring->stage);
+        moet_barrier_arrive(ring->full + 8 * ring->stage);
         if (rank == 0) {
             __threadfence();
             if (atomicAdd(&moet_left, 1u) == (unsigned)moet_clusters() - 1) moet_taken = moet_left = 0;
@@ -277,7 +294,7 @@ __device__ __forceinline__ void moet_math_tiles(const struct moet_job *job, stru
             if (moet_is_over(&job->tickets->done[group ^ 1])) break;
         }
         moet_barrier_wait(ring->full + 8 * ring->stage, ring->phase);
-        moet_slot_read(ring->slots + MOET_SLOT_BYTES * ring->stage, &slot);
+        moet_slot_read(ring->slots + 16 * ring->stage, &slot);
         if (slot.word < 0) {
             if (MOET_PINGPONG && (threadIdx.x & 31) == 0) {
                 atomicExch(&job->tickets->done[group], 1); /* the other warpgroup does not look into the ring again */
@@ -362,11 +379,15 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, const int *count
 
 #define MOET_JOIN_(a, b) a##b
 #define MOET_JOIN(a, b) MOET_JOIN_(a, b)
-/* Clusters of one CTA too: st.async is an illegal instruction in a launch without clusters. counts: in device memory (a
- * captured graph replays with whatever they are then), or by value (no copy before the launch). */
+#if MOET_CLUSTER > 1
+#define MOET_CLUSTER_DIMS __cluster_dims__(MOET_CLUSTER, 1, 1)
+#else
+#define MOET_CLUSTER_DIMS
+#endif
+/* counts: in device memory (a captured graph replays with whatever they are then), or by value (no copy before the
+ * launch). */
 #define MOET_KERNEL(suffix, counts_parameter, counts_pointer, counts_by_value)                                        \
-    extern "C" __global__ void __cluster_dims__(MOET_CLUSTER, 1, 1)                                                   \
-        __launch_bounds__(MOET_THREADS, 1) MOET_JOIN(MOET_NAME, suffix)(                                              \
+    extern "C" __global__ void MOET_CLUSTER_DIMS __launch_bounds__(MOET_THREADS, 1) MOET_JOIN(MOET_NAME, suffix)(     \
         const __grid_constant__ struct moet_map x, const __grid_constant__ struct moet_map w,                         \
         const __grid_constant__ struct moet_map out_map, const unsigned short *__restrict__ bias,                     \
         unsigned short *__restrict__ out, counts_parameter, int experts, int n, int k, int max_rows,                  \

@@ -208,15 +208,6 @@ __device__ __forceinline__ void moet_mail(unsigned address, unsigned barrier, un
                  : "memory");
 }
 
-/* Stores 16 bytes, the last 4 of no meaning, in the own CTA, likewise. */
-__device__ __forceinline__ void moet_mail_16(unsigned address, unsigned barrier, int a, int b, int c)
-{
-    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.s32 [%0], {%1, %2, %3, %3}, [%4];" ::"r"(
-                     address),
-                 "r"(a), "r"(b), "r"(c), "r"(barrier)
-                 : "memory");
-}
-
 /* All threads of all CTAs of the cluster. */
 __device__ __forceinline__ void moet_cluster_sync(void)
 {
@@ -303,6 +294,26 @@ __device__ __forceinline__ void moet_store_4_transposed(unsigned to, const unsig
     asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(v[0]),
                  "r"(v[1]), "r"(v[2]), "r"(v[3])
                  : "memory");
+}
+
+__device__ __forceinline__ void moet_write_16(unsigned to, int4 v)
+{
+    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+                 : "memory");
+}
+
+/* Atomic write and read of 4 bytes. */
+__device__ __forceinline__ void moet_exchange(unsigned to, int value)
+{
+    int before;
+    asm volatile("atom.shared.exch.b32 %0, [%1], %2;" : "=r"(before) : "r"(to), "r"(value) : "memory");
+}
+
+__device__ __forceinline__ int moet_look(unsigned from)
+{
+    int value;
+    asm volatile("atom.shared.or.b32 %0, [%1], 0;" : "=r"(value) : "r"(from) : "memory");
+    return value;
 }
 
 __device__ __forceinline__ uint4 moet_load_16(unsigned from)

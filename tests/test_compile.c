@@ -237,35 +237,38 @@ static void test_error(void **state)
     unsetenv("MOET_CACHE_DIR");
 }
 
-/* wgmma_gemm.cuh's help against launches that hang: off unless asked for, and then it compiles. */
-static void test_watchdog(void **state)
+/* Help for who looks for faults in wgmma_gemm, by the environment: off unless asked for, and then it compiles. */
+static void test_help(void **state)
 {
     (void)state;
+    static const char *const names[] = {"MOET_WATCHDOG", "MOET_RACECHECK"};
     const moet_family *family = moet_family_find("wgmma_gemm");
     if (!family || moet_module_compiler_version() == 0) skip();
     moet_device_info info = {
         .backend = "cuda", .name = "any", .cc_major = 9, .sm_count = 132, .smem_per_block_optin_bytes = 232448};
     moet_problem problem;
     moet_config config = {.family = family};
-    moet_source plain, watched;
+    moet_source plain, helped;
     moet_cubin cubin = {0};
     moet_problem_init(&problem, MOET_OP_UP, 8, 1024, 512);
     family->default_config(&problem, 4096, &info, &config);
-    unsetenv("MOET_WATCHDOG");
+    for (int32_t i = 0; i < MOET_COUNT_OF(names); i++) unsetenv(names[i]);
     assert_true(family->source(&problem, &config, 9, 0, 0, &plain));
-    setenv("MOET_WATCHDOG", "1", 1);
-    assert_true(family->source(&problem, &config, 9, 0, 0, &watched));
-    unsetenv("MOET_WATCHDOG");
-    assert_int_equal(watched.option_count, plain.option_count + 1);
-    TEST_OK(moet_module_compile(&watched, &cubin, NULL));
-    moet_cubin_release(&cubin);
+    for (int32_t i = 0; i < MOET_COUNT_OF(names); i++) {
+        setenv(names[i], "1", 1);
+        assert_true(family->source(&problem, &config, 9, 0, 0, &helped));
+        unsetenv(names[i]);
+        assert_int_equal(helped.option_count, plain.option_count + 1);
+        TEST_OK(moet_module_compile(&helped, &cubin, NULL));
+        moet_cubin_release(&cubin);
+    }
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_all_compile),
-        cmocka_unit_test(test_watchdog),
+        cmocka_unit_test(test_help),
         cmocka_unit_test(test_error),
     };
     return cmocka_run_group_tests_name("compile", tests, NULL, NULL);
