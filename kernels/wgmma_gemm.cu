@@ -97,6 +97,13 @@ __device__ __forceinline__ void moet_slot_unpack(const struct moet_slot *slot, s
 
 /* ---- copies ---- */
 
+/* kn with an activation: where in w the tile's block i of 64 columns begins, gates or ups. */
+__device__ __forceinline__ int moet_paired_col(const struct moet_job *job, const struct moet_tile *at, int i)
+{
+    const int is_up = MOET_SWAP ? i / MOET_TILE_GROUPS : i & 1, block = MOET_SWAP ? i % MOET_TILE_GROUPS : i / 2;
+    return (is_up ? job->out_n : 0) + at->col / 2 + block * 64;
+}
+
 /* Copies one K block: the tile's own boxes, and of a shared operand every second one, to both CTAs. */
 __device__ __forceinline__ void moet_copy_block(const struct moet_job *job, const struct moet_tile *at, int rank,
                                                 int boxes, int pieces, int k, unsigned stage, unsigned full)
@@ -110,10 +117,14 @@ __device__ __forceinline__ void moet_copy_block(const struct moet_job *job, cons
             moet_copy_2d(x + i * MOET_X_BOX * MOET_LINE_BYTES, job->x, full, k, at->row + i * MOET_X_BOX, share_x);
 #pragma unroll
     for (int i = 0; i < MOET_W_PIECES; i++) {
-        const int col = at->col + i * MOET_W_PIECE;
-        if (i < pieces && (!share_w || (i & 1) == rank))
-            moet_copy_3d(w + i * MOET_W_PIECE_BYTES, job->w, full, MOET_KN ? col : k, MOET_KN ? k : col, at->expert,
-                         share_w, at->w_policy);
+        const int col = MOET_ACT && MOET_KN ? moet_paired_col(job, at, i) : at->col + i * MOET_W_PIECE;
+        if (i < pieces && (!share_w || (i & 1) == rank)) {
+            if (MOET_ACT && !MOET_KN)
+                moet_copy_5d(w + i * MOET_W_PIECE_BYTES, job->w, full, k, col / 16, at->expert, share_w, at->w_policy);
+            else
+                moet_copy_3d(w + i * MOET_W_PIECE_BYTES, job->w, full, MOET_KN ? col : k, MOET_KN ? k : col, at->expert,
+                             share_w, at->w_policy);
+        }
     }
 }
 
@@ -308,11 +319,16 @@ __device__ __forceinline__ void moet_math_tiles(const struct moet_job *job, stru
         float sums[MOET_MI][MOET_SUMS]; /* the first instruction does not read them */
         moet_multiply(&at, live, sums, ring, group, first * MOET_BLOCK_BYTES, job->k_blocks);
         moet_slot_unpack(&slot, &at);
+#if MOET_ACT && MOET_SWAP && MOET_KN
+        moet_activate_pair(sums[0], sums[MOET_MI - 1], &at, first, job);
+        moet_store_block(sums[0], &at, first, job, lines);
+#else
         /* Not a loop: one that is not unrolled would put the sums into local memory. */
         moet_store_block(sums[0], &at, first, job, lines);
         if (MOET_MI > 1) moet_store_block(sums[MOET_MI > 1 ? 1 : 0], &at, first + MOET_TILE_GROUPS, job, lines);
         if (MOET_MI > 2) moet_store_block(sums[MOET_MI > 2 ? 2 : 0], &at, first + 2 * MOET_TILE_GROUPS, job, lines);
         if (MOET_MI > 3) moet_store_block(sums[MOET_MI > 3 ? 3 : 0], &at, first + 3 * MOET_TILE_GROUPS, job, lines);
+#endif
         if (MOET_PINGPONG) moet_ring_skip(ring, job->k_blocks);
     }
     if (job->choice.bulk_store && moet_elect()) moet_bulk_store_wait(); /* before the lines are gone */
@@ -384,6 +400,14 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, const int *count
 #else
 #define MOET_CLUSTER_DIMS
 #endif
+/* out_n: columns of out; those of w, n, are rounded up to whole tiles. prob: of each row; NULL without MOET_PROB. */
+#if MOET_ACT
+#define MOET_ACT_PARAMETERS , int out_n, const float *prob, float clamp
+#define MOET_ACT_TAKE job.out_n = out_n, job.prob = prob, job.clamp = clamp;
+#else
+#define MOET_ACT_PARAMETERS
+#define MOET_ACT_TAKE job.out_n = n;
+#endif
 /* counts: in device memory (a captured graph replays with whatever they are then), or by value (no copy before the
  * launch). */
 #define MOET_KERNEL(suffix, counts_parameter, counts_pointer, counts_by_value)                                        \
@@ -391,9 +415,10 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, const int *count
         const __grid_constant__ struct moet_map x, const __grid_constant__ struct moet_map w,                         \
         const __grid_constant__ struct moet_map out_map, const unsigned short *__restrict__ bias,                     \
         unsigned short *__restrict__ out, counts_parameter, int experts, int n, int k, int max_rows,                  \
-        struct moet_choice choice)                                                                                    \
+        struct moet_choice choice MOET_ACT_PARAMETERS)                                                                \
     {                                                                                                                 \
         struct moet_job job;                                                                                          \
+        MOET_ACT_TAKE                                                                                                 \
         job.x = &x, job.w = &w, job.out_map = &out_map, job.bias = bias, job.out = out, job.choice = choice;          \
         job.experts = experts, job.n = n;                                                                             \
         moet_body(&job, counts_pointer, counts_by_value, k, max_rows);                                                \

@@ -8,6 +8,8 @@
  *   MOET_STAGES           K blocks of 64 that shared memory holds
  *   MOET_CLUSTER          CTAs that work on a ticket of as many tiles and share copies: 1 or 2
  *   MOET_KN, MOET_BIAS    layout of the weights; whether there is a bias
+ *   MOET_ACT, MOET_PROB   the activation of the expert path on pairs of columns (wgmma_gemm.act.cuh), 0: none; whether
+ *                         its result is multiplied by a router weight of the row
  *   MOET_NAME             the kernels are <MOET_NAME>_d (counts in device memory) and _h (counts by value)
  *   MOET_WATCHDOG         defined (by an environment variable of this name, wgmma_gemm.c): a wait that takes too long
  *                         says where and ends, to find out why a launch hangs */
@@ -23,6 +25,13 @@
 #define MOET_SUMS (MOET_BN / 2)                                 /* accumulators a thread of an m64 block */
 #define MOET_TILE_ROWS (MOET_SWAP ? MOET_BN : MOET_BM)
 #define MOET_TILE_COLS (MOET_SWAP ? MOET_BM : MOET_BN)
+
+#ifndef MOET_ACT
+#define MOET_ACT 0
+#define MOET_PROB 0
+#endif
+enum { MOET_ACT_NONE, MOET_ACT_SWIGLU, MOET_ACT_SWIGLU_CLAMP, MOET_ACT_GPT_OSS };
+#define MOET_OUT_COLS (MOET_ACT ? MOET_TILE_COLS / 2 : MOET_TILE_COLS) /* of out, in a tile */
 
 /* Registers a thread, by setmaxnreg: of warpgroup 0, of the others. The launch gives 168 to each of 384 threads, and
  * 24 + 2 * 240 and 40 + 2 * 232 are 3 * 168. TIGHT: the accumulators leave few. */
@@ -60,7 +69,7 @@
 #if MOET_SWAP
 #define MOET_SPLIT (MOET_CLUSTER == 1 && MOET_BN >= 32)
 #else
-#define MOET_SPLIT (MOET_BN % 32 == 0 && (!MOET_KN || MOET_BN % 128 == 0))
+#define MOET_SPLIT (MOET_BN % 32 == 0 && (!MOET_KN || MOET_BN % (MOET_ACT ? 256 : 128) == 0))
 #endif
 
 /* wgmma's descriptors, in units of 16 bytes. Low half: bits 0..13 address (in a cluster, shared addresses have the rank
@@ -85,7 +94,8 @@
 
 #if MOET_BM % (64 * MOET_TILE_GROUPS) != 0 || MOET_BM > 256 || MOET_BN % 16 != 0 || MOET_BN < 16 || MOET_BN > 256 ||   \
     MOET_MI * MOET_SUMS > 208 || MOET_STAGES < 2 || (MOET_KN && MOET_TILE_COLS % 64 != 0) || MOET_CLUSTER < 1 ||       \
-    MOET_CLUSTER > 2
+    MOET_CLUSTER > 2 || (MOET_ACT && !MOET_KN && MOET_TILE_COLS % 32 != 0) ||                                          \
+    (MOET_ACT && MOET_KN && (MOET_SWAP ? MOET_MI != 2 : MOET_BN % 128 != 0))
 #error "no such tile"
 #endif
 
@@ -251,6 +261,24 @@ __device__ __forceinline__ void moet_copy_3d(unsigned to, const struct moet_map 
                      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
                      ".L2::cache_hint [%0], [%1, {%3, %4, %5}], [%2], policy;\n}" ::"r"(to),
                      "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2), "r"(policy)
+                     : "memory");
+}
+
+/* The same of a map of five dimensions, at 0 in the second and third. */
+__device__ __forceinline__ void moet_copy_5d(unsigned to, const struct moet_map *map, unsigned barrier, int c0, int c3,
+                                             int c4, int to_all, unsigned policy)
+{
+    if (to_all)
+        asm volatile("{\n.reg .b64 policy;\nmov.b64 policy, {0, %7};\n"
+                     "cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+                     ".multicast::cluster.L2::cache_hint [%0], [%1, {%3, %8, %8, %4, %5}], [%2], %6, policy;\n}" ::"r"(to),
+                     "l"(map), "r"(barrier), "r"(c0), "r"(c3), "r"(c4), "h"((unsigned short)3), "r"(policy), "r"(0)
+                     : "memory");
+    else
+        asm volatile("{\n.reg .b64 policy;\nmov.b64 policy, {0, %6};\n"
+                     "cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+                     ".L2::cache_hint [%0], [%1, {%3, %7, %7, %4, %5}], [%2], policy;\n}" ::"r"(to),
+                     "l"(map), "r"(barrier), "r"(c0), "r"(c3), "r"(c4), "r"(policy), "r"(0)
                      : "memory");
 }
 

@@ -29,7 +29,10 @@ struct moet_job {
     int *row_starts;       /* [experts + 1]: rows of expert e from row_starts[e] to row_starts[e + 1] */
     int *ticket_starts;    /* [experts + 1]: tickets of the expert order[p] from ticket_starts[p] to the next */
     unsigned short *order; /* [experts] */
-    int experts, n, k_blocks, n_tiles;
+    int experts, n, k_blocks, n_tiles; /* n: columns of w */
+    int out_n;         /* columns of out */
+    const float *prob; /* of each row of out, with MOET_PROB */
+    float clamp;
 };
 
 struct moet_tile {
@@ -257,8 +260,10 @@ __device__ __forceinline__ void moet_locate(const struct moet_job *job, int tick
     }
 }
 
-/* Past the tile's last column. */
-__device__ __forceinline__ int moet_col_end(const struct moet_job *job, const struct moet_tile *at)
+/* The tile's first column of out, and past its last one. */
+__device__ __forceinline__ int moet_out_col(const struct moet_tile *at) { return MOET_ACT ? at->col / 2 : at->col; }
+
+__device__ __forceinline__ int moet_out_end(const struct moet_job *job, const struct moet_tile *at)
 {
-    return min(job->n, at->col + (!MOET_SWAP && at->is_half ? MOET_TILE_COLS / 2 : MOET_TILE_COLS));
+    return min(job->out_n, moet_out_col(at) + (!MOET_SWAP && at->is_half ? MOET_OUT_COLS / 2 : MOET_OUT_COLS));
 }
