@@ -10,12 +10,34 @@ enum { UP, DOWN, GEMM_COUNT };
 static const moet_op ops[GEMM_COUNT] = {[UP] = MOET_OP_UP, [DOWN] = MOET_OP_DOWN};
 static const char *const op_labels[GEMM_COUNT] = {[UP] = "up", [DOWN] = "down"};
 
+enum { ACT_FUSED, ACT_PASS };
+const char *const moet_path_act_values[] = {[ACT_FUSED] = "fused", [ACT_PASS] = "pass", NULL};
+
+static bool is_fused(const moet_config *config) { return config->value[MOET_PATH_ACT] == ACT_FUSED; }
+
+static int32_t first_param(const moet_family *gemm, int32_t which)
+{
+    return MOET_PATH_PARAMS + which * gemm->param_count;
+}
+
+/* A GEMM's own problem: the up GEMM's has the activation where that is fused. */
+static moet_problem gemm_problem(const moet_problem *problem, const moet_config *config, int32_t which)
+{
+    moet_problem gemm = moet_problem_gemm(problem, ops[which]);
+    if (which == UP && is_fused(config)) {
+        gemm.activation = problem->activation;
+        gemm.clamp = problem->clamp;
+        if (problem->prob == MOET_PROB_ADVANCE) gemm.prob = problem->prob;
+    }
+    return gemm;
+}
+
 /* A GEMM's half of the values. */
 static moet_config gemm_config(const moet_config *config, int32_t which)
 {
     const moet_family *gemm = config->family->gemm;
     moet_config half = {.family = gemm};
-    memcpy(half.value, config->value + which * gemm->param_count, (size_t)gemm->param_count * sizeof half.value[0]);
+    memcpy(half.value, config->value + first_param(gemm, which), (size_t)gemm->param_count * sizeof half.value[0]);
     return half;
 }
 
@@ -29,7 +51,7 @@ typedef struct part {
 /* In place, as it points into itself. */
 static void part_init(part *p, const moet_prepare_args *args, int32_t which)
 {
-    p->problem = moet_problem_gemm(args->problem, ops[which]);
+    p->problem = gemm_problem(args->problem, args->config, which);
     p->config = gemm_config(args->config, which);
     p->args = *args;
     p->args.problem = &p->problem;
@@ -44,7 +66,7 @@ moet_traits moet_ffn_path_traits(const moet_problem *problem, const moet_config 
 {
     moet_traits all = {true, true, true, true};
     for (int32_t i = 0; i < GEMM_COUNT; i++) {
-        const moet_problem gemm = moet_problem_gemm(problem, ops[i]);
+        const moet_problem gemm = gemm_problem(problem, config, i);
         const moet_config half = gemm_config(config, i);
         const moet_traits traits = half.family->traits(&gemm, &half);
         all.host_counts = all.host_counts && traits.host_counts;
@@ -60,7 +82,7 @@ bool moet_ffn_path_applicable(const moet_problem *problem, const moet_config *co
 {
     if (!moet_family_accepts(config->family, problem, device, why)) return false;
     for (int32_t i = 0; i < GEMM_COUNT; i++) {
-        const moet_problem gemm = moet_problem_gemm(problem, ops[i]);
+        const moet_problem gemm = gemm_problem(problem, config, i);
         const moet_config half = gemm_config(config, i);
         char reason[MOET_REASON_SIZE];
         if (!half.family->applicable(&gemm, &half, device, reason))
@@ -69,15 +91,21 @@ bool moet_ffn_path_applicable(const moet_problem *problem, const moet_config *co
     return true;
 }
 
+/* Fused where the up GEMM's default can do it. */
 void moet_ffn_path_default_config(const moet_problem *problem, int64_t rows_hint, const moet_device_info *device,
                                   moet_config *config)
 {
     const moet_family *gemm = config->family->gemm;
-    for (int32_t i = 0; i < GEMM_COUNT; i++) {
-        const moet_problem of_gemm = moet_problem_gemm(problem, ops[i]);
-        moet_config half = {.family = gemm};
-        gemm->default_config(&of_gemm, rows_hint, device, &half);
-        memcpy(config->value + i * gemm->param_count, half.value, (size_t)gemm->param_count * sizeof half.value[0]);
+    for (int16_t act = ACT_FUSED; act <= ACT_PASS; act++) {
+        char why[MOET_REASON_SIZE];
+        config->value[MOET_PATH_ACT] = act;
+        for (int32_t i = 0; i < GEMM_COUNT; i++) {
+            const moet_problem of_gemm = gemm_problem(problem, config, i);
+            moet_config half = {.family = gemm};
+            gemm->default_config(&of_gemm, rows_hint, device, &half);
+            memcpy(config->value + first_param(gemm, i), half.value, (size_t)gemm->param_count * sizeof half.value[0]);
+        }
+        if (moet_ffn_path_applicable(problem, config, device, why)) return;
     }
 }
 
@@ -86,7 +114,7 @@ void moet_ffn_path_default_config(const moet_problem *problem, int64_t rows_hint
 /* Where each part starts, and the sum. */
 typedef struct layout {
     size_t x;   /* [max_rows, H] permuted x, and later the down GEMM's result: x is not read any more then */
-    size_t up;  /* [max_rows, 2I] the up GEMM's result */
+    size_t up;  /* [max_rows, 2I] the up GEMM's result; nothing where the activation is fused */
     size_t act; /* [max_rows, I] */
     size_t counts, places, source, prob; /* as in moet_permuted */
     size_t stages;                       /* for moet_stages_permute */
@@ -116,7 +144,7 @@ static layout layout_of(const moet_prepare_args *args)
     }
     layout l = {0};
     l.x = put(&l, rows * hidden * 2);
-    l.up = put(&l, rows * 2 * inter * 2);
+    l.up = put(&l, is_fused(args->config) ? 0 : rows * 2 * inter * 2);
     l.act = put(&l, rows * inter * 2);
     l.counts = put(&l, experts * 4);
     l.places = put(&l, tokens * (choices < experts ? choices : experts) * 4);
@@ -138,7 +166,7 @@ typedef struct path {
     moet_stages *stages;
     layout layout;
     int64_t max_rows;
-    bool is_weighted;
+    bool is_weighted, is_fused;
 } path;
 
 void moet_ffn_path_release(void *state)
@@ -158,6 +186,7 @@ moet_status moet_ffn_path_prepare(const moet_prepare_args *args, void **state)
     p->gemm = args->config->family->gemm;
     p->layout = layout_of(args);
     p->max_rows = args->max_rows;
+    p->is_fused = is_fused(args->config);
     p->is_weighted = args->problem->prob != MOET_PROB_NONE;
     for (int32_t i = 0; i < GEMM_COUNT && status == MOET_OK; i++) {
         part of_gemm;
@@ -191,7 +220,7 @@ bool moet_ffn_path_source(const moet_problem *problem, const moet_config *config
 {
     if (index == GEMM_COUNT) return moet_stages_source(cc_major, cc_minor, source);
     if (index < 0 || index > GEMM_COUNT || !config->family->gemm->source) return false;
-    const moet_problem gemm = moet_problem_gemm(problem, ops[index]);
+    const moet_problem gemm = gemm_problem(problem, config, index);
     const moet_config half = gemm_config(config, index);
     return half.family->source(&gemm, &half, cc_major, cc_minor, 0, source);
 }
@@ -217,7 +246,8 @@ moet_status moet_ffn_path_launch(void *state, const moet_family_launch_args *arg
         moet_family_launch_args gemm = {.x = permuted.x,
                                         .w = ffn->up,
                                         .bias = ffn->up_bias,
-                                        .out = at(workspace, l->up),
+                                        .out = at(workspace, p->is_fused ? l->act : l->up),
+                                        .prob = permuted.prob,
                                         .counts = args->counts_on_device ? permuted.counts : args->counts,
                                         .counts_on_device = args->counts_on_device,
                                         .rows = args->rows,
@@ -225,7 +255,8 @@ moet_status moet_ffn_path_launch(void *state, const moet_family_launch_args *arg
                                         .stream = stream};
         MOET_TRY(moet_stages_gather(p->stages, ffn, &permuted, args->rows, stream));
         MOET_TRY(p->gemm->launch(p->gemms[UP], &gemm));
-        MOET_TRY(moet_stages_activate(p->stages, gemm.out, &permuted, args->rows, at(workspace, l->act), stream));
+        if (!p->is_fused)
+            MOET_TRY(moet_stages_activate(p->stages, gemm.out, &permuted, args->rows, at(workspace, l->act), stream));
         gemm.x = at(workspace, l->act);
         gemm.w = ffn->down;
         gemm.bias = ffn->down_bias;

@@ -1,6 +1,6 @@
 /* ffn_path: families of op FFN made of a family of GEMMs and the stages (stages.h): permute, gather, up GEMM,
- * activation, down GEMM, combine, each a pass of its own (docs/ffn.md). The descriptor stands in the file of its GEMM
- * family, whose parameters it has twice: `up_<name>` and then `down_<name>`. Sources and cubins: 0 the up GEMM's, 1 the
+ * activation, down GEMM, combine (docs/ffn.md). The descriptor stands in the file of its GEMM family. Its parameters say
+ * what is fused, and then are the GEMM family's twice: `up_<name>` and `down_<name>`. Sources and cubins: 0 the up GEMM's, 1 the
  * down GEMM's, 2 the stages'. */
 #ifndef MOET_KERNELS_FFN_PATH_H
 #define MOET_KERNELS_FFN_PATH_H
@@ -9,8 +9,16 @@
 
 /* The parameters of a GEMM family as a table X(index, name, values, search), with PARAM_COUNT indices. */
 #define MOET_PARAM(index, name, values, search) [index] = {name, values, search},
-#define MOET_PARAM_UP(index, name, values, search) [index] = {"up_" name, values, search},
-#define MOET_PARAM_DOWN(index, name, values, search) [PARAM_COUNT + (index)] = {"down_" name, values, search},
+#define MOET_PARAM_UP(index, name, values, search) [MOET_PATH_PARAMS + (index)] = {"up_" name, values, search},
+#define MOET_PARAM_DOWN(index, name, values, search)                                                                   \
+    [MOET_PATH_PARAMS + PARAM_COUNT + (index)] = {"down_" name, values, search},
+
+/* The path's own. act: the activation in the up GEMM's epilogue, or a pass of its own. */
+enum { MOET_PATH_ACT, MOET_PATH_PARAMS };
+extern const char *const moet_path_act_values[];
+#define MOET_PATH_PARAM_TABLE [MOET_PATH_ACT] = {"act", moet_path_act_values, MOET_SEARCH_AROUND},
+/* Of a path family whose GEMM family has `count`. */
+#define MOET_PATH_PARAM_COUNT(count) (MOET_PATH_PARAMS + 2 * (count))
 
 /* A path's version changes with its passes and with its GEMMs'. */
 #define MOET_PATH_VERSION(gemm_version) (100 * 1 + (gemm_version))

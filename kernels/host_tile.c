@@ -23,7 +23,8 @@ static const char *const schedule_values[] = {"static", "dynamic", NULL};
     X(PARAM_NC, "nc", nc_values, MOET_SEARCH_AROUND)                                                                   \
     X(PARAM_SCHEDULE, "schedule", schedule_values, MOET_SEARCH_AROUND)
 static const moet_param params[PARAM_COUNT] = {PARAM_TABLE(MOET_PARAM)};
-static const moet_param path_params[2 * PARAM_COUNT] = {PARAM_TABLE(MOET_PARAM_UP) PARAM_TABLE(MOET_PARAM_DOWN)};
+static const moet_param path_params[MOET_PATH_PARAM_COUNT(PARAM_COUNT)] = {
+    MOET_PATH_PARAM_TABLE PARAM_TABLE(MOET_PARAM_UP) PARAM_TABLE(MOET_PARAM_DOWN)};
 
 typedef struct tile_state {
     const moet_host_api *module;
@@ -158,9 +159,9 @@ const moet_family moet_family_host_tile_ffn = {
     .name = "host_tile_ffn",
     .version = MOET_PATH_VERSION(VERSION),
     .backend = "host",
-    .summary = "the expert path in passes, its GEMMs by host_tile",
+    .summary = "the expert path, its GEMMs by host_tile",
     .params = path_params,
-    .param_count = 2 * PARAM_COUNT,
+    .param_count = MOET_PATH_PARAM_COUNT(PARAM_COUNT),
     .gemm = &moet_family_host_tile,
     MOET_PATH_FUNCTIONS,
 };

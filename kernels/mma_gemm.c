@@ -58,7 +58,8 @@ static const char *const group_values[] = {"1", "8", NULL};
     X(PARAM_STAGES, "stages", stages_values, MOET_SEARCH_FIRST)                                                        \
     X(PARAM_GROUP, "group", group_values, MOET_SEARCH_FIRST)
 static const moet_param params[PARAM_COUNT] = {PARAM_TABLE(MOET_PARAM)};
-static const moet_param path_params[2 * PARAM_COUNT] = {PARAM_TABLE(MOET_PARAM_UP) PARAM_TABLE(MOET_PARAM_DOWN)};
+static const moet_param path_params[MOET_PATH_PARAM_COUNT(PARAM_COUNT)] = {
+    MOET_PATH_PARAM_TABLE PARAM_TABLE(MOET_PARAM_UP) PARAM_TABLE(MOET_PARAM_DOWN)};
 
 /* A config in numbers. */
 struct shape {
@@ -369,9 +370,9 @@ const moet_family moet_family_mma_ffn = {
     .name = "mma_ffn",
     .version = MOET_PATH_VERSION(VERSION),
     .backend = "cuda",
-    .summary = "the expert path in passes, its GEMMs by mma_gemm",
+    .summary = "the expert path, its GEMMs by mma_gemm",
     .params = path_params,
-    .param_count = 2 * PARAM_COUNT,
+    .param_count = MOET_PATH_PARAM_COUNT(PARAM_COUNT),
     .gemm = &moet_family_mma_gemm,
     MOET_PATH_FUNCTIONS,
     .cubins = moet_ffn_path_cubins,

@@ -103,7 +103,8 @@ static const char *const spare_values[] = {"0", "4", "8", "16", "32", NULL};
     X(PARAM_LAUNCH, "launch", launch_values, MOET_SEARCH_AROUND)                                                       \
     X(PARAM_SPARE, "spare", spare_values, MOET_SEARCH_NEVER)
 static const moet_param params[PARAM_COUNT] = {PARAM_TABLE(MOET_PARAM)};
-static const moet_param path_params[2 * PARAM_COUNT] = {PARAM_TABLE(MOET_PARAM_UP) PARAM_TABLE(MOET_PARAM_DOWN)};
+static const moet_param path_params[MOET_PATH_PARAM_COUNT(PARAM_COUNT)] = {
+    MOET_PATH_PARAM_TABLE PARAM_TABLE(MOET_PARAM_UP) PARAM_TABLE(MOET_PARAM_DOWN)};
 
 /* As in wgmma_gemm.cu. */
 enum {
@@ -150,6 +151,14 @@ static int32_t w_box_cols(const struct shape *shape, moet_layout layout)
     return layout == MOET_LAYOUT_KN ? 64 : shape->cols / 2;
 }
 
+/* Whether a thread has a column's gate and its up (wgmma_gemm.act.cuh). */
+static bool pairs_columns(const struct shape *shape, moet_layout layout)
+{
+    if (layout == MOET_LAYOUT_NK) return shape->cols % 32 == 0;
+    const int32_t sharers = shape->mode.pingpong ? 1 : MATH_GROUPS;
+    return shape->mode.swap ? shape->tile.bm / 64 / sharers == 2 : shape->cols % 128 == 0;
+}
+
 /* Dynamic shared memory: stages, output on its way; a slot and three barriers a stage, the turns' barriers; struct
  * moet_tickets, row_starts, ticket_starts, order. */
 static int32_t smem_bytes(const moet_problem *problem, const moet_config *config)
@@ -189,6 +198,9 @@ static bool wgmma_applicable(const moet_problem *problem, const moet_config *con
     if (problem->layout == MOET_LAYOUT_KN && shape.cols % 64 != 0)
         return moet_refuse(why, "layout kn needs tiles of a multiple of 64 columns, %s in mode %s has %d", tile, mode,
                            shape.cols);
+    if (problem->activation != MOET_ACTIVATION_NONE && !pairs_columns(&shape, problem->layout))
+        return moet_refuse(why, "tile %s in mode %s does not pair gates and ups in a thread (layout %s)", tile, mode,
+                           problem->layout == MOET_LAYOUT_KN ? "kn" : "nk");
     const int32_t spare = moet_config_number(config, PARAM_SPARE);
     if (device->sm_count > 0 && device->sm_count - spare < shape.ctas)
         return moet_refuse(why, "spare %d of %d SMs leaves none for a cluster of %d", spare, device->sm_count,
@@ -244,12 +256,18 @@ static size_t wgmma_workspace_bytes(const moet_prepare_args *args)
 }
 
 /* The kernels' name without the suffix for where the counts are. */
-static void kernel_name(const moet_problem *problem, const moet_config *config, char name[64])
+enum { NAME_SIZE = 80 };
+static void kernel_name(const moet_problem *problem, const moet_config *config, char name[NAME_SIZE])
 {
-    snprintf(name, 64, "wgmma_gemm_%s_%s_s%s%s_%s%s", moet_config_text(config, PARAM_MODE),
+    static const char *const activations[] = {[MOET_ACTIVATION_NONE] = "",
+                                              [MOET_ACTIVATION_SWIGLU] = "_swiglu",
+                                              [MOET_ACTIVATION_SWIGLU_CLAMP] = "_clamp",
+                                              [MOET_ACTIVATION_GPT_OSS] = "_gptoss"};
+    snprintf(name, NAME_SIZE, "wgmma_gemm_%s_%s_s%s%s_%s%s%s%s", moet_config_text(config, PARAM_MODE),
              moet_config_text(config, PARAM_TILE), moet_config_text(config, PARAM_STAGES),
              config->value[PARAM_CLUSTER] == CLUSTER_1X1 ? "" : "_c2", problem->layout == MOET_LAYOUT_KN ? "kn" : "nk",
-             problem->bias ? "_bias" : "");
+             problem->bias ? "_bias" : "", activations[problem->activation],
+             problem->prob == MOET_PROB_ADVANCE ? "_prob" : "");
 }
 
 static bool wgmma_source(const moet_problem *problem, const moet_config *config, int32_t cc_major, int32_t cc_minor,
@@ -258,7 +276,7 @@ static bool wgmma_source(const moet_problem *problem, const moet_config *config,
     if (index != 0) return false;
     if (cc_major != 9 || cc_minor != 0) return false;
     const struct shape shape = shape_of(config);
-    char name[64];
+    char name[NAME_SIZE];
     kernel_name(problem, config, name);
     *source = (moet_source){.name = "wgmma_gemm.cu", .text = moet_source_wgmma_gemm, .arch = "sm_90a"};
     moet_source_option(source, "-DMOET_NAME=%s", name);
@@ -270,6 +288,10 @@ static bool wgmma_source(const moet_problem *problem, const moet_config *config,
     moet_source_option(source, "-DMOET_CLUSTER=%d", shape.ctas);
     moet_source_option(source, "-DMOET_KN=%d", problem->layout == MOET_LAYOUT_KN);
     moet_source_option(source, "-DMOET_BIAS=%d", problem->bias);
+    if (problem->activation != MOET_ACTIVATION_NONE) {
+        moet_source_option(source, "-DMOET_ACT=%d", problem->activation);
+        moet_source_option(source, "-DMOET_PROB=%d", problem->prob == MOET_PROB_ADVANCE);
+    }
     if (getenv("MOET_WATCHDOG")) moet_source_option(source, "-DMOET_WATCHDOG=%d", 1);
     if (getenv("MOET_RACECHECK")) moet_source_option(source, "-DMOET_RACECHECK=%d", 1);
     return true;
@@ -299,7 +321,10 @@ struct state {
     void *kernels[KERNEL_COUNT];
     struct shape shape;
     moet_layout layout;
-    int32_t experts, n, k;
+    bool is_fused;
+    int32_t experts, n, k; /* n: columns of w; fused and kn, rounded up to whole tiles */
+    int32_t out_n;         /* columns of out */
+    float clamp;
     int32_t smem_bytes;
     struct choice choice;
     int64_t most_ctas; /* one an SM */
@@ -329,7 +354,7 @@ static moet_status wgmma_prepare(const moet_prepare_args *args, void **state)
 {
     const moet_device_info *device = &args->device->info;
     const moet_problem *problem = args->problem;
-    char name[64], names[KERNEL_COUNT][72], why[MOET_REASON_SIZE];
+    char name[NAME_SIZE], names[KERNEL_COUNT][NAME_SIZE + 8], why[MOET_REASON_SIZE];
     const char *const name_list[KERNEL_COUNT] = {names[DEVICE_COUNTS], names[HOST_COUNTS]};
     moet_source source;
     moet_status status;
@@ -342,6 +367,14 @@ static moet_status wgmma_prepare(const moet_prepare_args *args, void **state)
     wgmma->experts = problem->experts;
     wgmma->n = moet_problem_n(problem);
     wgmma->k = moet_problem_k(problem);
+    wgmma->out_n = wgmma->n;
+    if (problem->activation != MOET_ACTIVATION_NONE) {
+        const int32_t cols = wgmma->shape.cols;
+        wgmma->is_fused = true;
+        wgmma->out_n = problem->inter;
+        wgmma->clamp = problem->activation == MOET_ACTIVATION_GPT_OSS ? 7.0f : (float)problem->clamp;
+        if (problem->layout == MOET_LAYOUT_KN) wgmma->n = (2 * problem->inter + cols - 1) / cols * cols;
+    }
     wgmma->smem_bytes = smem_bytes(problem, args->config);
     wgmma->choice = (struct choice){
         .group = moet_config_number(args->config, PARAM_GROUP),
@@ -391,13 +424,13 @@ done:
     return status;
 }
 
-/* A BF16 tensor of `rank` dimensions, dims[0] innermost and dense; boxes of box[] with the 128-byte swizzle, zeros out
- * of bounds. */
-static moet_status encode_map(const struct moet_cuda_api *cuda, CUtensorMap *map, const void *base, cuuint32_t rank,
-                              const cuuint64_t *dims, const cuuint32_t *box)
+/* A BF16 tensor of `rank` dimensions, dims[0] innermost, the others strides[] bytes apart; boxes of box[] with the
+ * 128-byte swizzle, zeros out of bounds. */
+static moet_status encode_strided_map(const struct moet_cuda_api *cuda, CUtensorMap *map, const void *base,
+                                      cuuint32_t rank, const cuuint64_t *dims, const cuuint64_t *strides,
+                                      const cuuint32_t *box)
 {
-    const cuuint32_t steps[3] = {1, 1, 1};
-    const cuuint64_t strides[2] = {dims[0] * 2, dims[0] * dims[1] * 2}; /* bytes */
+    const cuuint32_t steps[5] = {1, 1, 1, 1, 1};
     CUtensorMap result;
     CUresult status =
         cuda->cuTensorMapEncodeTiled(&result, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, (void *)(uintptr_t)base, dims,
@@ -408,6 +441,14 @@ static moet_status encode_map(const struct moet_cuda_api *cuda, CUtensorMap *map
     return MOET_OK;
 }
 
+/* The same, dense. */
+static moet_status encode_map(const struct moet_cuda_api *cuda, CUtensorMap *map, const void *base, cuuint32_t rank,
+                              const cuuint64_t *dims, const cuuint32_t *box)
+{
+    const cuuint64_t strides[2] = {dims[0] * 2, dims[0] * dims[1] * 2}; /* bytes */
+    return encode_strided_map(cuda, map, base, rank, dims, strides, box);
+}
+
 /* Makes the maps those of this launch. x has one row for each of `rows`: with counts on the device, rows past the
  * experts' are read (and not used). */
 static moet_status map_operands(struct state *wgmma, const moet_family_launch_args *args)
@@ -415,7 +456,7 @@ static moet_status map_operands(struct state *wgmma, const moet_family_launch_ar
     const struct shape *shape = &wgmma->shape;
     const cuuint64_t n = (cuuint64_t)wgmma->n, k = (cuuint64_t)wgmma->k, experts = (cuuint64_t)wgmma->experts;
     if (args->x != wgmma->mapped_x || args->out != wgmma->mapped_out || args->rows != wgmma->mapped_rows) {
-        const cuuint64_t x_dims[2] = {k, (cuuint64_t)args->rows}, out_dims[2] = {n, (cuuint64_t)args->rows};
+        const cuuint64_t x_dims[2] = {k, (cuuint64_t)args->rows}, out_dims[2] = {(cuuint64_t)wgmma->out_n, (cuuint64_t)args->rows};
         const cuuint32_t x_box[2] = {BK, (cuuint32_t)x_box_rows(shape)}, out_box[2] = {64, 16};
         wgmma->mapped_x = NULL;
         MOET_TRY(encode_map(wgmma->cuda, &wgmma->x_map, args->x, 2, x_dims, x_box));
@@ -424,9 +465,18 @@ static moet_status map_operands(struct state *wgmma, const moet_family_launch_ar
         wgmma->mapped_out = args->out;
         wgmma->mapped_rows = args->rows;
     }
-    if (args->w != wgmma->mapped_w) {
+    if (args->w != wgmma->mapped_w && wgmma->is_fused && wgmma->layout == MOET_LAYOUT_NK) {
+        /* Gates and ups in turns of 8: w[e][half I + 8 group + i][k]. */
+        const cuuint64_t inter = n / 2, dims[5] = {k, 8, 2, inter / 8, experts};
+        const cuuint64_t strides[4] = {k * 2, inter * k * 2, 8 * k * 2, 2 * inter * k * 2}; /* bytes */
+        const cuuint32_t box[5] = {BK, 8, 2, (cuuint32_t)w_box_cols(shape, wgmma->layout) / 16, 1};
+        wgmma->mapped_w = NULL;
+        MOET_TRY(encode_strided_map(wgmma->cuda, &wgmma->w_map, args->w, 5, dims, strides, box));
+        wgmma->mapped_w = args->w;
+    } else if (args->w != wgmma->mapped_w) {
         const bool is_kn = wgmma->layout == MOET_LAYOUT_KN;
-        const cuuint64_t dims[3] = {is_kn ? n : k, is_kn ? k : n, experts};
+        const cuuint64_t columns = wgmma->is_fused ? 2 * (cuuint64_t)wgmma->out_n : n;
+        const cuuint64_t dims[3] = {is_kn ? columns : k, is_kn ? k : columns, experts};
         const cuuint32_t box[3] = {64, is_kn ? BK : (cuuint32_t)w_box_cols(shape, wgmma->layout), 1};
         wgmma->mapped_w = NULL;
         MOET_TRY(encode_map(wgmma->cuda, &wgmma->w_map, args->w, 3, dims, box));
@@ -464,9 +514,11 @@ static moet_status wgmma_launch(void *state, const moet_family_launch_args *args
 
     /* In the order of the kernels' parameters. */
     const void *bias = args->bias;
+    const float *prob = args->prob;
     void *out = args->out;
     void *kernel_args[] = {&wgmma->x_map,   &wgmma->w_map, &wgmma->out_map, &bias, &out,          counts,
-                           &wgmma->experts, &wgmma->n,     &wgmma->k,       &rows, &wgmma->choice};
+                           &wgmma->experts, &wgmma->n,     &wgmma->k,       &rows, &wgmma->choice,
+                           &wgmma->out_n,   &prob,         &wgmma->clamp}; /* the last three: fused only */
     CUlaunchAttribute early = {.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
                                .value.programmaticStreamSerializationAllowed = 1};
     CUlaunchConfig launch = {.gridDimX = (unsigned)ctas,
@@ -498,6 +550,7 @@ const moet_family moet_family_wgmma_gemm = {
     .summary = "one persistent warp-specialised kernel, TMA and wgmma; compute capability 9.0, counts anywhere",
     .params = params,
     .param_count = PARAM_COUNT,
+    .fuses_activation = true,
     .traits = wgmma_traits,
     .applicable = wgmma_applicable,
     .default_config = wgmma_default_config,
@@ -514,9 +567,9 @@ const moet_family moet_family_wgmma_ffn = {
     .name = "wgmma_ffn",
     .version = MOET_PATH_VERSION(VERSION),
     .backend = "cuda",
-    .summary = "the expert path in passes, its GEMMs by wgmma_gemm",
+    .summary = "the expert path, its GEMMs by wgmma_gemm",
     .params = path_params,
-    .param_count = 2 * PARAM_COUNT,
+    .param_count = MOET_PATH_PARAM_COUNT(PARAM_COUNT),
     .gemm = &moet_family_wgmma_gemm,
     MOET_PATH_FUNCTIONS,
     .cubins = moet_ffn_path_cubins,

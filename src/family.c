@@ -165,6 +165,8 @@ bool moet_family_accepts(const moet_family *family, const moet_problem *problem,
     if (!moet_family_serves(family, problem->op))
         return moet_refuse(why, "%s serves %s", family->name,
                            family->gemm ? "op ffn only" : "single GEMMs, not op ffn");
+    if (problem->op != MOET_OP_FFN && problem->activation != MOET_ACTIVATION_NONE && !family->fuses_activation)
+        return moet_refuse(why, "%s has no fused activation", family->name);
     return true;
 }
 

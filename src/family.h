@@ -60,6 +60,7 @@ typedef struct moet_family_launch_args {
     const void *x, *w, *bias; /* as moet_launch_args */
     void *out;
     const moet_ffn_args *ffn; /* FFN: these instead of x, w, bias and out */
+    const float *prob;        /* of each row, on the device: UP with an activation and prob ADVANCE */
     const int32_t *counts;    /* FFN: NULL with device counts, which follow from the ids */
     bool counts_on_device;
     int64_t rows;    /* M; with device counts, max_rows */
@@ -74,8 +75,10 @@ struct moet_family {
     const char *summary; /* one line for people */
     const moet_param *params;
     int32_t param_count;
+    /* Serves op UP with an activation too, inside the expert path: out is then [M, I], made of w's gates and ups. */
+    bool fuses_activation;
     /* NULL: serves the GEMMs, ops UP and DOWN. Else a path family: serves op FFN with this one as its GEMMs; a config
-     * is the up GEMM's values and then the down GEMM's (kernels/ffn_path.h). */
+     * is what is fused, then the up GEMM's values and the down GEMM's (kernels/ffn_path.h). */
     const moet_family *gemm;
 
     moet_traits (*traits)(const moet_problem *problem, const moet_config *config);
