@@ -13,7 +13,7 @@ set -uo pipefail
 BUILD=${1:-build}
 DEVICE=${2:-cuda}
 BUILD=$(cd "$BUILD" && pwd) || exit 1
-for program in moe-tune test_conformance test_bits test_capture test_device test_stages test_ffn test_compile; do
+for program in moe-tune test_conformance test_bits test_capture test_device test_stages test_ffn test_fused test_compile; do
     [ -x "$BUILD/$program" ] || { echo "gpu_test: $BUILD/$program is not there: build with tests (libcmocka-dev)" >&2; exit 1; }
 done
 # Libraries that this machine may lack travel in the build folder.
@@ -55,6 +55,7 @@ check "device: memory, streams, events" 60 "$BUILD/test_device" --device "$DEVIC
 MOET_TEST_COMPILE=all MOET_TEST_ARCH=${architecture:-9.0} MOET_TEST_JOBS=$(nproc) check "every kernel compiles without spills" 180 "$BUILD/test_compile"
 
 check "stages of the expert path: permute, gather, activation, combine" 120 "$BUILD/test_stages" --device "$DEVICE"
+check "activations in GEMMs" 120 "$BUILD/test_fused" --device "$DEVICE"
 check "expert path: reference, pieces, bits" 300 "$BUILD/test_ffn" --device "$DEVICE"
 
 families=$("$BUILD/test_conformance" --list --device "$DEVICE" 2>/dev/null)
@@ -96,6 +97,7 @@ sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sani
 if [ -n "$sanitizer" ]; then
     for tool in memcheck racecheck; do
         check "$tool: stages of the expert path" 120 "$sanitizer" --tool $tool --error-exitcode 9 "$BUILD/test_stages" --device "$DEVICE" --quick
+        check "$tool: activations in GEMMs" 120 "$sanitizer" --tool $tool --error-exitcode 9 "$BUILD/test_fused" --device "$DEVICE" --every 5
         check "$tool: expert path" 300 "$sanitizer" --tool $tool --error-exitcode 9 "$BUILD/test_ffn" --device "$DEVICE" --paths 6 --configs 2
     done
     for family in $families; do

@@ -158,15 +158,17 @@ bool moet_family_accepts(const moet_family *family, const moet_problem *problem,
     if (strcmp(family->backend, device->backend) != 0)
         return moet_refuse(why, "%s runs on the %s backend, the device is %s", family->name, family->backend,
                            device->backend);
-    if (moet_problem_validate(problem) != MOET_OK) return moet_refuse(why, "%s", moet_last_error());
+    if (problem->op != MOET_OP_FFN && problem->activation != MOET_ACTIVATION_NONE && !family->fuses_activation)
+        return moet_refuse(why, "%s has no fused activation", family->name);
+    /* Inside a path an up GEMM may have its activation, which by itself is no problem to be served. */
+    const moet_problem bare = problem->op == MOET_OP_UP ? moet_problem_gemm(problem, MOET_OP_UP) : *problem;
+    if (moet_problem_validate(&bare) != MOET_OK) return moet_refuse(why, "%s", moet_last_error());
     if (problem->x_dtype != MOET_DTYPE_BF16 || problem->w_dtype != MOET_DTYPE_BF16 ||
         problem->out_dtype != MOET_DTYPE_BF16 || problem->scales != MOET_SCALES_NONE)
         return moet_refuse(why, "%s serves BF16 without scales only", family->name);
     if (!moet_family_serves(family, problem->op))
         return moet_refuse(why, "%s serves %s", family->name,
                            family->gemm ? "op ffn only" : "single GEMMs, not op ffn");
-    if (problem->op != MOET_OP_FFN && problem->activation != MOET_ACTIVATION_NONE && !family->fuses_activation)
-        return moet_refuse(why, "%s has no fused activation", family->name);
     return true;
 }
 

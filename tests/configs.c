@@ -139,3 +139,22 @@ bool test_same_source(const moet_source *a, const moet_source *b)
         if (strcmp(a->options[i], b->options[i]) != 0) return false;
     return true;
 }
+
+void test_fused_problems(int32_t hidden, int32_t inter, moet_problem problems[TEST_FUSED_PROBLEMS])
+{
+    for (int32_t i = 0; i < TEST_FUSED_PROBLEMS; i++) {
+        moet_problem_init(&problems[i], MOET_OP_UP, TEST_FUSED_EXPERTS, hidden, inter);
+        problems[i].layout = (moet_layout)(i & 1);
+        problems[i].bias = i & 2;
+        problems[i].activation = MOET_ACTIVATION_SWIGLU;
+    }
+}
+
+moet_problem test_fused_problem(const moet_problem *problem, int64_t nth)
+{
+    moet_problem fused = *problem;
+    fused.activation = (moet_activation)(MOET_ACTIVATION_SWIGLU + nth % 3);
+    fused.prob = nth % TEST_FUSED_KINDS < 3 ? MOET_PROB_ADVANCE : MOET_PROB_NONE;
+    fused.clamp = fused.activation == MOET_ACTIVATION_SWIGLU_CLAMP ? 0.75 : 0;
+    return fused;
+}

@@ -28,6 +28,13 @@ void test_configs_create(const moet_family *family, const moet_problem *problems
                          const moet_device_info *device, bool pairs, test_configs *configs);
 void test_configs_destroy(test_configs *configs);
 
+/* For GEMMs with a fused activation: four problems of `experts` experts, either layout with and without bias, and what
+ * is fused in the nth choice of their pairwise set: every activation with and without router weight, in turn. */
+enum { TEST_FUSED_PROBLEMS = 4, TEST_FUSED_EXPERTS = 8 };
+void test_fused_problems(int32_t hidden, int32_t inter, moet_problem problems[TEST_FUSED_PROBLEMS]);
+enum { TEST_FUSED_KINDS = 6 };
+moet_problem test_fused_problem(const moet_problem *problem, int64_t nth);
+
 /* Whether two configs compile to the same kernel: they differ in run-time values at most. */
 bool test_same_source(const moet_source *a, const moet_source *b);
 

@@ -55,6 +55,27 @@ static void gather_family(const moet_family *family, const moet_device_info *inf
     test_configs_destroy(&configs);
 }
 
+/* With the activations, a pairwise set always: each is as many kernels as there are without. test_fused runs them. */
+static void gather_fused(const moet_family *family, const moet_device_info *info)
+{
+    moet_problem problems[TEST_FUSED_PROBLEMS];
+    test_configs configs;
+    const int32_t before = source_count;
+    test_fused_problems(1024, 512, problems);
+    test_configs_create(family, problems, TEST_FUSED_PROBLEMS, info, true, &configs);
+    for (int32_t i = 0; i < configs.count; i++) {
+        const test_choice *choice = &configs.choices[i];
+        const moet_problem problem = test_fused_problem(&problems[choice->problem], i);
+        moet_source source;
+        assert_true(family->source(&problem, &choice->config, info->cc_major, info->cc_minor, 0, &source));
+        add_source(&source);
+    }
+    if (configs.legal > 0)
+        print_message("%s with an activation for %d.%d: %d of %lld configs, %d kernels more\n", family->name,
+                      info->cc_major, info->cc_minor, configs.count, (long long)configs.legal, source_count - before);
+    test_configs_destroy(&configs);
+}
+
 /* Of a path the kernels that are not its GEMMs', which are compiled for their own family: the same for all problems. */
 static void gather_path(const moet_family *family, const moet_device_info *info)
 {
@@ -91,6 +112,7 @@ static void gather(bool all)
                 gather_path(moet_families[i], &info);
             else
                 gather_family(moet_families[i], &info, all);
+            if (moet_families[i]->fuses_activation) gather_fused(moet_families[i], &info);
         }
     }
 }

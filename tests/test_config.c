@@ -193,8 +193,8 @@ static void test_refusals(void **state)
                moet_default_config(&problem, 1, false, &nowhere, &config));
 }
 
-/* A path's values are its up GEMM's and then its down GEMM's; it serves op ffn and refuses what either GEMM refuses,
- * which refuse op ffn. */
+/* A path's values are its own, its up GEMM's and then its down GEMM's; it serves op ffn and refuses what either GEMM
+ * refuses, which refuse op ffn. */
 static void test_paths(void **state)
 {
     (void)state;
@@ -222,22 +222,29 @@ static void test_paths(void **state)
         TEST_CONTAINS(why, "ffn");
         if (!gemm) continue;
         paths++;
-        assert_int_equal(f->param_count, 2 * gemm->param_count);
+        const int32_t own_count = f->param_count - 2 * gemm->param_count;
+        assert_int_equal(own_count, 1);
+        assert_string_equal(f->params[0].name, "act");
+        assert_string_equal(f->params[0].values[0], "fused");
         assert_null(gemm->gemm);
         f->default_config(&path, 4096, device, &config);
         assert_true(f->applicable(&path, &config, device, why));
         for (int32_t nth = 0; nth < 3000; nth++) {
             moet_config halves[2] = {{.family = gemm}, {.family = gemm}};
-            for (int32_t p = 0; p < f->param_count; p++) {
-                const moet_param *param = &f->params[p], *own = &gemm->params[p % gemm->param_count];
-                const bool is_up = p < gemm->param_count;
+            const bool is_fused = test_between(&random, 0, 1);
+            config.value[0] = !is_fused;
+            up.activation = is_fused ? MOET_ACTIVATION_SWIGLU : MOET_ACTIVATION_NONE;
+            for (int32_t q = 0; q < 2 * gemm->param_count; q++) {
+                const int32_t p = own_count + q;
+                const moet_param *param = &f->params[p], *own = &gemm->params[q % gemm->param_count];
+                const bool is_up = q < gemm->param_count;
                 assert_ptr_equal(param->values, own->values);
                 assert_int_equal(param->search, own->search);
                 assert_string_equal(param->name + (is_up ? 3 : 5), own->name);
                 int32_t values = 0;
                 while (param->values[values]) values++;
                 config.value[p] = (int16_t)test_between(&random, 0, values - 1);
-                halves[!is_up].value[p % gemm->param_count] = config.value[p];
+                halves[!is_up].value[q % gemm->param_count] = config.value[p];
             }
             moet_config_format(&config, text);
             TEST_OK(moet_config_parse(text, &parsed));

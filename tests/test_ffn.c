@@ -448,7 +448,7 @@ static void test_refused_plans(void **state)
     moet_choice choice;
     const int32_t counts[4] = {1, 2, 3, 4};
     TEST_OK(moet_plan_query(plan, counts, &choice));
-    TEST_CONTAINS(choice.config, "_ffn:up_");
+    TEST_CONTAINS(choice.config, "_ffn:act=");
     const moet_launch_args gemm = {.counts = counts};
     TEST_FAILS(MOET_INVALID, "launched by moet_ffn", moet_launch(plan, &gemm));
     moet_plan_destroy(plan);
