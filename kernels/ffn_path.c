@@ -13,6 +13,9 @@ static const char *const op_labels[GEMM_COUNT] = {[UP] = "up", [DOWN] = "down"};
 enum { ACT_FUSED, ACT_PASS };
 const char *const moet_path_act_values[] = {[ACT_FUSED] = "fused", [ACT_PASS] = "pass", NULL};
 
+enum { GATHER_PASS, GATHER_FUSED };
+const char *const moet_path_gather_values[] = {[GATHER_PASS] = "pass", [GATHER_FUSED] = "fused", NULL};
+
 static bool is_fused(const moet_config *config) { return config->value[MOET_PATH_ACT] == ACT_FUSED; }
 
 static int32_t first_param(const moet_family *gemm, int32_t which)
@@ -38,6 +41,7 @@ static moet_config gemm_config(const moet_config *config, int32_t which)
     const moet_family *gemm = config->family->gemm;
     moet_config half = {.family = gemm};
     memcpy(half.value, config->value + first_param(gemm, which), (size_t)gemm->param_count * sizeof half.value[0]);
+    half.gathers = which == UP && config->value[MOET_PATH_GATHER] == GATHER_FUSED;
     return half;
 }
 
@@ -85,6 +89,8 @@ bool moet_ffn_path_applicable(const moet_problem *problem, const moet_config *co
         const moet_problem gemm = gemm_problem(problem, config, i);
         const moet_config half = gemm_config(config, i);
         char reason[MOET_REASON_SIZE];
+        if (half.gathers && !half.family->fuses_gather)
+            return moet_refuse(why, "up: %s does not gather rows", half.family->name);
         if (!half.family->applicable(&gemm, &half, device, reason))
             return moet_refuse(why, "%s: %.240s", op_labels[i], reason);
     }
@@ -166,7 +172,8 @@ typedef struct path {
     moet_stages *stages;
     layout layout;
     int64_t max_rows;
-    bool is_weighted, is_fused;
+    bool is_weighted, is_fused, gathers;
+    int64_t hidden;
 } path;
 
 void moet_ffn_path_release(void *state)
@@ -187,6 +194,8 @@ moet_status moet_ffn_path_prepare(const moet_prepare_args *args, void **state)
     p->layout = layout_of(args);
     p->max_rows = args->max_rows;
     p->is_fused = is_fused(args->config);
+    p->gathers = args->config->value[MOET_PATH_GATHER] == GATHER_FUSED;
+    p->hidden = args->problem->hidden;
     p->is_weighted = args->problem->prob != MOET_PROB_NONE;
     for (int32_t i = 0; i < GEMM_COUNT && status == MOET_OK; i++) {
         part of_gemm;
@@ -253,7 +262,13 @@ moet_status moet_ffn_path_launch(void *state, const moet_family_launch_args *arg
                                         .rows = args->rows,
                                         .workspace = at(workspace, l->gemm),
                                         .stream = stream};
-        MOET_TRY(moet_stages_gather(p->stages, ffn, &permuted, args->rows, stream));
+        if (p->gathers) {
+            gemm.x = ffn->x;
+            gemm.x_stride = ffn->x_stride ? ffn->x_stride : p->hidden;
+            gemm.source = permuted.source;
+        } else {
+            MOET_TRY(moet_stages_gather(p->stages, ffn, &permuted, args->rows, stream));
+        }
         MOET_TRY(p->gemm->launch(p->gemms[UP], &gemm));
         if (!p->is_fused)
             MOET_TRY(moet_stages_activate(p->stages, gemm.out, &permuted, args->rows, at(workspace, l->act), stream));

@@ -13,10 +13,13 @@
 #define MOET_PARAM_DOWN(index, name, values, search)                                                                   \
     [MOET_PATH_PARAMS + PARAM_COUNT + (index)] = {"down_" name, values, search},
 
-/* The path's own. act: the activation in the up GEMM's epilogue, or a pass of its own. */
-enum { MOET_PATH_ACT, MOET_PATH_PARAMS };
-extern const char *const moet_path_act_values[];
-#define MOET_PATH_PARAM_TABLE [MOET_PATH_ACT] = {"act", moet_path_act_values, MOET_SEARCH_AROUND},
+/* The path's own. act: the activation in the up GEMM's epilogue, or a pass of its own. gather: x permuted by a pass, or
+ * its rows read where they are by the up GEMM. */
+enum { MOET_PATH_ACT, MOET_PATH_GATHER, MOET_PATH_PARAMS };
+extern const char *const moet_path_act_values[], *const moet_path_gather_values[];
+#define MOET_PATH_PARAM_TABLE                                                                                          \
+    [MOET_PATH_ACT] = {"act", moet_path_act_values, MOET_SEARCH_AROUND},                                               \
+    [MOET_PATH_GATHER] = {"gather", moet_path_gather_values, MOET_SEARCH_AROUND},
 /* Of a path family whose GEMM family has `count`. */
 #define MOET_PATH_PARAM_COUNT(count) (MOET_PATH_PARAMS + 2 * (count))
 

@@ -115,7 +115,8 @@ enum {
     LINE_BYTES = 128,     /* BK elements */
     STORE_BYTES = 8192,   /* of a math warpgroup */
     MAX_SUMS = 208,       /* accumulators a thread */
-    MAX_FUSED_SUMS = 176, /* in a cluster, with an activation: others spill */
+    MAX_FUSED_SUMS = 176, /* gathering, or in a cluster with an activation: others spill */
+    GATHER_BYTES = 48,    /* slots and barriers */
     EARLY_DRIVER = 12030, /* captures such launches into graphs */
     RIDGE_ROWS = 256,     /* of an expert, where reading its weights takes as long as multiplying by them */
 };
@@ -167,7 +168,7 @@ static int32_t smem_bytes(const moet_problem *problem, const moet_config *config
     const struct shape shape = shape_of(config);
     return shape.stages * (shape.tile.bm + shape.tile.bn) * LINE_BYTES + MATH_GROUPS * STORE_BYTES +
            shape.stages * (16 + 3 * 8) + MATH_GROUPS * 8 + (TICKETS_WORDS + shape.stages) * 4 +
-           2 * (problem->experts + 1) * 4 + problem->experts * 2;
+           2 * (problem->experts + 1) * 4 + problem->experts * 2 + (config->gathers ? GATHER_BYTES : 0);
 }
 
 static moet_traits wgmma_traits(const moet_problem *problem, const moet_config *config)
@@ -202,6 +203,9 @@ static bool wgmma_applicable(const moet_problem *problem, const moet_config *con
     if (problem->activation != MOET_ACTIVATION_NONE && !pairs_columns(&shape, problem->layout))
         return moet_refuse(why, "tile %s in mode %s does not pair gates and ups in a thread (layout %s)", tile, mode,
                            problem->layout == MOET_LAYOUT_KN ? "kn" : "nk");
+    if (config->gathers && (shape.ctas > 1 || sums > MAX_FUSED_SUMS))
+        return moet_refuse(why, "tile %s in mode %s, cluster %s: gathering needs registers, and x for one CTA", tile,
+                           mode, moet_config_text(config, PARAM_CLUSTER));
     if (problem->activation != MOET_ACTIVATION_NONE && shape.ctas > 1 && sums > MAX_FUSED_SUMS)
         return moet_refuse(why, "tile %s in mode %s and a cluster leaves no registers for an activation", tile, mode);
     const int32_t spare = moet_config_number(config, PARAM_SPARE);
@@ -266,11 +270,11 @@ static void kernel_name(const moet_problem *problem, const moet_config *config, 
                                               [MOET_ACTIVATION_SWIGLU] = "_swiglu",
                                               [MOET_ACTIVATION_SWIGLU_CLAMP] = "_clamp",
                                               [MOET_ACTIVATION_GPT_OSS] = "_gptoss"};
-    snprintf(name, NAME_SIZE, "wgmma_gemm_%s_%s_s%s%s_%s%s%s%s", moet_config_text(config, PARAM_MODE),
+    snprintf(name, NAME_SIZE, "wgmma_gemm_%s_%s_s%s%s_%s%s%s%s%s", moet_config_text(config, PARAM_MODE),
              moet_config_text(config, PARAM_TILE), moet_config_text(config, PARAM_STAGES),
              config->value[PARAM_CLUSTER] == CLUSTER_1X1 ? "" : "_c2", problem->layout == MOET_LAYOUT_KN ? "kn" : "nk",
              problem->bias ? "_bias" : "", activations[problem->activation],
-             problem->prob == MOET_PROB_ADVANCE ? "_prob" : "");
+             problem->prob == MOET_PROB_ADVANCE ? "_prob" : "", config->gathers ? "_gather" : "");
 }
 
 static bool wgmma_source(const moet_problem *problem, const moet_config *config, int32_t cc_major, int32_t cc_minor,
@@ -295,6 +299,7 @@ static bool wgmma_source(const moet_problem *problem, const moet_config *config,
         moet_source_option(source, "-DMOET_ACT=%d", problem->activation);
         moet_source_option(source, "-DMOET_PROB=%d", problem->prob == MOET_PROB_ADVANCE);
     }
+    if (config->gathers) moet_source_option(source, "-DMOET_GATHER=%d", 1);
     if (getenv("MOET_WATCHDOG")) moet_source_option(source, "-DMOET_WATCHDOG=%d", 1);
     if (getenv("MOET_RACECHECK")) moet_source_option(source, "-DMOET_RACECHECK=%d", 1);
     return true;
@@ -324,7 +329,7 @@ struct state {
     void *kernels[KERNEL_COUNT];
     struct shape shape;
     moet_layout layout;
-    bool is_fused;
+    bool is_fused, gathers;
     int32_t experts, n, k; /* n: columns of w; fused and kn, rounded up to whole tiles */
     int32_t out_n;         /* columns of out */
     float clamp;
@@ -371,6 +376,7 @@ static moet_status wgmma_prepare(const moet_prepare_args *args, void **state)
     wgmma->n = moet_problem_n(problem);
     wgmma->k = moet_problem_k(problem);
     wgmma->out_n = wgmma->n;
+    wgmma->gathers = args->config->gathers;
     if (problem->activation != MOET_ACTIVATION_NONE) {
         const int32_t cols = wgmma->shape.cols;
         wgmma->is_fused = true;
@@ -462,7 +468,7 @@ static moet_status map_operands(struct state *wgmma, const moet_family_launch_ar
         const cuuint64_t x_dims[2] = {k, (cuuint64_t)args->rows}, out_dims[2] = {(cuuint64_t)wgmma->out_n, (cuuint64_t)args->rows};
         const cuuint32_t x_box[2] = {BK, (cuuint32_t)x_box_rows(shape)}, out_box[2] = {64, 16};
         wgmma->mapped_x = NULL;
-        MOET_TRY(encode_map(wgmma->cuda, &wgmma->x_map, args->x, 2, x_dims, x_box));
+        if (!wgmma->gathers) MOET_TRY(encode_map(wgmma->cuda, &wgmma->x_map, args->x, 2, x_dims, x_box));
         MOET_TRY(encode_map(wgmma->cuda, &wgmma->out_map, args->out, 2, out_dims, out_box));
         wgmma->mapped_x = args->x;
         wgmma->mapped_out = args->out;
@@ -519,9 +525,15 @@ static moet_status wgmma_launch(void *state, const moet_family_launch_args *args
     const void *bias = args->bias;
     const float *prob = args->prob;
     void *out = args->out;
-    void *kernel_args[] = {&wgmma->x_map,   &wgmma->w_map, &wgmma->out_map, &bias, &out,          counts,
-                           &wgmma->experts, &wgmma->n,     &wgmma->k,       &rows, &wgmma->choice,
-                           &wgmma->out_n,   &prob,         &wgmma->clamp}; /* the last three: fused only */
+    const void *x = args->x;
+    const int32_t *source = args->source;
+    int64_t x_stride = args->x_stride;
+    void *kernel_args[17] = {&wgmma->x_map,   &wgmma->w_map, &wgmma->out_map, &bias, &out,          counts,
+                             &wgmma->experts, &wgmma->n,     &wgmma->k,       &rows, &wgmma->choice};
+    void *const act_args[] = {&wgmma->out_n, &prob, &wgmma->clamp}, *const gather_args[] = {&x, &x_stride, &source};
+    int32_t arg_count = 11;
+    for (int32_t i = 0; wgmma->is_fused && i < 3; i++) kernel_args[arg_count++] = act_args[i];
+    for (int32_t i = 0; wgmma->gathers && i < 3; i++) kernel_args[arg_count++] = gather_args[i];
     CUlaunchAttribute early = {.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
                                .value.programmaticStreamSerializationAllowed = 1};
     CUlaunchConfig launch = {.gridDimX = (unsigned)ctas,
@@ -554,6 +566,7 @@ const moet_family moet_family_wgmma_gemm = {
     .params = params,
     .param_count = PARAM_COUNT,
     .fuses_activation = true,
+    .fuses_gather = true,
     .traits = wgmma_traits,
     .applicable = wgmma_applicable,
     .default_config = wgmma_default_config,

@@ -10,6 +10,8 @@
  *   MOET_KN, MOET_BIAS    layout of the weights; whether there is a bias
  *   MOET_ACT, MOET_PROB   the activation of the expert path on pairs of columns (wgmma_gemm.act.cuh), 0: none; whether
  *                         its result is multiplied by a router weight of the row
+ *   MOET_GATHER           1: row r of the product is row source[r] of x, copied by the threads of three warps
+ *                         (wgmma_gemm.x_gather.cuh) and not by the copy engine
  *   MOET_NAME             the kernels are <MOET_NAME>_d (counts in device memory) and _h (counts by value)
  *   MOET_WATCHDOG         defined (by an environment variable of this name, wgmma_gemm.c): a wait that takes too long
  *                         says where and ends, to find out why a launch hangs */
@@ -30,6 +32,10 @@
 #define MOET_ACT 0
 #define MOET_PROB 0
 #endif
+#ifndef MOET_GATHER
+#define MOET_GATHER 0
+#endif
+#define MOET_GATHER_WARPS 3 /* all of the copying warpgroup but the first */
 enum { MOET_ACT_NONE, MOET_ACT_SWIGLU, MOET_ACT_SWIGLU_CLAMP, MOET_ACT_GPT_OSS };
 #define MOET_OUT_COLS (MOET_ACT ? MOET_TILE_COLS / 2 : MOET_TILE_COLS) /* of out, in a tile */
 
@@ -90,11 +96,15 @@ enum { MOET_ACT_NONE, MOET_ACT_SWIGLU, MOET_ACT_SWIGLU_CLAMP, MOET_ACT_GPT_OSS }
 #define MOET_STORE_OFFSET (MOET_STAGES * MOET_STAGE_BYTES)
 #define MOET_SLOT_OFFSET (MOET_STORE_OFFSET + MOET_MATH_GROUPS * MOET_STORE_BYTES)
 #define MOET_BARRIER_OFFSET (MOET_SLOT_OFFSET + 16 * MOET_STAGES)
-#define MOET_SHARED_OFFSET (MOET_BARRIER_OFFSET + 8 * (3 * MOET_STAGES + MOET_MATH_GROUPS))
+/* Gathering: two tiles' slots, and two barriers of each. */
+#define MOET_GATHER_OFFSET (MOET_BARRIER_OFFSET + 8 * (3 * MOET_STAGES + MOET_MATH_GROUPS))
+#define MOET_GATHER_BYTES (2 * 8 + 4 * 8)
+#define MOET_SHARED_OFFSET (MOET_GATHER_OFFSET + (MOET_GATHER ? MOET_GATHER_BYTES : 0))
 
 #if MOET_BM % (64 * MOET_TILE_GROUPS) != 0 || MOET_BM > 256 || MOET_BN % 16 != 0 || MOET_BN < 16 || MOET_BN > 256 ||   \
     MOET_MI * MOET_SUMS > 208 || MOET_STAGES < 2 || (MOET_KN && MOET_TILE_COLS % 64 != 0) || MOET_CLUSTER < 1 ||       \
     MOET_CLUSTER > 2 || (MOET_ACT && !MOET_KN && MOET_TILE_COLS % 32 != 0) ||                                          \
+    (MOET_GATHER && (MOET_CLUSTER != 1 || MOET_TIGHT)) ||                                                              \
     (MOET_ACT && MOET_KN && (MOET_SWAP ? MOET_MI != 2 : MOET_BN % 128 != 0))
 #error "no such tile"
 #endif

@@ -33,6 +33,10 @@ struct moet_job {
     int out_n;         /* columns of out */
     const float *prob; /* of each row of out, with MOET_PROB */
     float clamp;
+    const unsigned short *x_rows; /* gathering: x, elements from row to row, and the row of x of each row */
+    long long x_stride;
+    const int *source;
+    int k;
 };
 
 struct moet_tile {

@@ -158,3 +158,10 @@ moet_problem test_fused_problem(const moet_problem *problem, int64_t nth)
     fused.clamp = fused.activation == MOET_ACTIVATION_SWIGLU_CLAMP ? 0.75 : 0;
     return fused;
 }
+
+void test_fused_gather(const moet_problem *fused, const moet_device_info *device, int64_t nth, moet_config *config)
+{
+    char why[MOET_REASON_SIZE];
+    config->gathers = config->family->fuses_gather && nth / TEST_FUSED_KINDS % 2;
+    if (config->gathers && !config->family->applicable(fused, config, device, why)) config->gathers = false;
+}

@@ -66,8 +66,10 @@ static void gather_fused(const moet_family *family, const moet_device_info *info
     for (int32_t i = 0; i < configs.count; i++) {
         const test_choice *choice = &configs.choices[i];
         const moet_problem problem = test_fused_problem(&problems[choice->problem], i);
+        moet_config config = choice->config;
         moet_source source;
-        assert_true(family->source(&problem, &choice->config, info->cc_major, info->cc_minor, 0, &source));
+        test_fused_gather(&problem, info, i, &config);
+        assert_true(family->source(&problem, &config, info->cc_major, info->cc_minor, 0, &source));
         add_source(&source);
     }
     if (configs.legal > 0)

@@ -223,9 +223,11 @@ static void test_paths(void **state)
         if (!gemm) continue;
         paths++;
         const int32_t own_count = f->param_count - 2 * gemm->param_count;
-        assert_int_equal(own_count, 1);
+        assert_int_equal(own_count, 2);
         assert_string_equal(f->params[0].name, "act");
         assert_string_equal(f->params[0].values[0], "fused");
+        assert_string_equal(f->params[1].name, "gather");
+        assert_string_equal(f->params[1].values[1], "fused");
         assert_null(gemm->gemm);
         f->default_config(&path, 4096, device, &config);
         assert_true(f->applicable(&path, &config, device, why));
@@ -233,6 +235,7 @@ static void test_paths(void **state)
             moet_config halves[2] = {{.family = gemm}, {.family = gemm}};
             const bool is_fused = test_between(&random, 0, 1);
             config.value[0] = !is_fused;
+            config.value[1] = halves[0].gathers = gemm->fuses_gather && test_between(&random, 0, 1);
             up.activation = is_fused ? MOET_ACTIVATION_SWIGLU : MOET_ACTIVATION_NONE;
             for (int32_t q = 0; q < 2 * gemm->param_count; q++) {
                 const int32_t p = own_count + q;

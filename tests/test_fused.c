@@ -16,19 +16,42 @@ static moet_device *device;
 /* Tails in rows, columns and K. */
 enum { EXPERTS = TEST_FUSED_EXPERTS, HIDDEN = 200, INTER = 328 };
 static const int32_t counts[EXPERTS] = {130, 0, 17, 300, 1, 64, 0, 40};
-enum { ROWS = 130 + 17 + 300 + 1 + 64 + 40 };
+enum { ROWS = 130 + 17 + 300 + 1 + 64 + 40, X_STRIDE = HIDDEN + 24 };
+_Static_assert(ROWS % 5 != 0, "scatter");
 
 typedef struct inputs {
     test_buffer x, w[2], bias, prob, counts;
+    test_buffer scattered, source; /* row r of x is row source[r] of scattered */
     void *stream;
 } inputs;
 
-static void fill(uint64_t *random, test_buffer *buffer, int64_t count, float scale)
+static uint16_t *numbers(uint64_t *random, int64_t count, float scale)
 {
     uint16_t *values = test_allocate((size_t)count * sizeof *values);
     for (int64_t i = 0; i < count; i++) values[i] = moet_bf16_from_float((float)test_normal(random) * scale);
+    return values;
+}
+
+static void fill(uint64_t *random, test_buffer *buffer, int64_t count, float scale)
+{
+    uint16_t *values = numbers(random, count, scale);
     test_buffer_create(device, buffer, values, (size_t)count * sizeof *values);
     free(values);
+}
+
+/* The rows in another order and further apart, NaN between them. */
+static void scatter(inputs *in, const uint16_t *x)
+{
+    int32_t source[ROWS];
+    uint16_t *rows = test_allocate((size_t)ROWS * X_STRIDE * sizeof *rows);
+    memset(rows, TEST_POISON, (size_t)ROWS * X_STRIDE * sizeof *rows);
+    for (int32_t r = 0; r < ROWS; r++) {
+        source[r] = (r * 5 + 3) % ROWS; /* 5 does not divide ROWS */
+        memcpy(rows + (size_t)source[r] * X_STRIDE, x + (size_t)r * HIDDEN, HIDDEN * sizeof *rows);
+    }
+    test_buffer_create(device, &in->scattered, rows, (size_t)ROWS * X_STRIDE * sizeof *rows);
+    test_buffer_create(device, &in->source, source, sizeof source);
+    free(rows);
 }
 
 static void inputs_open(inputs *in)
@@ -36,7 +59,10 @@ static void inputs_open(inputs *in)
     uint64_t random = 5;
     float prob[ROWS];
     /* Gates to +-40 or so: the tails of expf too. */
-    fill(&random, &in->x, (int64_t)ROWS * HIDDEN, 1.0f);
+    uint16_t *x = numbers(&random, (int64_t)ROWS * HIDDEN, 1.0f);
+    test_buffer_create(device, &in->x, x, (size_t)ROWS * HIDDEN * sizeof *x);
+    scatter(in, x);
+    free(x);
     for (int32_t i = 0; i < 2; i++) fill(&random, &in->w[i], (int64_t)EXPERTS * 2 * INTER * HIDDEN, 0.7f);
     fill(&random, &in->bias, (int64_t)EXPERTS * 2 * INTER, 20.0f);
     for (int32_t i = 0; i < ROWS; i++) prob[i] = (float)test_between(&random, 1, 1 << 20) / (1 << 20);
@@ -47,7 +73,8 @@ static void inputs_open(inputs *in)
 
 static void inputs_close(inputs *in)
 {
-    test_buffer *const buffers[] = {&in->x, &in->w[0], &in->w[1], &in->bias, &in->prob, &in->counts};
+    test_buffer *const buffers[] = {&in->x,    &in->w[0],   &in->w[1],      &in->bias,
+                                    &in->prob, &in->counts, &in->scattered, &in->source};
     for (int32_t i = 0; i < MOET_COUNT_OF(buffers); i++) test_buffer_destroy(device, buffers[i]);
     device->backend->stream_destroy(device, in->stream);
 }
@@ -70,7 +97,9 @@ static uint16_t *run(const inputs *in, const moet_problem *problem, const moet_c
     test_output out;
     const size_t size_bytes = (size_t)ROWS * (size_t)columns * 2;
     test_output_create(device, &out, size_bytes + (size_t)columns * 2);
-    const moet_family_launch_args args = {.x = test_buffer_inside(&in->x),
+    const moet_family_launch_args args = {.x = test_buffer_inside(config->gathers ? &in->scattered : &in->x),
+                                          .x_stride = X_STRIDE,
+                                          .source = test_buffer_inside(&in->source),
                                           .w = test_buffer_inside(&in->w[problem->layout]),
                                           .bias = problem->bias ? test_buffer_inside(&in->bias) : NULL,
                                           .out = test_buffer_inside(&out.buffer),
@@ -145,15 +174,18 @@ static void check_family(const moet_family *family)
         if (!*want) *want = run_passes(&in, family, &problem);
         for (int32_t few = 0; few < 2; few++) {
             char text[MOET_CONFIG_SIZE];
+            moet_config config = choice->config;
             const bool on_device = (i + few) & 1;
-            uint16_t *found = run(&in, &problem, &choice->config, &kernel, INTER, on_device, few ? test_few_sms(i) : 0);
-            moet_config_format(&choice->config, text);
+            test_fused_gather(&problem, &device->info, i, &config);
+            uint16_t *found = run(&in, &problem, &config, &kernel, INTER, on_device, few ? test_few_sms(i) : 0);
+            moet_config_format(&config, text);
             for (int64_t e = 0; e < (int64_t)ROWS * INTER; e++)
                 if (found[e] != (*want)[e])
-                    test_fail(
-                        "%s, activation %d, layout %d, bias %d, prob %d: row %lld, column %lld is %04x, %04x expected",
-                        text, problem.activation, problem.layout, problem.bias, problem.prob, (long long)(e / INTER),
-                        (long long)(e % INTER), found[e], (*want)[e]);
+                    test_fail("%s%s, activation %d, layout %d, bias %d, prob %d: row %lld, column %lld is %04x, %04x "
+                              "expected",
+                              text, config.gathers ? " gathering" : "", problem.activation, problem.layout,
+                              problem.bias, problem.prob, (long long)(e / INTER), (long long)(e % INTER), found[e],
+                              (*want)[e]);
             free(found);
             launches++;
         }
