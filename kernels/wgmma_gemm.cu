@@ -291,14 +291,15 @@ __device__ __forceinline__ void moet_math_tiles(const struct moet_job *job, stru
         moet_multiply(&at, live, sums, ring, group, first * MOET_BLOCK_BYTES, job->k_blocks);
         moet_slot_unpack(&slot, &at);
 #if MOET_ACT && MOET_SWAP && MOET_KN
-        moet_activate_pair(sums[0], sums[MOET_MI - 1], &at, first, job);
-        moet_store_block(sums[0], &at, first, job, lines);
+        moet_store_block(sums[0], sums[MOET_MI - 1], &at, first, job, lines);
 #else
         /* Not a loop: one that is not unrolled would put the sums into local memory. */
-        moet_store_block(sums[0], &at, first, job, lines);
-        if (MOET_MI > 1) moet_store_block(sums[MOET_MI > 1 ? 1 : 0], &at, first + MOET_TILE_GROUPS, job, lines);
-        if (MOET_MI > 2) moet_store_block(sums[MOET_MI > 2 ? 2 : 0], &at, first + 2 * MOET_TILE_GROUPS, job, lines);
-        if (MOET_MI > 3) moet_store_block(sums[MOET_MI > 3 ? 3 : 0], &at, first + 3 * MOET_TILE_GROUPS, job, lines);
+        moet_store_block(sums[0], sums[0], &at, first, job, lines);
+        if (MOET_MI > 1) moet_store_block(sums[MOET_MI > 1 ? 1 : 0], sums[0], &at, first + MOET_TILE_GROUPS, job, lines);
+        if (MOET_MI > 2)
+            moet_store_block(sums[MOET_MI > 2 ? 2 : 0], sums[0], &at, first + 2 * MOET_TILE_GROUPS, job, lines);
+        if (MOET_MI > 3)
+            moet_store_block(sums[MOET_MI > 3 ? 3 : 0], sums[0], &at, first + 3 * MOET_TILE_GROUPS, job, lines);
 #endif
         if (MOET_PINGPONG) moet_ring_skip(ring, job->k_blocks);
     }

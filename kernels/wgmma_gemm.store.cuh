@@ -5,8 +5,6 @@
  * lanes or the copy engine store a whole line; chunk ^= row & 7 keeps both sides free of bank conflicts and is the copy
  * engine's swizzle. N is a multiple of 8: a chunk is stored or it is not. */
 
-#define MOET_ADDS_BIAS (MOET_BIAS && !MOET_ACT) /* else the activation has it */
-
 /* threadIdx.x as a value that is made here: what follows from it is not computed before the K loop, where registers are
  * scarce. */
 __device__ __forceinline__ int moet_thread_now(void)
@@ -36,89 +34,6 @@ __device__ __forceinline__ void moet_store_lines(const struct moet_job *job, con
     }
 }
 
-/* Not swapped: a warp's 16 rows, 64 columns at a time, through the warp's own 16 lines. m_block: of the tile. */
-__device__ __forceinline__ void moet_store(const float *sums, const struct moet_tile *at, int m_block,
-                                           const struct moet_job *job, unsigned lines)
-{
-    const int thread = moet_thread_now(), lane = thread & 31, warp = thread / 32 % MOET_MATH_WARPS, quad = lane & 3;
-    const int row_first = m_block * 64 + warp * 16, col_end = moet_out_end(job, at);
-    const int matrix_row = (lane & 7) + (lane >> 3 & 1) * 8;
-    lines += warp * 16 * MOET_LINE_BYTES;
-    if (row_first >= at->rows) return;
-#pragma unroll
-    for (int first = 0; first < MOET_OUT_COLS / 8; first += 8) {
-        const int blocks = MOET_OUT_COLS / 8 - first < 8 ? MOET_OUT_COLS / 8 - first : 8;
-        const int col_first = moet_out_col(at) + first * 8;
-        if (col_first >= col_end) break;
-        const unsigned *bias =
-            (const unsigned *)(job->bias + (MOET_ADDS_BIAS ? (long long)at->expert * job->n + col_first + quad * 2 : 0));
-        if (job->choice.bulk_store) {
-            if (moet_elect()) moet_bulk_store_wait();
-            __syncwarp();
-        }
-#pragma unroll
-        for (int j = 0; j < blocks; j += 2) {
-            unsigned v[4];
-#pragma unroll
-            for (int b = 0; b < 2; b++) {
-                const float *s = sums + (first + j + b) * 4;
-                unsigned pair = 0;
-                if (MOET_ADDS_BIAS && col_first + (j + b) * 8 < col_end) pair = bias[(j + b) * 4];
-                const float low = __uint_as_float(pair << 16), high = __uint_as_float(pair & 0xffff0000u);
-                v[b * 2] = MOET_ADDS_BIAS ? moet_pack(s[0] + low, s[1] + high) : moet_pack(s[0], s[1]);
-                v[b * 2 + 1] = MOET_ADDS_BIAS ? moet_pack(s[2] + low, s[3] + high) : moet_pack(s[2], s[3]);
-            }
-            moet_store_4(lines + matrix_row * MOET_LINE_BYTES + (((j + (lane >> 4)) ^ (lane & 7)) << 4), v);
-        }
-        if (job->choice.bulk_store) moet_proxy_fence();
-        __syncwarp();
-        moet_store_lines(job, at, row_first, col_first, col_end, blocks, lines);
-        __syncwarp();
-    }
-}
-
-/* Swapped: m64 is 64 columns of out and n8 is 8 rows: matrices are transposed on their way, and the four warps of the
- * group make up a line; 64 rows at a time. */
-__device__ __forceinline__ void moet_store_swapped(const float *sums, const struct moet_tile *at, int m_block,
-                                                   const struct moet_job *job, unsigned lines)
-{
-    const int thread = moet_thread_now(), lane = thread & 31, warp = thread / 32 % MOET_MATH_WARPS;
-    const int col_first = moet_out_col(at) + m_block * 64, barrier = thread / MOET_GROUP_THREADS;
-    if (col_first >= job->out_n) return;
-    float bias[2] = {0.0f, 0.0f};
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        const int col = col_first + warp * 16 + half * 8 + (lane >> 2);
-        if (MOET_ADDS_BIAS && col < job->out_n) bias[half] = moet_widen(job->bias[(long long)at->expert * job->n + col]);
-    }
-#pragma unroll
-    for (int first = 0; first < MOET_BN / 8; first += 8) {
-        if (first * 8 >= at->rows) break;
-        if (job->choice.bulk_store) {
-            if (moet_elect()) moet_bulk_store_wait();
-            asm volatile("bar.sync %0, %1;" ::"r"(barrier), "n"(MOET_GROUP_THREADS) : "memory");
-        }
-#pragma unroll
-        for (int j = 0; j < 8 && first + j < MOET_BN / 8; j += 2) {
-            unsigned v[4];
-#pragma unroll
-            for (int b = 0; b < 4; b++) {
-                const float *s = sums + (first + j + b / 2) * 4 + b % 2 * 2;
-                v[b] = MOET_ADDS_BIAS ? moet_pack(s[0] + bias[b % 2], s[1] + bias[b % 2]) : moet_pack(s[0], s[1]);
-            }
-            /* Matrices: columns 0-7 and 8-15 of rows 0-7, then of rows 8-15. */
-            const int line = j * 8 + (lane >> 4) * 8 + (lane & 7), chunk = warp * 2 + (lane >> 3 & 1);
-            if (first * 8 + j * 8 < at->rows)
-                moet_store_4_transposed(lines + line * MOET_LINE_BYTES + ((chunk ^ (line & 7)) << 4), v);
-        }
-        if (job->choice.bulk_store) moet_proxy_fence();
-        asm volatile("bar.sync %0, %1;" ::"r"(barrier), "n"(MOET_GROUP_THREADS) : "memory");
-        if (first * 8 + warp * 16 < at->rows)
-            moet_store_lines(job, at, first * 8 + warp * 16, col_first, job->out_n, 8, lines + warp * 16 * MOET_LINE_BYTES);
-        asm volatile("bar.sync %0, %1;" ::"r"(barrier), "n"(MOET_GROUP_THREADS) : "memory");
-    }
-}
-
 #if MOET_ACT
 
 /* Written by the launch before, perhaps after this one began. */
@@ -144,65 +59,139 @@ __device__ __forceinline__ float moet_load_bias(const struct moet_job *job, cons
     return moet_widen(job->bias[(long long)at->expert * 2 * job->out_n + col]);
 }
 
-/* Not swapped: the sums of BN columns become those of BN / 2, in front. */
-__device__ __forceinline__ void moet_activate_block(float *sums, const struct moet_tile *at, int m_block,
-                                                    const struct moet_job *job)
+/* Not swapped: what the sums of out's n8 block `block` give, of columns col and col + 1 in two rows. The sums themselves
+ * stay: values of other instructions in an accumulator would have ptxas wait for each wgmma. */
+__device__ __forceinline__ void moet_activate_four(const float *sums, int block, int col, const float *prob,
+                                                   const struct moet_tile *at, const struct moet_job *job, float *value)
 {
-    const int thread = moet_thread_now(), lane = thread & 31, warp = thread / 32 % MOET_MATH_WARPS;
+    const int gates = MOET_KN ? block / 8 * 16 + block % 8 : 2 * block, ups = MOET_KN ? gates + 8 : gates + 1;
+    unsigned gate_bias = 0, up_bias = 0;
+    if (MOET_BIAS && col < job->out_n)
+        gate_bias = moet_load_bias_pair(job, at, col), up_bias = moet_load_bias_pair(job, at, job->out_n + col);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const float gate = __uint_as_float(i & 1 ? gate_bias & 0xffff0000u : gate_bias << 16);
+        const float up = __uint_as_float(i & 1 ? up_bias & 0xffff0000u : up_bias << 16);
+        value[i] = moet_activate(moet_add_bias(sums[gates * 4 + i], gate), moet_add_bias(sums[ups * 4 + i], up),
+                                 prob[i / 2], job->clamp);
+    }
+}
+
+#endif
+
+/* Not swapped: a warp's 16 rows, 64 columns at a time, through the warp's own 16 lines. m_block: of the tile. */
+__device__ __forceinline__ void moet_store(const float *sums, const struct moet_tile *at, int m_block,
+                                           const struct moet_job *job, unsigned lines)
+{
+    const int thread = moet_thread_now(), lane = thread & 31, warp = thread / 32 % MOET_MATH_WARPS, quad = lane & 3;
     const int row_first = m_block * 64 + warp * 16, col_end = moet_out_end(job, at);
+    const int matrix_row = (lane & 7) + (lane >> 3 & 1) * 8;
+    lines += warp * 16 * MOET_LINE_BYTES;
     if (row_first >= at->rows) return;
+#if MOET_ACT
     float prob[2];
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const int row = row_first + (lane >> 2) + half * 8;
         prob[half] = moet_load_prob(job, at->row + row, row < at->rows);
     }
+#endif
 #pragma unroll
-    for (int j = 0; j < MOET_OUT_COLS / 8; j++) {
-        const int gates = MOET_KN ? j / 8 * 16 + j % 8 : 2 * j, ups = MOET_KN ? gates + 8 : gates + 1;
-        const int col = moet_out_col(at) + j * 8 + (lane & 3) * 2;
-        if (moet_out_col(at) + j * 8 >= col_end) break;
-        unsigned gate_bias = 0, up_bias = 0;
-        if (MOET_BIAS)
-            gate_bias = moet_load_bias_pair(job, at, col), up_bias = moet_load_bias_pair(job, at, job->out_n + col);
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const float gate = __uint_as_float(i & 1 ? gate_bias & 0xffff0000u : gate_bias << 16);
-            const float up = __uint_as_float(i & 1 ? up_bias & 0xffff0000u : up_bias << 16);
-            sums[j * 4 + i] = moet_activate(moet_add_bias(sums[gates * 4 + i], gate),
-                                            moet_add_bias(sums[ups * 4 + i], up), prob[i / 2], job->clamp);
+    for (int first = 0; first < MOET_OUT_COLS / 8; first += 8) {
+        const int blocks = MOET_OUT_COLS / 8 - first < 8 ? MOET_OUT_COLS / 8 - first : 8;
+        const int col_first = moet_out_col(at) + first * 8;
+        if (col_first >= col_end) break;
+        const unsigned *bias =
+            (const unsigned *)(job->bias + (MOET_BIAS && !MOET_ACT ? (long long)at->expert * job->n + col_first + quad * 2 : 0));
+        if (job->choice.bulk_store) {
+            if (moet_elect()) moet_bulk_store_wait();
+            __syncwarp();
         }
+#pragma unroll
+        for (int j = 0; j < blocks; j += 2) {
+            unsigned v[4];
+#pragma unroll
+            for (int b = 0; b < 2; b++) {
+#if MOET_ACT
+                float value[4];
+                moet_activate_four(sums, first + j + b, col_first + (j + b) * 8 + quad * 2, prob, at, job, value);
+                v[b * 2] = moet_pack(value[0], value[1]), v[b * 2 + 1] = moet_pack(value[2], value[3]);
+#else
+                const float *s = sums + (first + j + b) * 4;
+                unsigned pair = 0;
+                if (MOET_BIAS && col_first + (j + b) * 8 < col_end) pair = bias[(j + b) * 4];
+                const float low = __uint_as_float(pair << 16), high = __uint_as_float(pair & 0xffff0000u);
+                v[b * 2] = MOET_BIAS ? moet_pack(s[0] + low, s[1] + high) : moet_pack(s[0], s[1]);
+                v[b * 2 + 1] = MOET_BIAS ? moet_pack(s[2] + low, s[3] + high) : moet_pack(s[2], s[3]);
+#endif
+            }
+            moet_store_4(lines + matrix_row * MOET_LINE_BYTES + (((j + (lane >> 4)) ^ (lane & 7)) << 4), v);
+        }
+        if (job->choice.bulk_store) moet_proxy_fence();
+        __syncwarp();
+        moet_store_lines(job, at, row_first, col_first, col_end, blocks, lines);
+        __syncwarp();
     }
 }
 
-/* Swapped, kn: of a block of gates and one of ups a block of out, in the gates' place. block: 64 columns of out. */
-__device__ __forceinline__ void moet_activate_pair(float *gates, const float *ups, const struct moet_tile *at, int block,
-                                                   const struct moet_job *job)
+/* Swapped: m64 is 64 columns of out and n8 is 8 rows: matrices are transposed on their way, and the four warps of the
+ * group make up a line; 64 rows at a time. With an activation (kn) sums are gates, and ups are those of another block. */
+__device__ __forceinline__ void moet_store_swapped(const float *sums, const float *ups, const struct moet_tile *at,
+                                                   int m_block, const struct moet_job *job, unsigned lines)
 {
     const int thread = moet_thread_now(), lane = thread & 31, warp = thread / 32 % MOET_MATH_WARPS;
-    const int col_first = moet_out_col(at) + block * 64 + warp * 16 + (lane >> 2);
-    float gate_bias[2] = {0.0f, 0.0f}, up_bias[2] = {0.0f, 0.0f};
+    const int col_first = moet_out_col(at) + m_block * 64, barrier = thread / MOET_GROUP_THREADS;
+    if (col_first >= job->out_n) return;
+    float bias[2] = {0.0f, 0.0f}, up_bias[2] = {0.0f, 0.0f};
+    const int bias_width = MOET_ACT ? 2 * job->out_n : job->n;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        const int col = col_first + half * 8;
-        if (MOET_BIAS && col < job->out_n)
-            gate_bias[half] = moet_load_bias(job, at, col), up_bias[half] = moet_load_bias(job, at, job->out_n + col);
+        const int col = col_first + warp * 16 + half * 8 + (lane >> 2);
+        const unsigned short *of_expert = job->bias + (MOET_BIAS ? (long long)at->expert * bias_width : 0);
+        if (MOET_BIAS && col < job->out_n) bias[half] = moet_widen(of_expert[col]);
+        if (MOET_BIAS && MOET_ACT && col < job->out_n) up_bias[half] = moet_widen(of_expert[job->out_n + col]);
     }
 #pragma unroll
-    for (int j = 0; j < MOET_BN / 8; j++) {
-        if (j * 8 >= at->rows) break;
-        float prob[2];
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const int row = j * 8 + (lane & 3) * 2 + i;
-            prob[i] = moet_load_prob(job, at->row + row, row < at->rows);
+    for (int first = 0; first < MOET_BN / 8; first += 8) {
+        if (first * 8 >= at->rows) break;
+        if (job->choice.bulk_store) {
+            if (moet_elect()) moet_bulk_store_wait();
+            asm volatile("bar.sync %0, %1;" ::"r"(barrier), "n"(MOET_GROUP_THREADS) : "memory");
         }
 #pragma unroll
-        for (int i = 0; i < 4; i++)
-            gates[j * 4 + i] = moet_activate(moet_add_bias(gates[j * 4 + i], gate_bias[i / 2]),
-                                             moet_add_bias(ups[j * 4 + i], up_bias[i / 2]), prob[i & 1], job->clamp);
+        for (int j = 0; j < 8 && first + j < MOET_BN / 8; j += 2) {
+            unsigned v[4];
+#pragma unroll
+            for (int b = 0; b < 4; b++) {
+                const int at_sum = (first + j + b / 2) * 4 + b % 2 * 2;
+                const float *s = sums + at_sum;
+#if MOET_ACT
+                float value[2];
+#pragma unroll
+                for (int i = 0; i < 2; i++) {
+                    const int row = (first + j + b / 2) * 8 + (lane & 3) * 2 + i;
+                    value[i] = moet_activate(moet_add_bias(s[i], bias[b % 2]), moet_add_bias(ups[at_sum + i], up_bias[b % 2]),
+                                             moet_load_prob(job, at->row + row, row < at->rows), job->clamp);
+                }
+                v[b] = moet_pack(value[0], value[1]);
+#else
+                v[b] = MOET_BIAS ? moet_pack(s[0] + bias[b % 2], s[1] + bias[b % 2]) : moet_pack(s[0], s[1]);
+#endif
+            }
+            /* Matrices: columns 0-7 and 8-15 of rows 0-7, then of rows 8-15. */
+            const int line = j * 8 + (lane >> 4) * 8 + (lane & 7), chunk = warp * 2 + (lane >> 3 & 1);
+            if (first * 8 + j * 8 < at->rows)
+                moet_store_4_transposed(lines + line * MOET_LINE_BYTES + ((chunk ^ (line & 7)) << 4), v);
+        }
+        if (job->choice.bulk_store) moet_proxy_fence();
+        asm volatile("bar.sync %0, %1;" ::"r"(barrier), "n"(MOET_GROUP_THREADS) : "memory");
+        if (first * 8 + warp * 16 < at->rows)
+            moet_store_lines(job, at, first * 8 + warp * 16, col_first, job->out_n, 8, lines + warp * 16 * MOET_LINE_BYTES);
+        asm volatile("bar.sync %0, %1;" ::"r"(barrier), "n"(MOET_GROUP_THREADS) : "memory");
     }
 }
+
+#if MOET_ACT
 
 /* Swapped, nk: an m64 block is 32 columns of out, 8 a warp: gates in a thread's first row, ups in its second. */
 __device__ __forceinline__ void moet_store_swapped_act(const float *sums, const struct moet_tile *at, int m_block,
@@ -250,17 +239,15 @@ __device__ __forceinline__ void moet_store_swapped_act(const float *sums, const 
 
 #endif
 
-__device__ __forceinline__ void moet_store_block(float *sums, const struct moet_tile *at, int m_block,
-                                                 const struct moet_job *job, unsigned lines)
+/* ups: swapped, kn, with an activation. */
+__device__ __forceinline__ void moet_store_block(const float *sums, const float *ups, const struct moet_tile *at,
+                                                 int m_block, const struct moet_job *job, unsigned lines)
 {
 #if MOET_ACT && MOET_SWAP && !MOET_KN
     moet_store_swapped_act(sums, at, m_block, job, lines);
 #else
-#if MOET_ACT && !MOET_SWAP
-    moet_activate_block(sums, at, m_block, job);
-#endif
     if (MOET_SWAP)
-        moet_store_swapped(sums, at, m_block, job, lines);
+        moet_store_swapped(sums, ups, at, m_block, job, lines);
     else
         moet_store(sums, at, m_block, job, lines);
 #endif
