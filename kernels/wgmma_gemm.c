@@ -115,7 +115,9 @@ enum {
     LINE_BYTES = 128,     /* BK elements */
     STORE_BYTES = 8192,   /* of a math warpgroup */
     MAX_SUMS = 208,       /* accumulators a thread */
-    MAX_FUSED_SUMS = 176, /* gathering, or in a cluster with an activation: others spill */
+    MAX_FUSED_SUMS = 144, /* with an activation: more spill */
+    MAX_PAIR_SUMS = 96,   /* of them, where gates and ups are in two blocks of a thread */
+    MAX_GATHER_SUMS = 176,
     GATHER_BYTES = 48,    /* slots and barriers */
     EARLY_DRIVER = 12030, /* captures such launches into graphs */
     RIDGE_ROWS = 256,     /* of an expert, where reading its weights takes as long as multiplying by them */
@@ -203,11 +205,12 @@ static bool wgmma_applicable(const moet_problem *problem, const moet_config *con
     if (problem->activation != MOET_ACTIVATION_NONE && !pairs_columns(&shape, problem->layout))
         return moet_refuse(why, "tile %s in mode %s does not pair gates and ups in a thread (layout %s)", tile, mode,
                            problem->layout == MOET_LAYOUT_KN ? "kn" : "nk");
-    if (config->gathers && (shape.ctas > 1 || sums > MAX_FUSED_SUMS))
+    if (config->gathers && (shape.ctas > 1 || sums > MAX_GATHER_SUMS))
         return moet_refuse(why, "tile %s in mode %s, cluster %s: gathering needs registers, and x for one CTA", tile,
                            mode, moet_config_text(config, PARAM_CLUSTER));
-    if (problem->activation != MOET_ACTIVATION_NONE && shape.ctas > 1 && sums > MAX_FUSED_SUMS)
-        return moet_refuse(why, "tile %s in mode %s and a cluster leaves no registers for an activation", tile, mode);
+    if (problem->activation != MOET_ACTIVATION_NONE &&
+        sums > (problem->layout == MOET_LAYOUT_KN && shape.mode.swap ? MAX_PAIR_SUMS : MAX_FUSED_SUMS))
+        return moet_refuse(why, "tile %s in mode %s leaves no registers for an activation", tile, mode);
     const int32_t spare = moet_config_number(config, PARAM_SPARE);
     if (device->sm_count > 0 && device->sm_count - spare < shape.ctas)
         return moet_refuse(why, "spare %d of %d SMs leaves none for a cluster of %d", spare, device->sm_count,
