@@ -39,8 +39,9 @@ enum {
 /* clang-format off: it breaks these lines anew each time */
 #define TILE_TABLE(X)                                                                                                  \
     X(64, 128)                                                                                                         \
-    X(64, 192) X(64, 256) X(128, 16) X(128, 32) X(128, 64) X(128, 96) X(128, 128) X(128, 160) X(128, 176) X(128, 192)  \
-        X(128, 240) X(128, 256) X(192, 128) X(256, 64) X(256, 128)
+    X(64, 192)                                                                                                         \
+    X(64, 256) X(128, 16) X(128, 32) X(128, 64) X(128, 96) X(128, 128) X(128, 160) X(128, 176) X(128, 192) X(128, 240) \
+        X(128, 256) X(192, 128) X(256, 64) X(256, 128)
 /* clang-format on */
 
 struct mode {
@@ -468,7 +469,8 @@ static moet_status map_operands(struct state *wgmma, const moet_family_launch_ar
     const struct shape *shape = &wgmma->shape;
     const cuuint64_t n = (cuuint64_t)wgmma->n, k = (cuuint64_t)wgmma->k, experts = (cuuint64_t)wgmma->experts;
     if (args->x != wgmma->mapped_x || args->out != wgmma->mapped_out || args->rows != wgmma->mapped_rows) {
-        const cuuint64_t x_dims[2] = {k, (cuuint64_t)args->rows}, out_dims[2] = {(cuuint64_t)wgmma->out_n, (cuuint64_t)args->rows};
+        const cuuint64_t x_dims[2] = {k, (cuuint64_t)args->rows},
+                         out_dims[2] = {(cuuint64_t)wgmma->out_n, (cuuint64_t)args->rows};
         const cuuint32_t x_box[2] = {BK, (cuuint32_t)x_box_rows(shape)}, out_box[2] = {64, 16};
         wgmma->mapped_x = NULL;
         if (!wgmma->gathers) MOET_TRY(encode_map(wgmma->cuda, &wgmma->x_map, args->x, 2, x_dims, x_box));
