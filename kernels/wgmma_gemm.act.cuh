@@ -22,6 +22,8 @@ __device__ __forceinline__ float moet_quotient(float n, float d)
     float q = __fmul_rn(n, r);
     q = __fmaf_rn(__fmaf_rn(-d, q, n), r, q);
     q = __fmaf_rn(__fmaf_rn(-d, q, n), r, q);
+    /* A gate of -inf or NaN gives d inf or NaN. */
+    if (MOET_ACT == MOET_ACT_GPT_OSS) return d < MOET_INFINITY ? q : n * start;
     return fabsf(n) < MOET_INFINITY && d < MOET_INFINITY ? q : n * start;
 }
 
@@ -31,8 +33,9 @@ __device__ __forceinline__ float moet_activate(float gate, float up, float prob,
     const unsigned pair = moet_pack(gate, up);
     float g = __uint_as_float(pair << 16), u = __uint_as_float(pair & 0xffff0000u), value;
     if (MOET_ACT != MOET_ACT_SWIGLU) {
-        g = g > clamp ? clamp : g;
-        u = u < -clamp ? -clamp : u > clamp ? clamp : u;
+        const float limit = MOET_ACT == MOET_ACT_GPT_OSS ? 7.0f : clamp;
+        g = g > limit ? limit : g;
+        u = u < -limit ? -limit : u > limit ? limit : u;
     }
     if (MOET_ACT != MOET_ACT_GPT_OSS) {
         value = __fmul_rn(moet_quotient(g, __fadd_rn(1.0f, expf(-g))), u);

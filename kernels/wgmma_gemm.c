@@ -40,7 +40,8 @@ enum {
 #define TILE_TABLE(X)                                                                                                  \
     X(64, 128)                                                                                                         \
     X(64, 192)                                                                                                         \
-    X(64, 256) X(128, 16) X(128, 32) X(128, 64) X(128, 96) X(128, 128) X(128, 160) X(128, 176) X(128, 192) X(128, 240) \
+    X(64, 256)                                                                                                         \
+    X(128, 16) X(128, 32) X(128, 64) X(128, 96) X(128, 128) X(128, 160) X(128, 176) X(128, 192) X(128, 240)            \
         X(128, 256) X(192, 128) X(256, 64) X(256, 128)
 /* clang-format on */
 
@@ -112,16 +113,14 @@ enum {
     BK = 64,
     THREADS = 384,
     MATH_GROUPS = 2,
-    TICKETS_WORDS = 7,    /* struct moet_tickets without its mailbox */
-    LINE_BYTES = 128,     /* BK elements */
-    STORE_BYTES = 8192,   /* of a math warpgroup */
-    MAX_SUMS = 208,       /* accumulators a thread */
-    MAX_FUSED_SUMS = 144, /* with an activation: more spill */
-    MAX_PAIR_SUMS = 96,   /* of them, where gates and ups are in two blocks of a thread */
-    MAX_GATHER_SUMS = 176,
-    GATHER_BYTES = 48,    /* slots and barriers */
-    EARLY_DRIVER = 12030, /* captures such launches into graphs */
-    RIDGE_ROWS = 256,     /* of an expert, where reading its weights takes as long as multiplying by them */
+    TICKETS_WORDS = 7,     /* struct moet_tickets without its mailbox */
+    LINE_BYTES = 128,      /* BK elements */
+    STORE_BYTES = 8192,    /* of a math warpgroup */
+    MAX_SUMS = 208,        /* accumulators a thread */
+    MAX_GATHER_SUMS = 176, /* gathering: others spill */
+    GATHER_BYTES = 48,     /* slots and barriers */
+    EARLY_DRIVER = 12030,  /* captures such launches into graphs */
+    RIDGE_ROWS = 256,      /* of an expert, where reading its weights takes as long as multiplying by them */
 };
 
 /* A config in numbers. */
@@ -162,6 +161,14 @@ static bool pairs_columns(const struct shape *shape, moet_layout layout)
     if (layout == MOET_LAYOUT_NK) return shape->cols % 32 == 0;
     const int32_t sharers = shape->mode.pingpong ? 1 : MATH_GROUPS;
     return shape->mode.swap ? shape->tile.bm / 64 / sharers == 2 : shape->cols % 128 == 0;
+}
+
+/* Accumulators beside which an activation does not spill: fewer with gates and ups in two blocks of a thread, or with
+ * gpt-oss's and a router weight. */
+static int32_t most_fused_sums(const moet_problem *problem, const struct shape *shape)
+{
+    if (problem->layout == MOET_LAYOUT_KN && shape->mode.swap) return 96;
+    return problem->activation == MOET_ACTIVATION_GPT_OSS && problem->prob == MOET_PROB_ADVANCE ? 112 : 144;
 }
 
 /* Dynamic shared memory: stages, output on its way; a slot and three barriers a stage, the turns' barriers; struct
@@ -209,8 +216,7 @@ static bool wgmma_applicable(const moet_problem *problem, const moet_config *con
     if (config->gathers && (shape.ctas > 1 || sums > MAX_GATHER_SUMS))
         return moet_refuse(why, "tile %s in mode %s, cluster %s: gathering needs registers, and x for one CTA", tile,
                            mode, moet_config_text(config, PARAM_CLUSTER));
-    if (problem->activation != MOET_ACTIVATION_NONE &&
-        sums > (problem->layout == MOET_LAYOUT_KN && shape.mode.swap ? MAX_PAIR_SUMS : MAX_FUSED_SUMS))
+    if (problem->activation != MOET_ACTIVATION_NONE && sums > most_fused_sums(problem, &shape))
         return moet_refuse(why, "tile %s in mode %s leaves no registers for an activation", tile, mode);
     const int32_t spare = moet_config_number(config, PARAM_SPARE);
     if (device->sm_count > 0 && device->sm_count - spare < shape.ctas)

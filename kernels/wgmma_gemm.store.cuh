@@ -114,6 +114,7 @@ __device__ __forceinline__ void moet_store(const float *sums, const struct moet_
             for (int b = 0; b < 2; b++) {
 #if MOET_ACT
                 float value[4];
+                __syncwarp(); /* fewer values at a time */
                 moet_activate_four(sums, first + j + b, col_first + (j + b) * 8 + quad * 2, prob, at, job, value);
                 v[b * 2] = moet_pack(value[0], value[1]), v[b * 2 + 1] = moet_pack(value[2], value[3]);
 #else

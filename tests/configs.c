@@ -150,18 +150,17 @@ void test_fused_problems(int32_t hidden, int32_t inter, moet_problem problems[TE
     }
 }
 
-moet_problem test_fused_problem(const moet_problem *problem, int64_t nth)
+bool test_fused_choice(const test_choice *choice, const moet_problem *problems, const moet_device_info *device,
+                       int64_t nth, moet_problem *fused, moet_config *config)
 {
-    moet_problem fused = *problem;
-    fused.activation = (moet_activation)(MOET_ACTIVATION_SWIGLU + nth % 3);
-    fused.prob = nth % TEST_FUSED_KINDS < 3 ? MOET_PROB_ADVANCE : MOET_PROB_NONE;
-    fused.clamp = fused.activation == MOET_ACTIVATION_SWIGLU_CLAMP ? 0.75 : 0;
-    return fused;
-}
-
-void test_fused_gather(const moet_problem *fused, const moet_device_info *device, int64_t nth, moet_config *config)
-{
+    const moet_family *family = choice->config.family;
     char why[MOET_REASON_SIZE];
-    config->gathers = config->family->fuses_gather && nth / TEST_FUSED_KINDS % 2;
-    if (config->gathers && !config->family->applicable(fused, config, device, why)) config->gathers = false;
+    *fused = problems[choice->problem];
+    fused->activation = (moet_activation)(MOET_ACTIVATION_SWIGLU + nth % 3);
+    fused->prob = nth % TEST_FUSED_KINDS < 3 ? MOET_PROB_ADVANCE : MOET_PROB_NONE;
+    fused->clamp = fused->activation == MOET_ACTIVATION_SWIGLU_CLAMP ? 0.75 : 0;
+    *config = choice->config;
+    config->gathers = family->fuses_gather && nth / TEST_FUSED_KINDS % 2;
+    if (config->gathers && !family->applicable(fused, config, device, why)) config->gathers = false;
+    return family->applicable(fused, config, device, why);
 }

@@ -64,11 +64,10 @@ static void gather_fused(const moet_family *family, const moet_device_info *info
     test_fused_problems(1024, 512, problems);
     test_configs_create(family, problems, TEST_FUSED_PROBLEMS, info, true, &configs);
     for (int32_t i = 0; i < configs.count; i++) {
-        const test_choice *choice = &configs.choices[i];
-        const moet_problem problem = test_fused_problem(&problems[choice->problem], i);
-        moet_config config = choice->config;
+        moet_problem problem;
+        moet_config config;
         moet_source source;
-        test_fused_gather(&problem, info, i, &config);
+        if (!test_fused_choice(&configs.choices[i], problems, info, i, &problem, &config)) continue;
         assert_true(family->source(&problem, &config, info->cc_major, info->cc_minor, 0, &source));
         add_source(&source);
     }

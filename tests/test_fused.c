@@ -169,14 +169,14 @@ static void check_family(const moet_family *family)
     inputs_open(&in);
     for (int64_t i = 0; i < configs.count; i += every) {
         const test_choice *choice = &configs.choices[i];
-        const moet_problem problem = test_fused_problem(&problems[choice->problem], i);
+        moet_problem problem;
+        moet_config config;
+        if (!test_fused_choice(choice, problems, &device->info, i, &problem, &config)) continue;
         uint16_t **want = &wanted[choice->problem][i % TEST_FUSED_KINDS];
         if (!*want) *want = run_passes(&in, family, &problem);
         for (int32_t few = 0; few < 2; few++) {
             char text[MOET_CONFIG_SIZE];
-            moet_config config = choice->config;
             const bool on_device = (i + few) & 1;
-            test_fused_gather(&problem, &device->info, i, &config);
             uint16_t *found = run(&in, &problem, &config, &kernel, INTER, on_device, few ? test_few_sms(i) : 0);
             moet_config_format(&config, text);
             for (int64_t e = 0; e < (int64_t)ROWS * INTER; e++)
