@@ -300,7 +300,8 @@ static moet_status run_task(bench_state *s, const moet_sweep_task *task)
 {
     moet_planned planned[MAX_PEERS] = {{0}};
     bool added[MAX_PEERS] = {false};
-    moet_status status = moet_bench_set_workload(s->bench, &task->problem, task->workload->counts);
+    moet_status status =
+        moet_bench_set_workload(s->bench, &task->problem, task->workload->counts, task->workload->tokens);
     for (int32_t i = 0; i < s->peer_count && status == MOET_OK; i++) {
         status = add_peer(s, task, i, &planned[i]);
         added[i] = status == MOET_OK;

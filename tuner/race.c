@@ -471,7 +471,8 @@ moet_status moet_race_run(const moet_race *race, moet_race_result *result, bool 
     race_state s = {.race = race, .result = result};
     char message[1024];
     moet_status status = find_stored(&s, 0);
-    if (status == MOET_OK) status = moet_bench_set_workload(race->bench, race->problem, race->workload->counts);
+    if (status == MOET_OK)
+        status = moet_bench_set_workload(race->bench, race->problem, race->workload->counts, race->workload->tokens);
     if (status == MOET_OK) moet_bench_set_racing(race->bench, true);
     if (status == MOET_OK) status = try_from(&s, 0, 0, PART_TRIED);
     if (status == MOET_OK && !result->stopped && s.new_count > 0)
