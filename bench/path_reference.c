@@ -249,8 +249,8 @@ static moet_status prepare_stages(moet_bench *bench, stages *s)
         gemm_bytes = bytes > gemm_bytes ? bytes : gemm_bytes;
     }
     const size_t gemm_workspace = put(&end, gemm_bytes);
-    MOET_TRY(bench->device->backend->alloc(bench->device, end, &s->block));
-    char *block = s->block;
+    MOET_TRY(bench->device->backend->alloc(bench->device, end + 255, &s->block));
+    char *block = (char *)s->block + (-(uintptr_t)s->block & 255);
     s->permuted = (moet_permuted){.counts = (int32_t *)(void *)(block + counts),
                                   .places = (int32_t *)(void *)(block + places),
                                   .source = (int32_t *)(void *)(block + source),
