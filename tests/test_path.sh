@@ -36,6 +36,8 @@ done
 config=$(query path.db "SELECT config FROM trials WHERE status = 'ok' AND config NOT LIKE '%,down_$down'")
 expect 0 "" "$MOE" bench --device host --config "$config" --workloads shared.jsonl --ops ffn --rounds 3 --bias \
     --activation swiglu_clamp --clamp 1.5 --prob combine
+"$MOE" compare out out >compared 2>err && pass || fail "compare: $(cat err)"
+is "tokens of bench" "$(grep -c '"rows":64,"tokens":32,' out)" 1
 is "lines of bench --config" "$(grep -c '"hit":"asked"' out)" 1
 SEVERAL_LINES=1 expect 1 "20 experts a token" "$MOE" bench --device host --default --workloads crowded.jsonl --ops ffn --rounds 3
 

@@ -217,10 +217,12 @@ static moet_status print_point(const moet_sweep_task *task, const char *peer, co
 {
     const moet_workload *w = task->workload;
     double time_ns = (double)trial->median_ns;
+    const bool is_path = task->problem.op == MOET_OP_FFN;
     cJSON *line = cJSON_CreateObject();
     bool complete =
         cJSON_AddStringToObject(line, "name", w->name) != NULL &&
         add_number(line, "rows", "%lld", (long long)w->rows) &&
+        (!is_path || add_number(line, "tokens", "%lld", (long long)(w->tokens > 0 ? w->tokens : w->rows))) &&
         cJSON_AddStringToObject(line, "skew", w->skew) != NULL &&
         cJSON_AddStringToObject(line, "op", moet_op_text(task->problem.op)) != NULL &&
         cJSON_AddStringToObject(line, "peer", peer) != NULL && add_number(line, "time_us", "%.2f", time_ns / 1e3) &&
@@ -450,7 +452,8 @@ static int run(int argc, char **argv)
             "Plans and launches every workload through the runtime library, as a program that links it "
             "would, and times it beside the device's ceilings.",
             EXAMPLE,
-            "Prints one JSON object a line: the device and its ceilings, then name, rows, skew, op, peer, "
+            "Prints one JSON object a line: the device and its ceilings, then name, rows, tokens (op ffn), skew, op, "
+            "peer, "
             "time_us, tflops, efficiency, floor_us, spread, sm_mhz, layout, config, hit (exact, nearest, "
             "default; asked: given by --config), device_counts, eager and counts of each point. Every point is "
             "verified before it is timed; a wrong one is exit code 3. The command line wins over MOET_TABLE."),
