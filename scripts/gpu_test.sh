@@ -92,6 +92,18 @@ if check "sweep" 120 "$BUILD/moe-tune" sweep --device "$DEVICE" --workloads work
     check "bench: counts in device memory" 60 bash -c "'$BUILD/moe-tune' bench --device '$DEVICE' --table table --workloads workloads.jsonl --ops up --rounds 3 --device-counts >device.jsonl && [ \$(grep -c '\"device_counts\":true' device.jsonl) = 2 ]"
 fi
 
+# ---- the expert path: the first workload, and as many tokens as two experts each make of its rows ----
+head -n 1 workloads.jsonl >path.jsonl
+sed 's/"skew"/"tokens":128,"skew"/' path.jsonl >shared.jsonl
+if check "sweep of op ffn" 150 "$BUILD/moe-tune" sweep --device "$DEVICE" --workloads path.jsonl --ops ffn --rounds 3 --db path.db --budget 90s; then
+    check "no path is wrong or failed" 20 bash -c "'$BUILD/moe-tune' show --db path.db --trials --format csv >paths.csv && [ \$(wc -l <paths.csv) -gt 20 ] && ! grep -E ',(wrong|failed),' paths.csv"
+    check "emit of op ffn" 20 "$BUILD/moe-tune" emit --db path.db --out paths
+    check "verify of op ffn: every entry of the table" 60 "$BUILD/moe-tune" verify --device "$DEVICE" --table paths
+    for counts in "" --device-counts; do
+        check "bench of op ffn $counts" 60 "$BUILD/moe-tune" bench --device "$DEVICE" --table paths --with-default --workloads shared.jsonl --ops ffn --rounds 3 --bias=no $counts
+    done
+fi
+
 # ---- compute-sanitizer: a pairwise set of each kernel's configs, a few of the vendor's, on the first edge shapes ----
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer /usr/local/cuda*/compute-sanitizer/compute-sanitizer 2>/dev/null | head -n 1)
 if [ -n "$sanitizer" ]; then

@@ -381,12 +381,37 @@ static bool append_quoted(char *text, size_t size, size_t *used, const char *wor
     return fits && append(text, size, used, "'");
 }
 
+/* What the command line says of a path. */
+static bool append_path(char *text, size_t size, size_t *used, const moet_problem *p)
+{
+    static const char *const activations[] = {
+#define MOET_X(name, text) text,
+        MOET_ACTIVATION_TABLE(MOET_X)};
+    static const char *const probs[] = {MOET_PROB_TABLE(MOET_X)
+#undef MOET_X
+    };
+    char key[MOET_KEY_SIZE]; /* its text of the clamp is one that is read back exactly */
+    static const char field[] = ",clamp=";
+    moet_problem_format(p, key);
+    const char *clamp = strstr(key, field);
+    bool fits = append(text, size, used, " --activation %s --prob %s", activations[p->activation], probs[p->prob]);
+    if (p->activation != MOET_ACTIVATION_SWIGLU_CLAMP || !clamp) return fits;
+    clamp += strlen(field);
+    return fits && append(text, size, used, " --clamp %.*s", (int)strcspn(clamp, ","), clamp);
+}
+
 moet_status moet_plan_replay_command(const moet_plan *plan, const int32_t *counts, char *text, size_t size)
 {
+    static const char *const op_texts[] = {
+#define MOET_X(name, text) text,
+        MOET_OP_TABLE(MOET_X)
+#undef MOET_X
+    };
     const moet_problem *p = &plan->problem;
     moet_routing routing;
-    if (p->op == MOET_OP_FFN)
-        return moet_fail(MOET_UNSUPPORTED, "moet_plan_replay_command: moe-tune bench does not measure op ffn yet");
+    if (p->op == MOET_OP_FFN && (p->down_bias != p->bias || p->combine != MOET_COMBINE_EXACT))
+        return moet_fail(MOET_UNSUPPORTED, "moet_plan_replay_command: moe-tune bench has both biases or none, and "
+                                           "combine exact only");
     if (!counts) return moet_fail(MOET_INVALID, "moet_plan_replay_command: counts are NULL");
     MOET_TRY(moet_routing_summarize(counts, p->experts, &routing));
     size_t used = 0;
@@ -401,10 +426,11 @@ moet_status moet_plan_replay_command(const moet_plan *plan, const int32_t *count
     fits = fits && (plan->handle->table_dir ? append(text, size, &used, " --table ") &&
                                                   append_quoted(text, size, &used, plan->handle->table_dir)
                                             : append(text, size, &used, " --default"));
-    fits = fits && append(text, size, &used, " --workloads - --ops %s --layout %s --numerics %s%s%s",
-                          p->op == MOET_OP_UP ? "up" : "down", p->layout == MOET_LAYOUT_NK ? "nk" : "kn",
-                          p->numerics == MOET_NUMERICS_TRAIN ? "train" : "fast", p->bias ? " --bias" : "",
-                          plan->options.device_counts ? " --device-counts" : "");
+    fits =
+        fits && append(text, size, &used, " --workloads - --ops %s --layout %s --numerics %s%s%s", op_texts[p->op],
+                       p->layout == MOET_LAYOUT_NK ? "nk" : "kn", p->numerics == MOET_NUMERICS_TRAIN ? "train" : "fast",
+                       p->bias ? " --bias" : "", plan->options.device_counts ? " --device-counts" : "");
+    if (p->op == MOET_OP_FFN) fits = fits && append_path(text, size, &used, p);
     if (!fits)
         return moet_fail(MOET_INVALID, "moet_plan_replay_command: the command does not fit into %zu bytes", size);
     return MOET_OK;

@@ -17,7 +17,7 @@ static int group_open(void **state)
     moet_problem_init(&problem, MOET_OP_UP, 4, 64, 32);
     if (moet_device_open("host", &host) != MOET_OK) return 1;
     return moet_bench_create(host, 7, false, &bench) != MOET_OK ||
-           moet_bench_set_workload(bench, &problem, counts) != MOET_OK;
+           moet_bench_set_workload(bench, &problem, counts, 0) != MOET_OK;
 }
 
 static int group_close(void **state)
@@ -153,7 +153,7 @@ static void test_times(void **state)
     static launcher slow;
     int32_t subject, config_subject;
     moet_config config;
-    TEST_OK(moet_bench_set_workload(bench, &problem, counts));
+    TEST_OK(moet_bench_set_workload(bench, &problem, counts, 0));
     TEST_OK(moet_default_config(&problem, 64, false, &host->info, &config));
     TEST_OK(moet_bench_add_config(bench, &config, false, &config_subject));
     slow = (launcher){.flaw = NONE};
@@ -213,8 +213,8 @@ static void test_too_large(void **state)
     assert_non_null(rows);
     rows[0] = 8;
     moet_problem_init(&huge, MOET_OP_DOWN, MOET_MAX_EXPERTS, MOET_MAX_DIM, MOET_MAX_DIM); /* 2 PB of weights */
-    TEST_FAILS(MOET_NO_DEVICE_MEMORY, NULL, moet_bench_set_workload(bench, &huge, rows));
-    TEST_OK(moet_bench_set_workload(bench, &problem, counts)); /* and another may be set */
+    TEST_FAILS(MOET_NO_DEVICE_MEMORY, NULL, moet_bench_set_workload(bench, &huge, rows, 0));
+    TEST_OK(moet_bench_set_workload(bench, &problem, counts, 0)); /* and another may be set */
     free(rows);
 }
 
@@ -256,10 +256,10 @@ static void test_cubins(void **state)
     moet_config_first(&family, &config);
     char why[MOET_REASON_SIZE];
     while (!family.applicable(&problem, &config, &host->info, why)) assert_true(moet_config_next(&config));
-    TEST_OK(moet_bench_set_workload(bench, &problem, counts));
+    TEST_OK(moet_bench_set_workload(bench, &problem, counts, 0));
     TEST_OK(moet_bench_add_config(bench, &config, false, &subject));
     TEST_OK(moet_bench_trial(bench, subject, &trial));
-    TEST_OK(moet_bench_set_workload(bench, &problem, counts));
+    TEST_OK(moet_bench_set_workload(bench, &problem, counts, 0));
     assert_int_equal(trial.status, MOET_TRIAL_OK);
     assert_int_equal(trial.cubin_count, 3);
     for (int32_t i = 0; i < 3; i++) {

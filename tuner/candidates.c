@@ -5,10 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../kernels/ffn_path.h"
+
+/* By its own name, or a path family by that of its GEMMs. */
 static bool is_chosen(const moet_family *family, const moet_text_list *families)
 {
     for (int32_t i = 0; i < families->count; i++) {
-        if (strcmp(families->texts[i], family->name) == 0) {
+        if (strcmp(families->texts[i], family->name) == 0 ||
+            (family->gemm != NULL && strcmp(families->texts[i], family->gemm->name) == 0)) {
             return true;
         }
     }
@@ -26,9 +30,6 @@ moet_status moet_candidates_check(const moet_device_info *device, const moet_tex
                 used += snprintf(names + used, sizeof names - (size_t)used, " %.32s", moet_families[j]->name);
             }
             return moet_fail(MOET_INVALID, "no kernel family '%.40s'; this build has%s", families->texts[i], names);
-        }
-        if (family->gemm != NULL) {
-            return moet_fail(MOET_INVALID, "kernel family %s is for op ffn, which is not measured yet", family->name);
         }
         any = any || strcmp(family->backend, device->backend) == 0;
     }
@@ -100,6 +101,122 @@ static bool is_searched_first(const moet_config *config)
     return true;
 }
 
+static bool has_config(const moet_candidates *list, const moet_config *config)
+{
+    for (int32_t i = 0; i < list->count; i++) {
+        if (moet_config_equal(&list->items[i].config, config)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ---- paths: two GEMMs, whose times add up ---- */
+
+enum { UP, DOWN };
+
+/* One half's values from another config of the family. */
+static void copy_half(const moet_config *from, int32_t which, moet_config *to)
+{
+    const int32_t count = to->family->gemm->param_count, first = MOET_PATH_PARAMS + which * count;
+    memcpy(to->value + first, from->value + first, (size_t)count * sizeof to->value[0]);
+}
+
+/* A GEMM config in place of one half of the default; of the up GEMM with each way of activating. */
+static moet_status add_half(const listing *l, const moet_config *default_config, const moet_config *gemm, int32_t which,
+                            const char *validator)
+{
+    const moet_param *act = &default_config->family->params[MOET_PATH_ACT];
+    const int32_t count = gemm->family->param_count;
+    moet_config path = *default_config;
+    memcpy(path.value + MOET_PATH_PARAMS + which * count, gemm->value, (size_t)count * sizeof gemm->value[0]);
+    for (int16_t value = 0; act->values[value] != NULL; value++) {
+        if (which == UP) {
+            path.value[MOET_PATH_ACT] = value;
+        }
+        if (!has_config(l->list, &path)) {
+            MOET_TRY(add_config(l->list, l->problem, l->device, &path, false, true, validator, ""));
+        }
+    }
+    return MOET_OK;
+}
+
+/* A path's space is the product of its GEMMs': what is searched first of each, beside the other's default. */
+static moet_status add_path(const listing *l, const moet_config *default_config, const char *validator)
+{
+    for (int32_t which = UP; which <= DOWN; which++) {
+        moet_config gemm;
+        moet_config_first(default_config->family->gemm, &gemm);
+        do {
+            if (is_searched_first(&gemm)) {
+                MOET_TRY(add_half(l, default_config, &gemm, which, validator));
+            }
+        } while (moet_config_next(&gemm));
+    }
+    return MOET_OK;
+}
+
+/* The fastest candidates that are the default but for this half (with the up half: and the activation): indices into
+ * found[MOET_CANDIDATES_HALVES], fastest first. The count. */
+static int32_t find_halves(const moet_candidates *list, const moet_config *default_config, int32_t which,
+                           int32_t *found)
+{
+    int32_t count = 0;
+    for (int32_t i = 0; i < list->count; i++) {
+        const moet_candidate *c = &list->items[i];
+        if (c->config.family != default_config->family || c->status != MOET_TRIAL_OK || c->median_ns <= 0) {
+            continue;
+        }
+        moet_config rest = c->config;
+        copy_half(default_config, which, &rest);
+        if (which == UP) {
+            rest.value[MOET_PATH_ACT] = default_config->value[MOET_PATH_ACT];
+        }
+        bool repeated = false; /* the default is there for each kind of counts */
+        for (int32_t j = 0; j < count; j++) {
+            repeated = repeated || moet_config_equal(&list->items[found[j]].config, &c->config);
+        }
+        if (repeated || !moet_config_equal(&rest, default_config)) {
+            continue;
+        }
+        int32_t place = count;
+        while (place > 0 && list->items[found[place - 1]].median_ns > c->median_ns) place--;
+        if (place == MOET_CANDIDATES_HALVES) {
+            continue;
+        }
+        count += count < MOET_CANDIDATES_HALVES;
+        memmove(&found[place + 1], &found[place], (size_t)(count - place - 1) * sizeof *found);
+        found[place] = i;
+    }
+    return count;
+}
+
+moet_status moet_candidates_add_crossed(moet_candidates *list, const moet_problem *problem,
+                                        const moet_device_info *device)
+{
+    const moet_family *crossed = NULL;
+    for (int32_t i = 0; i < list->count && list->items[i].family_default; i++) {
+        const moet_candidate one = list->items[i];
+        int32_t ups[MOET_CANDIDATES_HALVES], downs[MOET_CANDIDATES_HALVES];
+        if (!one.is_chosen || one.config.family->gemm == NULL || one.config.family == crossed) {
+            continue;
+        }
+        crossed = one.config.family;
+        const int32_t up_count = find_halves(list, &one.config, UP, ups);
+        const int32_t down_count = find_halves(list, &one.config, DOWN, downs);
+        for (int32_t j = 0; j < up_count * down_count; j++) {
+            moet_config config = list->items[ups[j / down_count]].config;
+            copy_half(&list->items[downs[j % down_count]].config, DOWN, &config);
+            if (!has_config(list, &config)) {
+                MOET_TRY(add_config(list, problem, device, &config, false, true, one.validator, ""));
+            }
+        }
+    }
+    return MOET_OK;
+}
+
+/* ---- the list ---- */
+
 /* A family's default (defaults true) or what else of its space is searched first. */
 static moet_status add_family(const listing *l, const moet_family *family, bool defaults)
 {
@@ -118,8 +235,11 @@ static moet_status add_family(const listing *l, const moet_family *family, bool 
     if (defaults) {
         return add_config(l->list, l->problem, l->device, &default_config, true, chosen, validator, missing);
     }
-    if (missing[0] != '\0' || !chosen || family->gemm != NULL) {
-        return MOET_OK; /* a path's space is the product of its GEMMs': not to be walked */
+    if (missing[0] != '\0' || !chosen) {
+        return MOET_OK;
+    }
+    if (family->gemm != NULL) {
+        return add_path(l, &default_config, validator);
     }
     moet_config config;
     moet_config_first(family, &config);
@@ -152,16 +272,6 @@ moet_status moet_candidates_list(const moet_problem *problem, int64_t rows, cons
     }
     *list = made;
     return MOET_OK;
-}
-
-static bool has_config(const moet_candidates *list, const moet_config *config)
-{
-    for (int32_t i = 0; i < list->count; i++) {
-        if (moet_config_equal(&list->items[i].config, config)) {
-            return true;
-        }
-    }
-    return false;
 }
 
 moet_status moet_candidates_add_around(moet_candidates *list, const moet_problem *problem,

@@ -193,7 +193,7 @@ typedef struct show {
     int64_t rows; /* printed */
     /* the workload of the latest trial and its fastest time */
     int64_t workload_id, fastest_ns;
-    char device_key[MOET_DEVICE_KEY_SIZE], problem_key[MOET_KEY_SIZE];
+    char device_key[MOET_DEVICE_KEY_SIZE], problem_key[MOET_STORE_PROBLEM_SIZE];
 } show;
 
 static void choose_columns(show *w, const show_column *columns, int32_t count)

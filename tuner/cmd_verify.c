@@ -155,7 +155,7 @@ static void print_entry(verify_state *s, const moet_problem *problem, const moet
 
 static moet_status verify_point(verify_state *s, const moet_problem *problem, const moet_table_point *point)
 {
-    moet_status status = moet_bench_set_workload(s->bench, problem, point->counts);
+    moet_status status = moet_bench_set_workload(s->bench, problem, point->counts, 0);
     bool too_big = status == MOET_NO_DEVICE_MEMORY;
     char reason[MOET_REASON_SIZE];
     snprintf(reason, sizeof reason, "%.255s", moet_last_error());

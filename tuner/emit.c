@@ -13,7 +13,8 @@ typedef struct builder {
     cJSON *root, *devices;
     /* where the latest row went; rows come sorted */
     cJSON *device, *problem, *point;
-    const char *device_key, *problem_key; /* inside the tree */
+    const char *device_key;                  /* inside the tree */
+    char store_key[MOET_STORE_PROBLEM_SIZE]; /* the problem's */
     int64_t workload_id;
     moet_emitted counted;
     bool failed; /* out of memory somewhere */
@@ -85,9 +86,28 @@ static moet_status open_device(builder *b, const char *key)
     return MOET_OK;
 }
 
-static void open_problem(builder *b, const char *key)
+/* The list's object whose key these characters are, NULL if there is none. */
+static cJSON *find_keyed(const cJSON *list, const char *key, size_t length)
 {
-    if (b->problem && strcmp(b->problem_key, key) == 0) return;
+    cJSON *item;
+    cJSON_ArrayForEach(item, list)
+    {
+        const char *text = text_of(item, "key");
+        if (strlen(text) == length && strncmp(text, key, length) == 0) return item;
+    }
+    return NULL;
+}
+
+/* A store's problems that differ in tokens only are one of the table, which is looked up by rows. */
+static void open_problem(builder *b, const char *store_key)
+{
+    if (b->problem && strcmp(b->store_key, store_key) == 0) return;
+    char key[MOET_STORE_PROBLEM_SIZE];
+    snprintf(b->store_key, sizeof b->store_key, "%s", store_key);
+    snprintf(key, sizeof key, "%.*s", (int)moet_store_problem_length(store_key), store_key);
+    b->point = NULL;
+    b->problem = find_keyed(cJSON_GetObjectItemCaseSensitive(b->device, "problems"), key, strlen(key));
+    if (b->problem) return;
     cJSON *problem = cJSON_CreateObject();
     add_text(b, problem, "key", key);
     add(b, problem, "points", cJSON_CreateArray());
@@ -98,8 +118,6 @@ static void open_problem(builder *b, const char *key)
         return;
     }
     b->problem = problem;
-    b->problem_key = text_of(problem, "key");
-    b->point = NULL;
     b->counted.problems++;
 }
 
@@ -170,17 +188,6 @@ static moet_status add_winner(void *context, const moet_store_winner_row *row)
 
 /* ---- defaults ---- */
 
-/* The list's object with this key, NULL if there is none. */
-static cJSON *find_keyed(const cJSON *list, const char *key)
-{
-    cJSON *item;
-    cJSON_ArrayForEach(item, list)
-    {
-        if (strcmp(text_of(item, "key"), key) == 0) return item;
-    }
-    return NULL;
-}
-
 static int compare_kernels(const cJSON *a, const cJSON *b)
 {
     int order = strcmp(text_of(a, "config"), text_of(b, "config"));
@@ -244,15 +251,16 @@ static moet_status add_default(void *context, const moet_store_trial_row *trial)
     builder *b = context;
     if (!trial->is_default || !trial->is_current) return MOET_OK;
     if (!b->device || strcmp(b->device_key, trial->device_key) != 0) {
-        b->device = find_keyed(b->devices, trial->device_key);
+        b->device = find_keyed(b->devices, trial->device_key, strlen(trial->device_key));
         b->problem = NULL;
         if (!b->device) return MOET_OK;
         b->device_key = text_of(b->device, "key");
     }
-    if (!b->problem || strcmp(b->problem_key, trial->problem_key) != 0) {
-        b->problem = find_keyed(cJSON_GetObjectItemCaseSensitive(b->device, "problems"), trial->problem_key);
+    if (!b->problem || strcmp(b->store_key, trial->problem_key) != 0) {
+        b->problem = find_keyed(cJSON_GetObjectItemCaseSensitive(b->device, "problems"), trial->problem_key,
+                                moet_store_problem_length(trial->problem_key));
         if (!b->problem) return MOET_OK;
-        b->problem_key = text_of(b->problem, "key");
+        snprintf(b->store_key, sizeof b->store_key, "%s", trial->problem_key);
     }
     cJSON *kernel = cJSON_CreateObject();
     add_kernel(b, kernel, trial);

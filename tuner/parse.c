@@ -248,11 +248,15 @@ moet_status moet_parse_yes(const char *text, const char *what, bool *yes)
 static const char *const op_texts[] = {MOET_OP_TABLE(MOET_X)};
 static const char *const layout_texts[] = {MOET_LAYOUT_TABLE(MOET_X)};
 static const char *const numerics_texts[] = {MOET_NUMERICS_TABLE(MOET_X)};
+static const char *const activation_texts[] = {MOET_ACTIVATION_TABLE(MOET_X)};
+static const char *const prob_texts[] = {MOET_PROB_TABLE(MOET_X)};
 #undef MOET_X
 #define MOET_X(name, text) " " text
 #define OP_CHOICES MOET_OP_TABLE(MOET_X)
 #define LAYOUT_CHOICES MOET_LAYOUT_TABLE(MOET_X)
 #define NUMERICS_CHOICES MOET_NUMERICS_TABLE(MOET_X)
+#define ACTIVATION_CHOICES MOET_ACTIVATION_TABLE(MOET_X)
+#define PROB_CHOICES MOET_PROB_TABLE(MOET_X)
 
 static moet_status find_text(const char *text, const char *what, const char *const *texts, int32_t count,
                              const char *choices, int32_t *index)
@@ -306,15 +310,26 @@ moet_status moet_parse_numerics(const char *text, const char *what, moet_numeric
     return MOET_OK;
 }
 
+moet_status moet_parse_activation(const char *text, const char *what, moet_activation *activation)
+{
+    int32_t index = 0;
+    MOET_TRY(find_text(text, what, activation_texts, MOET_ACTIVATION_COUNT, ACTIVATION_CHOICES, &index));
+    *activation = (moet_activation)index;
+    return MOET_OK;
+}
+
+moet_status moet_parse_prob(const char *text, const char *what, moet_prob *prob)
+{
+    int32_t index = 0;
+    MOET_TRY(find_text(text, what, prob_texts, MOET_PROB_COUNT, PROB_CHOICES, &index));
+    *prob = (moet_prob)index;
+    return MOET_OK;
+}
+
 moet_status moet_parse_ops(const char *text, const char *what, moet_op_list *list)
 {
     int32_t indices[MOET_OP_COUNT], found = 0;
     MOET_TRY(find_texts(text, what, op_texts, MOET_OP_COUNT, OP_CHOICES, indices, &found));
-    for (int32_t i = 0; i < found; i++) {
-        if (indices[i] == MOET_OP_FFN) {
-            return moet_fail(MOET_INVALID, "%s: op ffn is not measured yet, up and down are", what);
-        }
-    }
     list->count = found;
     for (int32_t i = 0; i < found; i++) {
         list->ops[i] = (moet_op)indices[i];

@@ -47,6 +47,8 @@ const char *moet_op_text(moet_op op);
 const char *moet_layout_text(moet_layout layout);
 const char *moet_numerics_text(moet_numerics numerics);
 moet_status moet_parse_numerics(const char *text, const char *what, moet_numerics *numerics);
+moet_status moet_parse_activation(const char *text, const char *what, moet_activation *activation);
+moet_status moet_parse_prob(const char *text, const char *what, moet_prob *prob);
 
 /* Lists of them, without repeats, in the order given. */
 typedef struct moet_op_list {

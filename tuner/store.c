@@ -126,7 +126,7 @@ static moet_status execute(binder *b)
 
 /* The texts by which a key's problem and workload are known. */
 typedef struct key_texts {
-    char problem[MOET_KEY_SIZE];
+    char problem[MOET_STORE_PROBLEM_SIZE];
     char *counts; /* JSON array, owned */
 } key_texts;
 
@@ -143,9 +143,26 @@ moet_status moet_store_counts(const moet_workload *workload, char **text)
     return MOET_OK;
 }
 
+static const char tokens_field[] = ",tokens=";
+
+void moet_store_problem_key(const moet_problem *problem, const moet_workload *workload,
+                            char text[MOET_STORE_PROBLEM_SIZE])
+{
+    moet_problem_format(problem, text);
+    if (problem->op != MOET_OP_FFN || workload->tokens == 0 || workload->tokens == workload->rows) return;
+    size_t used = strlen(text);
+    snprintf(text + used, MOET_STORE_PROBLEM_SIZE - used, "%s%" PRId64, tokens_field, workload->tokens);
+}
+
+size_t moet_store_problem_length(const char *key)
+{
+    const char *tokens = strstr(key, tokens_field);
+    return tokens ? (size_t)(tokens - key) : strlen(key);
+}
+
 static moet_status make_texts(const moet_store_key *key, key_texts *texts)
 {
-    moet_problem_format(key->problem, texts->problem);
+    moet_store_problem_key(key->problem, key->workload, texts->problem);
     return moet_store_counts(key->workload, &texts->counts);
 }
 

@@ -12,6 +12,14 @@
 
 typedef struct moet_store moet_store;
 
+/* A problem's key in a store: its canonical text, and of op FFN on a workload whose tokens are not as many as its rows
+ * ",tokens=R": equal counts of other tokens are other work. */
+#define MOET_STORE_PROBLEM_SIZE (MOET_KEY_SIZE + 32)
+void moet_store_problem_key(const moet_problem *problem, const moet_workload *workload,
+                            char text[MOET_STORE_PROBLEM_SIZE]);
+/* How much of it is the canonical text. */
+size_t moet_store_problem_length(const char *key);
+
 /* SQLite's version, "3.40.1". */
 const char *moet_store_library(void);
 
