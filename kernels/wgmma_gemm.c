@@ -165,10 +165,11 @@ static bool pairs_columns(const struct shape *shape, moet_layout layout)
 
 /* Accumulators beside which an activation does not spill: fewer with gates and ups in two blocks of a thread, or with
  * gpt-oss's and a router weight. */
-static int32_t most_fused_sums(const moet_problem *problem, const struct shape *shape)
+static int32_t most_fused_sums(const moet_problem *problem, const struct shape *shape, bool gathers)
 {
     if (problem->layout == MOET_LAYOUT_KN && shape->mode.swap) return 96;
-    return problem->activation == MOET_ACTIVATION_GPT_OSS && problem->prob == MOET_PROB_ADVANCE ? 112 : 144;
+    if (problem->activation == MOET_ACTIVATION_GPT_OSS && problem->prob == MOET_PROB_ADVANCE) return gathers ? 80 : 112;
+    return 144;
 }
 
 /* Dynamic shared memory: stages, output on its way; a slot and three barriers a stage, the turns' barriers; struct
@@ -216,7 +217,7 @@ static bool wgmma_applicable(const moet_problem *problem, const moet_config *con
     if (config->gathers && (shape.ctas > 1 || sums > MAX_GATHER_SUMS))
         return moet_refuse(why, "tile %s in mode %s, cluster %s: gathering needs registers, and x for one CTA", tile,
                            mode, moet_config_text(config, PARAM_CLUSTER));
-    if (problem->activation != MOET_ACTIVATION_NONE && sums > most_fused_sums(problem, &shape))
+    if (problem->activation != MOET_ACTIVATION_NONE && sums > most_fused_sums(problem, &shape, config->gathers))
         return moet_refuse(why, "tile %s in mode %s leaves no registers for an activation", tile, mode);
     const int32_t spare = moet_config_number(config, PARAM_SPARE);
     if (device->sm_count > 0 && device->sm_count - spare < shape.ctas)
