@@ -52,6 +52,11 @@ expect 0 "" "$MOE" merge --db other.db path.db
 is "problems after a merge" "$(query other.db "SELECT count(*) FROM problems")" 2
 expect 0 "" "$MOE" emit --db other.db --out joined
 is "problems of the table" "$(grep -c '"key":.*"op=ffn' joined/table.json)" 1
-expect 0 "4 right, 0 wrong, 0 could not run" "$MOE" verify --table joined --device host
+is "points of one counts" "$(grep -c '"workload":' joined/table.json)" 1
+expect 0 "2 right, 0 wrong, 0 could not run" "$MOE" verify --table joined --device host
+expect 0 "" "$MOE" diff table joined
+expect 0 "2 races finished" default_only other.db --ops ffn --experts 4 --hidden 64 --inter 32 --rows 32,128 --skew balanced
+expect 0 "" "$MOE" emit --db other.db --out joined
+is "rows of the points, ascending" "$(grep -oE '"rows":\s*[0-9]+' joined/table.json | grep -oE '[0-9]+' | xargs)" "32 64 128"
 SEVERAL_LINES=1 expect 1 "not measured" default_only crowded.db --workloads crowded.jsonl
 finish

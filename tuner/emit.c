@@ -235,6 +235,79 @@ static moet_status sort_kernels(cJSON *list)
     return MOET_OK;
 }
 
+/* ---- joined points: of problems that differ in tokens only ---- */
+
+typedef struct placed_point {
+    cJSON *item;
+    int32_t place; /* in the order of the store */
+} placed_point;
+
+static int compare_numbers(const cJSON *a, const cJSON *b)
+{
+    const double x = a->valuestring ? strtod(a->valuestring, NULL) : a->valuedouble; /* raw, or of an array */
+    const double y = b->valuestring ? strtod(b->valuestring, NULL) : b->valuedouble;
+    return (x > y) - (x < y);
+}
+
+/* By rows, busiest expert, counts; 0: the same counts. */
+static int compare_points(const cJSON *a, const cJSON *b)
+{
+    static const char *const members[] = {"rows", "max"};
+    int order = 0;
+    for (int32_t i = 0; !order && i < MOET_COUNT_OF(members); i++)
+        order = compare_numbers(cJSON_GetObjectItemCaseSensitive(a, members[i]),
+                                cJSON_GetObjectItemCaseSensitive(b, members[i]));
+    const cJSON *x = cJSON_GetObjectItemCaseSensitive(a, "counts")->child;
+    const cJSON *y = cJSON_GetObjectItemCaseSensitive(b, "counts")->child;
+    for (; !order && x && y; x = x->next, y = y->next) order = compare_numbers(x, y);
+    return order;
+}
+
+static int compare_placed(const void *a, const void *b)
+{
+    const placed_point *x = a, *y = b;
+    int order = compare_points(x->item, y->item);
+    return order ? order : (x->place > y->place) - (x->place < y->place);
+}
+
+/* Sorts points, and of equal counts keeps the first: the one with as many tokens as rows, if there is one. */
+static moet_status join_points(builder *b, cJSON *points)
+{
+    const int count = cJSON_GetArraySize(points);
+    placed_point *placed = malloc(((size_t)count + 1) * sizeof *placed);
+    cJSON *last = NULL;
+    if (!placed) return out_of_memory();
+    for (int i = 0; i < count; i++) placed[i] = (placed_point){cJSON_DetachItemFromArray(points, 0), i};
+    qsort(placed, (size_t)count, sizeof *placed, compare_placed);
+    for (int i = 0; i < count; i++) {
+        cJSON *point = placed[i].item;
+        if (!last || compare_points(last, point) != 0) {
+            cJSON_AddItemToArray(points, last = point); /* fails for NULL arguments only */
+            continue;
+        }
+        for (moet_table_kind kind = 0; kind < MOET_TABLE_KIND_COUNT; kind++)
+            b->counted.entries -= !cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(point, moet_store_kind_name(kind)));
+        b->counted.points--;
+        cJSON_Delete(point);
+    }
+    free(placed);
+    return MOET_OK;
+}
+
+static moet_status join_all_points(builder *b)
+{
+    const cJSON *device, *problem;
+    cJSON_ArrayForEach(device, b->devices)
+    {
+        cJSON_ArrayForEach(problem, cJSON_GetObjectItemCaseSensitive(device, "problems"))
+        {
+            if (strncmp(text_of(problem, "key"), "op=ffn,", 7) == 0)
+                MOET_TRY(join_points(b, cJSON_GetObjectItemCaseSensitive(problem, "points")));
+        }
+    }
+    return MOET_OK;
+}
+
 static moet_status sort_defaults(const builder *b)
 {
     const cJSON *device, *problem;
@@ -357,6 +430,7 @@ static moet_status build(builder *b, const char *device)
     MOET_TRY(moet_store_each_winner(b->store, &filter, add_winner, b));
     b->device = b->problem = NULL;
     MOET_TRY(moet_store_each_trial(b->store, &filter, add_default, b));
+    MOET_TRY(join_all_points(b));
     return sort_defaults(b);
 }
 
