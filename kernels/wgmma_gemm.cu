@@ -308,8 +308,8 @@ __device__ __forceinline__ void moet_math_tiles(const struct moet_job *job, stru
 
 /* ---- kernels ---- */
 
-/* What a launch before may still write or read (x, counts in memory, out, the counters) is left alone until that launch
- * is done: warp 0 waits for it, all else follows from its copies. */
+/* What a launch before may still write or read (x, w, bias, counts in memory, out, the counters) is left alone until
+ * that launch is done: warp 0 waits for it, all else follows from its copies. */
 __device__ __forceinline__ void moet_body(struct moet_job *job, const int *counts, int counts_by_value, int k,
                                           int max_rows)
 {

@@ -14,7 +14,8 @@
  *                         (wgmma_gemm.x_gather.cuh) and not by the copy engine
  *   MOET_NAME             the kernels are <MOET_NAME>_d (counts in device memory) and _h (counts by value)
  *   MOET_WATCHDOG         defined (by an environment variable of this name, wgmma_gemm.c): a wait that takes too long
- *                         says where and ends, to find out why a launch hangs */
+ *                         says where and ends, to find out why a launch hangs
+ *   MOET_RACECHECK        defined (likewise): what racecheck takes for races is read and written atomically */
 
 #define MOET_BK 64
 #define MOET_MATH_WARPS 4 /* of a warpgroup */
@@ -199,7 +200,7 @@ __device__ __forceinline__ unsigned moet_elect(void)
 
 /* Waits until it is done and its writes are seen, where this launch began under it; at once otherwise. */
 __device__ __forceinline__ void moet_previous_wait(void) { asm volatile("griddepcontrol.wait;" ::: "memory"); }
-/* The next launch may take SMs that this one has left. */
+/* The next launch may take SMs that this one does not use or has left. */
 __device__ __forceinline__ void moet_next_allow(void) { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
 
 /* ---- clusters ---- */
