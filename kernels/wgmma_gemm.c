@@ -11,7 +11,7 @@
 extern const char moet_source_wgmma_gemm[];
 extern const moet_family moet_family_wgmma_gemm;
 
-enum { VERSION = 3 };
+enum { VERSION = 4 };
 
 enum {
     PARAM_MODE,
@@ -80,15 +80,18 @@ enum { CLUSTER_1X1, CLUSTER_2X1, CLUSTER_1X2 };
 static const char *const cluster_values[] = {[CLUSTER_1X1] = "1x1", [CLUSTER_2X1] = "2x1", [CLUSTER_1X2] = "1x2", NULL};
 /* Row tiles of a band, which is walked with rows innermost: 1 reads w once a row tile, 64 reads x once a column tile;
  * 16 wins most often. */
-static const char *const group_values[] = {"16", "1", "8", "64", NULL};
-/* mixed: experts below the ridge of the roofline are walked beside those above it. */
-enum { ORDER_PLAIN, ORDER_MIXED };
-static const char *const order_values[] = {[ORDER_PLAIN] = "plain", [ORDER_MIXED] = "mixed", NULL};
+static const char *const group_values[] = {"16", "1", "4", "8", "64", NULL};
+/* mixed: experts below the ridge of the roofline are walked beside those above it, to the end; front: these, whose tiles
+ * take longest, in the first three quarters. */
+enum { ORDER_PLAIN, ORDER_MIXED, ORDER_FRONT };
+static const char *const order_values[] = {
+    [ORDER_PLAIN] = "plain", [ORDER_MIXED] = "mixed", [ORDER_FRONT] = "front", NULL};
 /* Full blocks by the copy engine, or all by the threads. */
 enum { STORE_BULK, STORE_DIRECT };
 static const char *const store_values[] = {[STORE_BULK] = "bulk", [STORE_DIRECT] = "direct", NULL};
 /* early: CTAs may take SMs that the launch before on the stream has left, where that launch allows it, and get ready
- * there (programmatic dependent launch). Not where SMs are to be left free: they would wait on those. */
+ * there (programmatic dependent launch). Not where SMs are to be left free: they would wait on those, nor is the launch
+ * after allowed it then. */
 enum { LAUNCH_EARLY, LAUNCH_PLAIN };
 static const char *const launch_values[] = {[LAUNCH_EARLY] = "early", [LAUNCH_PLAIN] = "plain", NULL};
 /* SMs left to others, such as communication. */
@@ -327,7 +330,7 @@ enum { DEVICE_COUNTS, HOST_COUNTS, KERNEL_COUNT };
 
 /* struct moet_choice of wgmma_gemm.cu. */
 struct choice {
-    int32_t group, by_columns, light_rows, bulk_store;
+    int32_t group, by_columns, light_rows, quarters, bulk_store, allows_next;
 };
 
 struct state {
@@ -396,15 +399,17 @@ static moet_status wgmma_prepare(const moet_prepare_args *args, void **state)
         if (problem->layout == MOET_LAYOUT_KN) wgmma->n = (2 * problem->inter + cols - 1) / cols * cols;
     }
     wgmma->smem_bytes = smem_bytes(problem, args->config);
+    const int32_t sms = device->sm_count - moet_config_number(args->config, PARAM_SPARE);
+    wgmma->most_ctas = args->max_sms > 0 && args->max_sms < sms ? args->max_sms : sms;
     wgmma->choice = (struct choice){
         .group = moet_config_number(args->config, PARAM_GROUP),
         .by_columns = args->config->value[PARAM_CLUSTER] == CLUSTER_1X2,
-        .light_rows = args->config->value[PARAM_ORDER] == ORDER_MIXED ? RIDGE_ROWS : 0,
+        .light_rows = args->config->value[PARAM_ORDER] == ORDER_PLAIN ? 0 : RIDGE_ROWS,
+        .quarters = args->config->value[PARAM_ORDER] == ORDER_FRONT ? 3 : 4,
         .bulk_store = args->config->value[PARAM_STORE] == STORE_BULK,
+        .allows_next = wgmma->most_ctas == device->sm_count,
     };
-    const int32_t sms = device->sm_count - moet_config_number(args->config, PARAM_SPARE);
-    wgmma->most_ctas = args->max_sms > 0 && args->max_sms < sms ? args->max_sms : sms;
-    wgmma->is_early = args->config->value[PARAM_LAUNCH] == LAUNCH_EARLY && wgmma->most_ctas == device->sm_count &&
+    wgmma->is_early = args->config->value[PARAM_LAUNCH] == LAUNCH_EARLY && wgmma->choice.allows_next &&
                       device->driver_cuda_version >= EARLY_DRIVER;
     wgmma->most_ctas -= wgmma->most_ctas % wgmma->shape.ctas;
     if (wgmma->most_ctas <= 0) {

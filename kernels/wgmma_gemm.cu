@@ -334,7 +334,7 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, const int *count
 
     /* Uniform over a warp, and the compiler sees it. */
     const int warp = __shfl_sync(0xffffffffu, (int)threadIdx.x / 32, 0), warpgroup = warp / MOET_MATH_WARPS;
-    moet_next_allow();
+    if (job->choice.allows_next) moet_next_allow();
     if (warp == 0) {
         if (!counts_by_value) moet_previous_wait();
         moet_schedule(counts, job, max_rows);
@@ -400,12 +400,12 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, const int *count
 #define MOET_GATHER_TAKE
 #endif
 /* counts: in device memory (a captured graph replays with whatever they are then), or by value (no copy before the
- * launch). */
+ * launch). Nothing here is __restrict__: its loads could then be moved ahead of the wait for the launch before. */
 #define MOET_KERNEL(suffix, counts_parameter, counts_pointer, counts_by_value)                                        \
     extern "C" __global__ void MOET_CLUSTER_DIMS __launch_bounds__(MOET_THREADS, 1) MOET_JOIN(MOET_NAME, suffix)(     \
         const __grid_constant__ struct moet_map x, const __grid_constant__ struct moet_map w,                         \
-        const __grid_constant__ struct moet_map out_map, const unsigned short *__restrict__ bias,                     \
-        unsigned short *__restrict__ out, counts_parameter, int experts, int n, int k, int max_rows,                  \
+        const __grid_constant__ struct moet_map out_map, const unsigned short *bias,                                  \
+        unsigned short *out, counts_parameter, int experts, int n, int k, int max_rows,                  \
         struct moet_choice choice MOET_ACT_PARAMETERS MOET_GATHER_PARAMETERS)                                         \
     {                                                                                                                 \
         struct moet_job job;                                                                                          \
@@ -415,5 +415,5 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, const int *count
         moet_body(&job, counts_pointer, counts_by_value, k, max_rows);                                                \
     }
 
-MOET_KERNEL(_d, const int *__restrict__ counts, counts, 0)
+MOET_KERNEL(_d, const int *counts, counts, 0)
 MOET_KERNEL(_h, const __grid_constant__ struct moet_counts counts, counts.v, 1)
