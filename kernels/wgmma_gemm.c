@@ -171,8 +171,9 @@ static bool pairs_columns(const struct shape *shape, moet_layout layout)
 static int32_t most_fused_sums(const moet_problem *problem, const struct shape *shape, bool gathers)
 {
     if (problem->layout == MOET_LAYOUT_KN && shape->mode.swap) return 96;
-    if (problem->activation == MOET_ACTIVATION_GPT_OSS && problem->prob == MOET_PROB_ADVANCE) return gathers ? 80 : 112;
-    return 144;
+    if (problem->activation != MOET_ACTIVATION_GPT_OSS) return 144;
+    if (problem->prob == MOET_PROB_ADVANCE) return gathers ? 80 : 112;
+    return gathers ? 112 : 144;
 }
 
 /* Dynamic shared memory: stages, output on its way; a slot and three barriers a stage, the turns' barriers; struct

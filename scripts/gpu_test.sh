@@ -13,7 +13,7 @@ set -uo pipefail
 BUILD=${1:-build}
 DEVICE=${2:-cuda}
 BUILD=$(cd "$BUILD" && pwd) || exit 1
-for program in moe-tune test_conformance test_bits test_capture test_device test_stages test_ffn test_fused test_compile; do
+for program in moe-tune test_conformance test_bits test_capture test_chain test_device test_stages test_ffn test_fused test_compile; do
     [ -x "$BUILD/$program" ] || { echo "gpu_test: $BUILD/$program is not there: build with tests (libcmocka-dev)" >&2; exit 1; }
 done
 # Libraries that this machine may lack travel in the build folder.
@@ -76,6 +76,7 @@ for family in $families; do
 done
 
 check "plans captured in CUDA graphs" 60 "$BUILD/test_capture" --device "$DEVICE"
+check "launches that follow each other without a wait" 90 "$BUILD/test_chain" --device "$DEVICE"
 
 # ---- a fresh table ----
 cat >"$WORK/workloads.jsonl" <<'EOF'
