@@ -167,13 +167,12 @@ static bool pairs_columns(const struct shape *shape, moet_layout layout)
 }
 
 /* Accumulators beside which an activation does not spill: fewer with gates and ups in two blocks of a thread, or with
- * gpt-oss's and a router weight. */
+ * gpt-oss's. */
 static int32_t most_fused_sums(const moet_problem *problem, const struct shape *shape, bool gathers)
 {
     if (problem->layout == MOET_LAYOUT_KN && shape->mode.swap) return 96;
     if (problem->activation != MOET_ACTIVATION_GPT_OSS) return 144;
-    if (problem->prob == MOET_PROB_ADVANCE) return gathers ? 80 : 112;
-    return gathers ? 112 : 144;
+    return gathers && problem->prob == MOET_PROB_ADVANCE ? 80 : 112;
 }
 
 /* Dynamic shared memory: stages, output on its way; a slot and three barriers a stage, the turns' barriers; struct
