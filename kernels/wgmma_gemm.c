@@ -41,8 +41,9 @@ enum {
     X(64, 128)                                                                                                         \
     X(64, 192)                                                                                                         \
     X(64, 256)                                                                                                         \
-    X(128, 16) X(128, 32) X(128, 64) X(128, 96) X(128, 128) X(128, 160) X(128, 176) X(128, 192) X(128, 240)            \
-        X(128, 256) X(192, 128) X(256, 64) X(256, 128)
+    X(128, 16)                                                                                                         \
+    X(128, 32) X(128, 64) X(128, 96) X(128, 128) X(128, 160) X(128, 176) X(128, 192) X(128, 240) X(128, 256)           \
+        X(192, 128) X(256, 64) X(256, 128)
 /* clang-format on */
 
 struct mode {
@@ -81,8 +82,8 @@ static const char *const cluster_values[] = {[CLUSTER_1X1] = "1x1", [CLUSTER_2X1
 /* Row tiles of a band, which is walked with rows innermost: 1 reads w once a row tile, 64 reads x once a column tile;
  * 16 wins most often. */
 static const char *const group_values[] = {"16", "1", "4", "8", "64", NULL};
-/* mixed: experts below the ridge of the roofline are walked beside those above it, to the end; front: these, whose tiles
- * take longest, in the first three quarters. */
+/* mixed: experts below the ridge of the roofline are walked beside those above it, to the end; front: these, whose
+ * tiles take longest, in the first three quarters. */
 enum { ORDER_PLAIN, ORDER_MIXED, ORDER_FRONT };
 static const char *const order_values[] = {
     [ORDER_PLAIN] = "plain", [ORDER_MIXED] = "mixed", [ORDER_FRONT] = "front", NULL};

@@ -35,7 +35,7 @@ static void test_halves(void **state)
         moet_text_list families = {0};
         moet_candidates list = {0};
         TEST_OK(moet_parse_texts(names[n], "--families", &families));
-        TEST_OK(moet_candidates_list(&problem, 8192, &h100, &families, &list));
+        TEST_OK(moet_candidates_list(&problem, 8192, &h100, &families, NULL, &list));
         check_distinct(&list);
         const moet_config *default_config = NULL;
         int32_t others[2] = {0}, applicable = moet_candidates_applicable(&list);
@@ -70,8 +70,68 @@ static void test_halves(void **state)
     }
 }
 
+/* Measured GEMMs take the place of all that could be halves; a gathering up half leaves its cluster. */
+static void test_known_gemms(void **state)
+{
+    (void)state;
+    const moet_family *family = moet_family_find("wgmma_ffn");
+    moet_problem problem;
+    if (!family) skip(); /* a build without CUDA */
+    moet_problem_init(&problem, MOET_OP_FFN, 8, 7168, 2048);
+    problem.prob = MOET_PROB_ADVANCE;
+    static const char *const texts[] = {"mode=coop,tile=128x256,stages=4,cluster=2x1", "mode=swap,tile=128x64,stages=8",
+                                        "mode=coop,tile=128x256,stages=4,cluster=2x1,order=mixed"};
+    moet_known_gemms known = {0};
+    for (int32_t i = 0; i < 10; i++) {
+        moet_config config;
+        moet_config_first(family->gemm, &config);
+        for (int32_t p = 0; p < config.family->param_count; p++) {
+            char wanted[64];
+            for (config.value[p] = 0; config.family->params[p].values[config.value[p]]; config.value[p]++) {
+                snprintf(wanted, sizeof wanted, "%s=%s", config.family->params[p].name,
+                         config.family->params[p].values[config.value[p]]);
+                if (strstr(texts[i % 3], wanted)) break;
+            }
+            if (!config.family->params[p].values[config.value[p]]) config.value[p] = 0;
+        }
+        moet_known_gemms_add(&config, &known.up_count, known.ups);
+        moet_known_gemms_add(&config, &known.down_count, known.downs);
+    }
+    assert_int_equal(known.up_count, 3); /* repeats are left out */
+    assert_int_equal(known.down_count, 3);
+
+    moet_text_list families = {0};
+    moet_candidates list = {0};
+    int32_t gathering = 0, fused = 0;
+    TEST_OK(moet_parse_texts("wgmma_gemm", "--families", &families));
+    TEST_OK(moet_candidates_list(&problem, 8192, &h100, &families, &known, &list));
+    check_distinct(&list);
+    for (int32_t i = 0; i < list.count; i++) {
+        const moet_candidate *c = &list.items[i];
+        if (c->config.family != family || c->family_default) continue;
+        if (!c->applicable) test_fail("%s: %s", c->text, c->reason);
+        gathering += c->config.value[MOET_PATH_GATHER] == 1;
+        fused += c->config.value[MOET_PATH_ACT] == 0;
+        if (c->config.value[MOET_PATH_GATHER] == 1) TEST_CONTAINS(c->text, "up_cluster=1x1");
+    }
+    assert_int_equal(gathering, 4); /* of the first and of the second GEMM, each way of activating */
+    assert_true(fused >= 5);
+    assert_true(moet_candidates_applicable(&list) < 30);
+    moet_candidates_release(&list);
+    moet_text_list_release(&families);
+
+    moet_known_gemms many = {0};
+    moet_config config;
+    moet_config_first(family->gemm, &config);
+    for (int32_t i = 0; i < 100; i++) {
+        moet_known_gemms_add(&config, &many.up_count, many.ups);
+        moet_config_next(&config);
+    }
+    assert_int_equal(many.up_count, MOET_KNOWN_GEMMS);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_halves)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_halves), cmocka_unit_test(test_known_gemms)};
     return cmocka_run_group_tests_name("candidates", tests, NULL, NULL);
 }

@@ -35,16 +35,15 @@ static void create_random(test_buffer *buffer, int64_t count, float scale, uint6
 
 static moet_status launch(const chain *c, int32_t nth)
 {
-    const moet_family_launch_args args = {
-        .x = test_buffer_inside(nth == 0 ? &c->x : &c->between[(nth + 1) % 2]),
-        .w = test_buffer_inside(&c->w),
-        .bias = c->subject.problem->bias ? test_buffer_inside(&c->bias) : NULL,
-        .out = test_buffer_inside(&c->between[nth % 2]),
-        .counts = c->subject.on_device ? test_buffer_inside(&c->counts) : counts_list,
-        .counts_on_device = c->subject.on_device,
-        .rows = ROWS,
-        .workspace = c->subject.workspace,
-        .stream = c->subject.stream};
+    const moet_family_launch_args args = {.x = test_buffer_inside(nth == 0 ? &c->x : &c->between[(nth + 1) % 2]),
+                                          .w = test_buffer_inside(&c->w),
+                                          .bias = c->subject.problem->bias ? test_buffer_inside(&c->bias) : NULL,
+                                          .out = test_buffer_inside(&c->between[nth % 2]),
+                                          .counts = c->subject.on_device ? test_buffer_inside(&c->counts) : counts_list,
+                                          .counts_on_device = c->subject.on_device,
+                                          .rows = ROWS,
+                                          .workspace = c->subject.workspace,
+                                          .stream = c->subject.stream};
     return c->subject.config->family->launch(c->subject.state, &args);
 }
 

@@ -87,6 +87,7 @@ typedef struct listing {
     int64_t rows;
     const moet_device_info *device;
     const moet_text_list *families;
+    const moet_known_gemms *known; /* NULL: nothing */
     moet_candidates *list;
 } listing;
 
@@ -122,41 +123,108 @@ static void copy_half(const moet_config *from, int32_t which, moet_config *to)
     memcpy(to->value + first, from->value + first, (size_t)count * sizeof to->value[0]);
 }
 
-/* A GEMM config in place of one half of the default; of the up GEMM with each way of activating. */
-static moet_status add_half(const listing *l, const moet_config *default_config, const moet_config *gemm, int32_t which,
-                            const char *validator)
+void moet_known_gemms_add(const moet_config *config, int32_t *count, moet_config configs[64])
+{
+    int32_t of_family = 0;
+    for (int32_t i = 0; i < *count; i++) {
+        if (moet_config_equal(&configs[i], config)) {
+            return;
+        }
+        of_family += configs[i].family == config->family;
+    }
+    if (of_family < MOET_KNOWN_GEMMS && *count < 64) {
+        configs[(*count)++] = *config;
+    }
+}
+
+static bool is_known(const moet_config *configs, int32_t count, const moet_family *gemm)
+{
+    for (int32_t i = 0; i < count; i++) {
+        if (configs[i].family == gemm) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static moet_status add_once(const listing *l, const moet_config *config, const char *validator)
+{
+    return has_config(l->list, config) ? MOET_OK
+                                       : add_config(l->list, l->problem, l->device, config, false, true, validator, "");
+}
+
+static void put_half(const moet_config *gemm, int32_t which, moet_config *path)
+{
+    const int32_t count = gemm->family->param_count;
+    memcpy(path->value + MOET_PATH_PARAMS + which * count, gemm->value, (size_t)count * sizeof gemm->value[0]);
+}
+
+/* A GEMM config in place of the default's up half, with each way of activating and with these ways of gathering. */
+static moet_status add_up(const listing *l, const moet_config *default_config, const moet_config *gemm,
+                          int16_t gather_count, const char *validator)
 {
     const moet_param *act = &default_config->family->params[MOET_PATH_ACT];
-    const int32_t count = gemm->family->param_count;
     moet_config path = *default_config;
-    memcpy(path.value + MOET_PATH_PARAMS + which * count, gemm->value, (size_t)count * sizeof gemm->value[0]);
-    for (int16_t value = 0; act->values[value] != NULL; value++) {
-        if (which == UP) {
+    for (int16_t gather = 0; gather < gather_count; gather++) {
+        put_half(gemm, UP, &path);
+        path.value[MOET_PATH_GATHER] = gather;
+        for (int16_t value = 0; act->values[value] != NULL; value++) {
+            char why[MOET_REASON_SIZE];
             path.value[MOET_PATH_ACT] = value;
-        }
-        if (!has_config(l->list, &path)) {
-            MOET_TRY(add_config(l->list, l->problem, l->device, &path, false, true, validator, ""));
+            if (gather > 0 && !path.family->applicable(l->problem, &path, l->device, why)) {
+                /* What does not go with gathering is mostly a parameter that is not searched at first: its first. */
+                for (int32_t i = 0; i < gemm->family->param_count; i++) {
+                    if (gemm->family->params[i].search != MOET_SEARCH_FIRST) {
+                        path.value[MOET_PATH_PARAMS + i] = 0;
+                    }
+                }
+            }
+            MOET_TRY(add_once(l, &path, validator));
         }
     }
     return MOET_OK;
 }
 
-/* A path's space is the product of its GEMMs': what is searched first of each, beside the other's default. */
+static moet_status add_down(const listing *l, const moet_config *default_config, const moet_config *gemm,
+                            const char *validator)
+{
+    moet_config path = *default_config;
+    put_half(gemm, DOWN, &path);
+    return add_once(l, &path, validator);
+}
+
+/* A path's space is the product of its GEMMs': of each what is known to be fast, else what is searched first, beside
+ * the other's default. */
 static moet_status add_path(const listing *l, const moet_config *default_config, const char *validator)
 {
-    for (int32_t which = UP; which <= DOWN; which++) {
-        moet_config gemm;
-        moet_config_first(default_config->family->gemm, &gemm);
-        do {
-            if (is_searched_first(&gemm)) {
-                MOET_TRY(add_half(l, default_config, &gemm, which, validator));
+    const moet_known_gemms *known = l->known;
+    const moet_family *gemm_family = default_config->family->gemm;
+    if (known != NULL && is_known(known->ups, known->up_count, gemm_family) &&
+        is_known(known->downs, known->down_count, gemm_family)) {
+        for (int32_t i = 0; i < known->up_count; i++) {
+            if (known->ups[i].family == gemm_family) {
+                MOET_TRY(add_up(l, default_config, &known->ups[i], gemm_family->fuses_gather ? 2 : 1, validator));
             }
-        } while (moet_config_next(&gemm));
+        }
+        for (int32_t i = 0; i < known->down_count; i++) {
+            if (known->downs[i].family == gemm_family) {
+                MOET_TRY(add_down(l, default_config, &known->downs[i], validator));
+            }
+        }
+        return MOET_OK;
     }
+    moet_config gemm;
+    moet_config_first(gemm_family, &gemm);
+    do {
+        if (is_searched_first(&gemm)) {
+            MOET_TRY(add_up(l, default_config, &gemm, 1, validator));
+            MOET_TRY(add_down(l, default_config, &gemm, validator));
+        }
+    } while (moet_config_next(&gemm));
     return MOET_OK;
 }
 
-/* The fastest candidates that are the default but for this half (with the up half: and the activation): indices into
+/* The fastest candidates that are the default but for this half (with the up half: and what is fused): indices into
  * found[MOET_CANDIDATES_HALVES], fastest first. The count. */
 static int32_t find_halves(const moet_candidates *list, const moet_config *default_config, int32_t which,
                            int32_t *found)
@@ -171,6 +239,7 @@ static int32_t find_halves(const moet_candidates *list, const moet_config *defau
         copy_half(default_config, which, &rest);
         if (which == UP) {
             rest.value[MOET_PATH_ACT] = default_config->value[MOET_PATH_ACT];
+            rest.value[MOET_PATH_GATHER] = default_config->value[MOET_PATH_GATHER];
         }
         bool repeated = false; /* the default is there for each kind of counts */
         for (int32_t j = 0; j < count; j++) {
@@ -252,11 +321,11 @@ static moet_status add_family(const listing *l, const moet_family *family, bool 
 }
 
 moet_status moet_candidates_list(const moet_problem *problem, int64_t rows, const moet_device_info *device,
-                                 const moet_text_list *families, moet_candidates *list)
+                                 const moet_text_list *families, const moet_known_gemms *known, moet_candidates *list)
 {
     MOET_TRY(moet_candidates_check(device, families));
     moet_candidates made = {0};
-    listing l = {problem, rows, device, families, &made};
+    listing l = {problem, rows, device, families, known, &made};
     moet_status status = MOET_OK;
     for (int32_t pass = 0; pass < 2; pass++) {
         for (int32_t i = 0; moet_families[i] != NULL && status == MOET_OK; i++) {

@@ -5,7 +5,9 @@
  * these, configurations that differ in one parameter (moet_candidates_add_around).
  * Of a path family (op FFN), whose space is the product of its GEMMs', each such configuration of the GEMM family as
  * the up GEMM with each way of activating, and as the down GEMM, beside the default's other half; later the best up
- * halves with the best down halves (moet_candidates_add_crossed). A configuration that takes counts from the device is
+ * halves with the best down halves (moet_candidates_add_crossed). Where GEMMs of ops up and down were measured on the
+ * same rows (moet_known_gemms), only the fastest of these are halves, the up GEMM's also with each way of gathering.
+ * A configuration that takes counts from the device is
  * tried so (the slower way round serves both kinds); one that cannot, with host counts. A family's default that can do
  * both is tried both ways, as a plan may use it either way. */
 #ifndef MOET_CANDIDATES_H
@@ -42,9 +44,20 @@ typedef struct moet_candidates {
  * INVALID names one that is unknown, UNSUPPORTED where none is of the backend. */
 moet_status moet_candidates_check(const moet_device_info *device, const moet_text_list *families);
 
-/* families as above. A family whose library is missing gives one inapplicable candidate, its default. */
+/* Configurations of GEMM families that were measured as op `up` and as op `down` on the same rows, the fastest first, at
+ * most MOET_KNOWN_GEMMS of a family. */
+#define MOET_KNOWN_GEMMS 5
+typedef struct moet_known_gemms {
+    int32_t up_count, down_count;
+    moet_config ups[64], downs[64];
+} moet_known_gemms;
+/* Adds one to ups[] or downs[], which is the next fastest; past MOET_KNOWN_GEMMS of its family it is left out. */
+void moet_known_gemms_add(const moet_config *config, int32_t *count, moet_config configs[64]);
+
+/* families as above. known: for op FFN; NULL: nothing. A family whose library is missing gives one inapplicable
+ * candidate, its default. */
 moet_status moet_candidates_list(const moet_problem *problem, int64_t rows, const moet_device_info *device,
-                                 const moet_text_list *families, moet_candidates *list);
+                                 const moet_text_list *families, const moet_known_gemms *known, moet_candidates *list);
 void moet_candidates_release(moet_candidates *list);
 
 /* Adds what the list lacks of the configurations that differ from items[center] in one parameter of MOET_SEARCH_AROUND.

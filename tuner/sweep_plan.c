@@ -137,7 +137,8 @@ moet_status moet_sweep_measure_size(const moet_sweep_options *options, const moe
         moet_candidates candidates = {0};
         moet_routing routing;
         MOET_TRY(moet_routing_summarize(task->workload->counts, task->workload->experts, &routing));
-        MOET_TRY(moet_candidates_list(&task->problem, task->workload->rows, device, &options->families, &candidates));
+        MOET_TRY(
+            moet_candidates_list(&task->problem, task->workload->rows, device, &options->families, NULL, &candidates));
         int32_t applicable = moet_candidates_applicable(&candidates), around = most_around(&candidates);
         double flops = moet_problem_flops(&task->problem, &routing);
         double call_s = flops / speed.flops_per_s;
