@@ -16,6 +16,9 @@ const char *const moet_path_act_values[] = {[ACT_FUSED] = "fused", [ACT_PASS] = 
 enum { GATHER_PASS, GATHER_FUSED };
 const char *const moet_path_gather_values[] = {[GATHER_PASS] = "pass", [GATHER_FUSED] = "fused", NULL};
 
+enum { COMBINE_PASS, COMBINE_FUSED };
+const char *const moet_path_combine_values[] = {[COMBINE_PASS] = "pass", [COMBINE_FUSED] = "fused", NULL};
+
 static bool is_fused(const moet_config *config) { return config->value[MOET_PATH_ACT] == ACT_FUSED; }
 
 static int32_t first_param(const moet_family *gemm, int32_t which)
@@ -42,6 +45,7 @@ static moet_config gemm_config(const moet_config *config, int32_t which)
     moet_config half = {.family = gemm};
     memcpy(half.value, config->value + first_param(gemm, which), (size_t)gemm->param_count * sizeof half.value[0]);
     half.gathers = which == UP && config->value[MOET_PATH_GATHER] == GATHER_FUSED;
+    half.scatters = which == DOWN && config->value[MOET_PATH_COMBINE] == COMBINE_FUSED;
     return half;
 }
 
@@ -91,6 +95,11 @@ bool moet_ffn_path_applicable(const moet_problem *problem, const moet_config *co
         char reason[MOET_REASON_SIZE];
         if (half.gathers && !half.family->fuses_gather)
             return moet_refuse(why, "up: %s does not gather rows", half.family->name);
+        if (half.scatters && !half.family->fuses_scatter)
+            return moet_refuse(why, "down: %s does not scatter rows", half.family->name);
+        /* A token's only row is then more than a copy. */
+        if (half.scatters && problem->prob == MOET_PROB_COMBINE && problem->combine == MOET_COMBINE_EXACT)
+            return moet_refuse(why, "down: rows that are weighted at the combine are not stored to out");
         if (!half.family->applicable(&gemm, &half, device, reason))
             return moet_refuse(why, "%s: %.240s", op_labels[i], reason);
     }
@@ -123,6 +132,7 @@ typedef struct layout {
     size_t up;  /* [max_rows, 2I] the up GEMM's result; nothing where the activation is fused */
     size_t act; /* [max_rows, I] */
     size_t counts, places, source, prob; /* as in moet_permuted */
+    size_t target;                       /* for the down GEMM; nothing where it does not scatter */
     size_t stages;                       /* for moet_stages_permute */
     size_t gemm;                         /* for either GEMM: one runs at a time */
     size_t bytes;
@@ -156,6 +166,7 @@ static layout layout_of(const moet_prepare_args *args)
     l.places = put(&l, tokens * (choices < experts ? choices : experts) * 4);
     l.source = put(&l, rows * 4);
     l.prob = put(&l, args->problem->prob == MOET_PROB_NONE ? 0 : rows * 4);
+    l.target = put(&l, args->config->value[MOET_PATH_COMBINE] == COMBINE_FUSED ? rows * 4 : 0);
     l.stages =
         put(&l, moet_stages_workspace_bytes(args->problem, args->choices, args->max_tokens, &args->device->info));
     l.gemm = put(&l, gemm_bytes);
@@ -172,7 +183,7 @@ typedef struct path {
     moet_stages *stages;
     layout layout;
     int64_t max_rows;
-    bool is_weighted, is_fused, gathers;
+    bool is_weighted, is_fused, gathers, scatters;
     int64_t hidden;
 } path;
 
@@ -195,6 +206,7 @@ moet_status moet_ffn_path_prepare(const moet_prepare_args *args, void **state)
     p->max_rows = args->max_rows;
     p->is_fused = is_fused(args->config);
     p->gathers = args->config->value[MOET_PATH_GATHER] == GATHER_FUSED;
+    p->scatters = args->config->value[MOET_PATH_COMBINE] == COMBINE_FUSED;
     p->hidden = args->problem->hidden;
     p->is_weighted = args->problem->prob != MOET_PROB_NONE;
     for (int32_t i = 0; i < GEMM_COUNT && status == MOET_OK; i++) {
@@ -250,7 +262,8 @@ moet_status moet_ffn_path_launch(void *state, const moet_family_launch_args *arg
                                     .source = at(workspace, l->source),
                                     .prob = p->is_weighted ? at(workspace, l->prob) : NULL,
                                     .x = at(workspace, l->x)};
-    MOET_TRY(moet_stages_permute(p->stages, ffn, &permuted, p->max_rows, at(workspace, l->stages), stream));
+    int32_t *target = p->scatters ? at(workspace, l->target) : NULL;
+    MOET_TRY(moet_stages_permute(p->stages, ffn, &permuted, p->max_rows, target, at(workspace, l->stages), stream));
     if (args->rows > 0) {
         moet_family_launch_args gemm = {.x = permuted.x,
                                         .w = ffn->up,
@@ -276,6 +289,9 @@ moet_status moet_ffn_path_launch(void *state, const moet_family_launch_args *arg
         gemm.w = ffn->down;
         gemm.bias = ffn->down_bias;
         gemm.out = at(workspace, l->x);
+        gemm.target = target;
+        gemm.scattered = ffn->out;
+        gemm.scattered_stride = ffn->out_stride ? ffn->out_stride : p->hidden;
         MOET_TRY(p->gemm->launch(p->gemms[DOWN], &gemm));
     }
     return moet_stages_combine(p->stages, ffn, at(workspace, l->x), &permuted, stream);
@@ -285,8 +301,8 @@ moet_status moet_ffn_path_permute(void *state, const moet_ffn_args *args, const 
                                   void *workspace)
 {
     path *p = state;
-    MOET_TRY(
-        moet_stages_permute(p->stages, args, permuted, p->max_rows, at(workspace, p->layout.stages), args->stream));
+    MOET_TRY(moet_stages_permute(p->stages, args, permuted, p->max_rows, NULL, at(workspace, p->layout.stages),
+                                 args->stream));
     return permuted->x ? moet_stages_gather(p->stages, args, permuted, p->max_rows, args->stream) : MOET_OK;
 }
 

@@ -14,12 +14,14 @@
     [MOET_PATH_PARAMS + PARAM_COUNT + (index)] = {"down_" name, values, search},
 
 /* The path's own. act: the activation in the up GEMM's epilogue, or a pass of its own. gather: x permuted by a pass, or
- * its rows read where they are by the up GEMM. */
-enum { MOET_PATH_ACT, MOET_PATH_GATHER, MOET_PATH_PARAMS };
-extern const char *const moet_path_act_values[], *const moet_path_gather_values[];
+ * its rows read where they are by the up GEMM. combine: by a pass, or the only row of a token stored to out by the down
+ * GEMM, and the other tokens by the pass. */
+enum { MOET_PATH_ACT, MOET_PATH_GATHER, MOET_PATH_COMBINE, MOET_PATH_PARAMS };
+extern const char *const moet_path_act_values[], *const moet_path_gather_values[], *const moet_path_combine_values[];
 #define MOET_PATH_PARAM_TABLE                                                                                          \
     [MOET_PATH_ACT] = {"act", moet_path_act_values, MOET_SEARCH_AROUND},                                               \
-    [MOET_PATH_GATHER] = {"gather", moet_path_gather_values, MOET_SEARCH_AROUND},
+    [MOET_PATH_GATHER] = {"gather", moet_path_gather_values, MOET_SEARCH_AROUND},                                      \
+    [MOET_PATH_COMBINE] = {"combine", moet_path_combine_values, MOET_SEARCH_AROUND},
 /* Of a path family whose GEMM family has `count`. */
 #define MOET_PATH_PARAM_COUNT(count) (MOET_PATH_PARAMS + 2 * (count))
 

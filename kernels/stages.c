@@ -86,13 +86,13 @@ static moet_status args_resolve(const moet_stages *stages, const moet_ffn_args *
 }
 
 moet_status moet_stages_permute(moet_stages *stages, const moet_ffn_args *args, const moet_permuted *permuted,
-                                int64_t max_rows, void *workspace, void *stream)
+                                int64_t max_rows, int32_t *target, void *workspace, void *stream)
 {
     moet_ffn_args resolved;
     MOET_TRY(args_resolve(stages, args, &resolved));
     MOET_TRY(number_check("max_rows", max_rows, 0, MOET_MAX_ROWS));
     resolved.stream = stream;
-    return stages->table->permute(stages, &resolved, permuted, max_rows, workspace);
+    return stages->table->permute(stages, &resolved, permuted, max_rows, target, workspace);
 }
 
 moet_status moet_stages_gather(moet_stages *stages, const moet_ffn_args *args, const moet_permuted *permuted,

@@ -66,6 +66,7 @@ static __device__ __forceinline__ int token_count(const int *device_tokens, int 
 #define PERMUTE_THREADS 1024
 #define TILE_TOKENS 256 /* at most */
 #define FEW_PASSES 8    /* choices a thread of moet_stage_permute */
+#define PLACE_DIRECT -2 /* MOET_STAGES_DIRECT of stages.h */
 
 /* As in stages_cuda.c. */
 struct moet_route {
@@ -74,8 +75,8 @@ struct moet_route {
     const float *weights; /* or null */
     i64 weights_stride;
     const int *device_tokens; /* or null */
-    int *counts, *places, *rowmap, *source;
-    float *prob;    /* null: not asked for, as the four before it */
+    int *counts, *places, *rowmap, *source, *target;
+    float *prob;    /* null: not asked for, as the five before it */
     int *histogram; /* [blocks, experts] */
     int tokens;     /* or their bound */
     int is_int64, choices, lanes_log, experts, width, max_rows;
@@ -176,6 +177,11 @@ static __device__ __forceinline__ void tile_write(const moet_route *route, const
             if (route->source) route->source[row] = token;
             if (route->prob)
                 route->prob[row] = route->weights ? route->weights[token * route->weights_stride + choice] : 1.0f;
+            if (route->target) { /* the only row of its token goes there, and combine leaves the token out */
+                const bool is_only = __popc(ours) == 1;
+                route->target[row] = is_only ? token : -1;
+                if (is_only) row = PLACE_DIRECT;
+            }
         }
     } else { /* behind the rows, in the order of choices: there are at least as many choices as places */
         place = __popc(ours) + __popc(members & ~ours & ((1u << lane) - 1));
@@ -449,19 +455,44 @@ ACTIVATION(moet_stage_gpt_oss, true)
 #define MAX_CHOICES 16
 #define ROWS_AT_ONCE 4
 
+/* A token's row at `at`, a vector: the sum of its rows (lane i has row i in `mine`, of `count`) by their weights. */
+static __device__ __forceinline__ uint4 rows_combine(const uint4 *rows, int mine, int count, float weight, bool is_copied,
+                                                     u32 vectors, u32 at, bool is_inside)
+{
+    float sum[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+    uint4 v[ROWS_AT_ONCE];
+    for (int begin = 0; begin < count; begin += ROWS_AT_ONCE) {
+#pragma unroll
+        for (int j = 0; j < ROWS_AT_ONCE; j++) {
+            if (begin + j >= count) break;
+            const int row = __shfl_sync(ALL_LANES, mine, begin + j);
+            if (is_inside) v[j] = rows[(i64)row * vectors + at];
+        }
+#pragma unroll
+        for (int j = 0; j < ROWS_AT_ONCE; j++) {
+            if (begin + j >= count) break;
+            const float by = __shfl_sync(ALL_LANES, weight, begin + j);
+            float value[8];
+            widen8(v[j], value);
+#pragma unroll
+            for (int i = 0; i < 8; i++) sum[i] = fmaf(value[i], by, sum[i]); /* by 1: an addition */
+        }
+    }
+    return is_copied ? v[0] : narrow8(sum);
+}
+
 /* out [tokens, hidden] = sums of rows by map [tokens, span]: places, or (is_rowmap) the rowmap. prob null: not
- * weighted. single_plain: a token's only row is not weighted. A piece is 1 vector a lane of each of the token's rows.
- */
+ * weighted. single_plain: a token's only row is not weighted. A warp takes one of `shares` shares of a token's row at a
+ * time, and of that a vector a lane of each of the token's rows. */
 KERNEL(ROW_THREADS, 5)
 moet_stage_combine(const uint4 *rows, const int *map, int span, int is_rowmap, const float *prob, int single_plain,
-                   const int *device_tokens, int bound, int hidden, u16 *out, i64 out_stride)
+                   const int *device_tokens, int bound, int hidden, int shares, u16 *out, i64 out_stride)
 {
     launches_chain();
     const u32 tokens = token_count(device_tokens, bound), lane = threadIdx.x & 31;
-    const u32 vectors = hidden / 8, pieces = (vectors + 31) / 32;
-    const u64 total = (u64)tokens * pieces; /* 2^32 at most */
-    for (u64 piece = blockIdx.x * ROW_WARPS + threadIdx.x / 32; piece < total; piece += gridDim.x * ROW_WARPS) {
-        const u32 token = (u32)piece / pieces, at = ((u32)piece - token * pieces) * 32 + lane; /* below 2^32 */
+    const u32 vectors = hidden / 8, total = tokens * (u32)shares; /* 2^25 at most */
+    for (u32 item = blockIdx.x * ROW_WARPS + threadIdx.x / 32; item < total; item += gridDim.x * ROW_WARPS) {
+        const u32 token = item / (u32)shares, share = item - token * (u32)shares;
         const int *own = map + (i64)token * span;
         int mine = -1, count = 0; /* lane i has the token's row i */
         if (is_rowmap) {
@@ -475,32 +506,17 @@ moet_stage_combine(const uint4 *rows, const int *map, int span, int is_rowmap, c
             }
         } else {
             if ((int)lane < span) mine = own[lane];
+            if (__any_sync(ALL_LANES, mine == PLACE_DIRECT)) continue; /* the down GEMM stored it */
             count = __popc(__ballot_sync(ALL_LANES, mine >= 0));
         }
         const bool is_weighted = prob && !(single_plain && count == 1);
         const float weight = is_weighted && mine >= 0 ? prob[mine] : 1.0f;
         const bool is_copied = count == 1 && !is_weighted; /* a sum would turn -0 into +0 */
-        const bool is_inside = at < vectors;
-
-        float sum[8] = {0, 0, 0, 0, 0, 0, 0, 0};
-        uint4 v[ROWS_AT_ONCE];
-        for (int begin = 0; begin < count; begin += ROWS_AT_ONCE) {
-#pragma unroll
-            for (int j = 0; j < ROWS_AT_ONCE; j++) {
-                if (begin + j >= count) break;
-                const int row = __shfl_sync(ALL_LANES, mine, begin + j);
-                if (is_inside) v[j] = rows[(i64)row * vectors + at];
-            }
-#pragma unroll
-            for (int j = 0; j < ROWS_AT_ONCE; j++) {
-                if (begin + j >= count) break;
-                const float by = __shfl_sync(ALL_LANES, weight, begin + j);
-                float value[8];
-                widen8(v[j], value);
-#pragma unroll
-                for (int i = 0; i < 8; i++) sum[i] = fmaf(value[i], by, sum[i]); /* by 1: an addition */
-            }
+        uint4 *to = (uint4 *)(out + token * out_stride);
+        for (u32 first = share * 32; first < vectors; first += (u32)shares * 32) {
+            const u32 at = first + lane;
+            const uint4 value = rows_combine(rows, mine, count, weight, is_copied, vectors, at, at < vectors);
+            if (at < vectors) to[at] = value;
         }
-        if (is_inside) ((uint4 *)(out + token * out_stride))[at] = is_copied ? v[0] : narrow8(sum);
     }
 }

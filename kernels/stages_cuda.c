@@ -40,7 +40,8 @@ enum {
     ROW_THREADS = 256,
     GATHER_VECTORS = 128, /* of 8 elements, that a warp takes at a time */
     ACTIVATE_VECTORS = 64,
-    COMBINE_VECTORS = 32,
+    COMBINE_BLOCKS = 5, /* an SM */
+    COMBINE_SHARES = 4, /* that a warp takes, so that they are dealt evenly */
 };
 
 enum {
@@ -57,7 +58,7 @@ struct route {
     const float *weights;
     int64_t weights_stride;
     const int32_t *device_tokens;
-    int32_t *counts, *places, *rowmap, *source;
+    int32_t *counts, *places, *rowmap, *source, *target;
     float *prob;
     int32_t *histogram;
     int32_t tokens;
@@ -218,7 +219,7 @@ static moet_status launch(const moet_stages *stages, enum kernel kernel, int64_t
 }
 
 static moet_status cuda_permute(moet_stages *stages, const moet_ffn_args *args, const moet_permuted *permuted,
-                                int64_t max_rows, void *workspace)
+                                int64_t max_rows, int32_t *target, void *workspace)
 {
     const cut c = cut_of(stages->choices, stages->problem.experts);
     const int64_t tiles = args->tokens > 0 ? divided_up(args->tokens, c.tile_tokens) : 1; /* counts are written */
@@ -231,6 +232,7 @@ static moet_status cuda_permute(moet_stages *stages, const moet_ffn_args *args, 
                           .places = permuted->places,
                           .rowmap = permuted->rowmap,
                           .source = permuted->source,
+                          .target = target,
                           .prob = permuted->prob,
                           .histogram = workspace,
                           .tokens = (int32_t)args->tokens,
@@ -303,10 +305,17 @@ static moet_status cuda_combine(moet_stages *stages, const moet_ffn_args *args, 
     const int32_t *map = is_rowmap ? permuted->rowmap : permuted->places, *device_tokens = args->device_tokens;
     void *out = args->out;
     int64_t out_stride = args->out_stride;
-    void *kernel_args[] = {&rows,          &map,   &span,   &is_rowmap, &prob,      &single_plain,
-                           &device_tokens, &bound, &hidden, &out,       &out_stride};
-    return launch(stages, KERNEL_combine, row_blocks(stages, args->tokens, hidden, COMBINE_VECTORS, 5), ROW_THREADS, 0,
-                  args->stream, kernel_args);
+    /* Shares of a token: of all tokens a few for each warp, of few tokens one for a vector of each lane. */
+    const int64_t warps = (int64_t)stages->device->info.sm_count * COMBINE_BLOCKS * (ROW_THREADS / 32);
+    const int64_t pieces = divided_up(hidden / 8, 32);
+    int64_t wanted = divided_up(COMBINE_SHARES * warps, args->tokens);
+    if (wanted > pieces) wanted = pieces;
+    int32_t shares = (int32_t)wanted;
+    int64_t blocks = divided_up(args->tokens * wanted, ROW_THREADS / 32);
+    if (blocks > warps / (ROW_THREADS / 32)) blocks = warps / (ROW_THREADS / 32);
+    void *kernel_args[] = {&rows,          &map,   &span,   &is_rowmap, &prob, &single_plain,
+                           &device_tokens, &bound, &hidden, &shares,    &out,  &out_stride};
+    return launch(stages, KERNEL_combine, blocks, ROW_THREADS, 0, args->stream, kernel_args);
 }
 
 const moet_stages_table moet_stages_table_cuda = {

@@ -55,7 +55,7 @@ static int32_t choices_of(const moet_stages *stages, const moet_ffn_args *args, 
 }
 
 static moet_status host_permute(moet_stages *stages, const moet_ffn_args *args, const moet_permuted *permuted,
-                                int64_t max_rows, void *workspace)
+                                int64_t max_rows, int32_t *target, void *workspace)
 {
     (void)workspace;
     const int64_t E = stages->problem.experts, width = moet_stages_width(stages), tokens = token_count(args);
@@ -84,6 +84,8 @@ static moet_status host_permute(moet_stages *stages, const moet_ffn_args *args, 
                 if (permuted->rowmap) permuted->rowmap[t * E + list[i].expert] = place;
                 if (permuted->source) permuted->source[row] = (int32_t)t;
                 if (permuted->prob) permuted->prob[row] = list[i].weight;
+                if (target) target[row] = count == 1 ? (int32_t)t : -1;
+                if (target && count == 1) place = MOET_STAGES_DIRECT;
             }
             if (permuted->places) permuted->places[t * width + i] = place;
         }
@@ -144,6 +146,7 @@ static moet_status host_combine(moet_stages *stages, const moet_ffn_args *args, 
     const int64_t H = stages->problem.hidden, tokens = token_count(args);
     for (int64_t t = 0; t < tokens; t++) {
         int32_t list[MOET_MAX_CHOICES];
+        if (permuted->places && permuted->places[t * moet_stages_width(stages)] == MOET_STAGES_DIRECT) continue;
         const int32_t count = rows_of(stages, permuted, t, list);
         const bool single = count == 1 && stages->problem.combine == MOET_COMBINE_PADDLE;
         const bool weighted = stages->problem.prob == MOET_PROB_COMBINE && !single;

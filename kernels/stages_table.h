@@ -14,7 +14,7 @@ typedef struct moet_stages_table {
                               const moet_device_info *device);
     /* args: no stride is 0; tokens is at most max_tokens, and is it where device_tokens says how many there are. */
     moet_status (*permute)(moet_stages *stages, const moet_ffn_args *args, const moet_permuted *permuted,
-                           int64_t max_rows, void *workspace);
+                           int64_t max_rows, int32_t *target, void *workspace);
     /* rows > 0 */
     moet_status (*gather)(moet_stages *stages, const moet_ffn_args *args, const moet_permuted *permuted, int64_t rows);
     moet_status (*activate)(moet_stages *stages, const void *up, const moet_permuted *permuted, int64_t rows, void *out,

@@ -42,8 +42,9 @@ enum {
     X(64, 192)                                                                                                         \
     X(64, 256)                                                                                                         \
     X(128, 16)                                                                                                         \
-    X(128, 32) X(128, 64) X(128, 96) X(128, 128) X(128, 160) X(128, 176) X(128, 192) X(128, 240) X(128, 256)           \
-        X(192, 128) X(256, 64) X(256, 128)
+    X(128, 32)                                                                                                         \
+    X(128, 64) X(128, 96) X(128, 128) X(128, 160) X(128, 176) X(128, 192) X(128, 240) X(128, 256) X(192, 128)          \
+        X(256, 64) X(256, 128)
 /* clang-format on */
 
 struct mode {
@@ -117,14 +118,14 @@ enum {
     BK = 64,
     THREADS = 384,
     MATH_GROUPS = 2,
-    TICKETS_WORDS = 7,     /* struct moet_tickets without its mailbox */
-    LINE_BYTES = 128,      /* BK elements */
-    STORE_BYTES = 8192,    /* of a math warpgroup */
-    MAX_SUMS = 208,        /* accumulators a thread */
-    MAX_GATHER_SUMS = 176, /* gathering: others spill */
-    GATHER_BYTES = 48,     /* slots and barriers */
-    EARLY_DRIVER = 12030,  /* captures such launches into graphs */
-    RIDGE_ROWS = 256,      /* of an expert, where reading its weights takes as long as multiplying by them */
+    TICKETS_WORDS = 7,    /* struct moet_tickets without its mailbox */
+    LINE_BYTES = 128,     /* BK elements */
+    STORE_BYTES = 8192,   /* of a math warpgroup */
+    MAX_SUMS = 208,       /* accumulators a thread */
+    MAX_MOVED_SUMS = 176, /* gathering or scattering: others spill */
+    GATHER_BYTES = 48,    /* slots and barriers */
+    EARLY_DRIVER = 12030, /* captures such launches into graphs */
+    RIDGE_ROWS = 256,     /* of an expert, where reading its weights takes as long as multiplying by them */
 };
 
 /* A config in numbers. */
@@ -218,7 +219,9 @@ static bool wgmma_applicable(const moet_problem *problem, const moet_config *con
     if (problem->activation != MOET_ACTIVATION_NONE && !pairs_columns(&shape, problem->layout))
         return moet_refuse(why, "tile %s in mode %s does not pair gates and ups in a thread (layout %s)", tile, mode,
                            problem->layout == MOET_LAYOUT_KN ? "kn" : "nk");
-    if (config->gathers && (shape.ctas > 1 || sums > MAX_GATHER_SUMS))
+    if (config->scatters && sums > MAX_MOVED_SUMS)
+        return moet_refuse(why, "tile %s in mode %s leaves no registers for scattering", tile, mode);
+    if (config->gathers && (shape.ctas > 1 || sums > MAX_MOVED_SUMS))
         return moet_refuse(why, "tile %s in mode %s, cluster %s: gathering needs registers, and x for one CTA", tile,
                            mode, moet_config_text(config, PARAM_CLUSTER));
     if (problem->activation != MOET_ACTIVATION_NONE && sums > most_fused_sums(problem, &shape, config->gathers))
@@ -285,11 +288,12 @@ static void kernel_name(const moet_problem *problem, const moet_config *config, 
                                               [MOET_ACTIVATION_SWIGLU] = "_swiglu",
                                               [MOET_ACTIVATION_SWIGLU_CLAMP] = "_clamp",
                                               [MOET_ACTIVATION_GPT_OSS] = "_gptoss"};
-    snprintf(name, NAME_SIZE, "wgmma_gemm_%s_%s_s%s%s_%s%s%s%s%s", moet_config_text(config, PARAM_MODE),
+    snprintf(name, NAME_SIZE, "wgmma_gemm_%s_%s_s%s%s_%s%s%s%s%s%s", moet_config_text(config, PARAM_MODE),
              moet_config_text(config, PARAM_TILE), moet_config_text(config, PARAM_STAGES),
              config->value[PARAM_CLUSTER] == CLUSTER_1X1 ? "" : "_c2", problem->layout == MOET_LAYOUT_KN ? "kn" : "nk",
              problem->bias ? "_bias" : "", activations[problem->activation],
-             problem->prob == MOET_PROB_ADVANCE ? "_prob" : "", config->gathers ? "_gather" : "");
+             problem->prob == MOET_PROB_ADVANCE ? "_prob" : "", config->gathers ? "_gather" : "",
+             config->scatters ? "_scatter" : "");
 }
 
 static bool wgmma_source(const moet_problem *problem, const moet_config *config, int32_t cc_major, int32_t cc_minor,
@@ -315,6 +319,7 @@ static bool wgmma_source(const moet_problem *problem, const moet_config *config,
         moet_source_option(source, "-DMOET_PROB=%d", problem->prob == MOET_PROB_ADVANCE);
     }
     if (config->gathers) moet_source_option(source, "-DMOET_GATHER=%d", 1);
+    if (config->scatters) moet_source_option(source, "-DMOET_SCATTER=%d", 1);
     if (getenv("MOET_WATCHDOG")) moet_source_option(source, "-DMOET_WATCHDOG=%d", 1);
     if (getenv("MOET_RACECHECK")) moet_source_option(source, "-DMOET_RACECHECK=%d", 1);
     return true;
@@ -344,7 +349,7 @@ struct state {
     void *kernels[KERNEL_COUNT];
     struct shape shape;
     moet_layout layout;
-    bool is_fused, gathers;
+    bool is_fused, gathers, scatters;
     int32_t experts, n, k; /* n: columns of w; fused and kn, rounded up to whole tiles */
     int32_t out_n;         /* columns of out */
     float clamp;
@@ -392,6 +397,7 @@ static moet_status wgmma_prepare(const moet_prepare_args *args, void **state)
     wgmma->k = moet_problem_k(problem);
     wgmma->out_n = wgmma->n;
     wgmma->gathers = args->config->gathers;
+    wgmma->scatters = args->config->scatters;
     if (problem->activation != MOET_ACTIVATION_NONE) {
         const int32_t cols = wgmma->shape.cols;
         wgmma->is_fused = true;
@@ -546,12 +552,17 @@ static moet_status wgmma_launch(void *state, const moet_family_launch_args *args
     const void *x = args->x;
     const int32_t *source = args->source;
     int64_t x_stride = args->x_stride;
-    void *kernel_args[17] = {&wgmma->x_map,   &wgmma->w_map, &wgmma->out_map, &bias, &out,          counts,
+    void *scattered = args->scattered;
+    int64_t scattered_stride = args->scattered_stride;
+    const int32_t *target = args->target;
+    void *kernel_args[20] = {&wgmma->x_map,   &wgmma->w_map, &wgmma->out_map, &bias, &out,          counts,
                              &wgmma->experts, &wgmma->n,     &wgmma->k,       &rows, &wgmma->choice};
-    void *const act_args[] = {&wgmma->out_n, &prob, &wgmma->clamp}, *const gather_args[] = {&x, &x_stride, &source};
+    void *const act_args[] = {&wgmma->out_n, &prob, &wgmma->clamp}, *const gather_args[] = {&x, &x_stride, &source},
+                *const scatter_args[] = {&scattered, &scattered_stride, &target};
     int32_t arg_count = 11;
     for (int32_t i = 0; wgmma->is_fused && i < 3; i++) kernel_args[arg_count++] = act_args[i];
     for (int32_t i = 0; wgmma->gathers && i < 3; i++) kernel_args[arg_count++] = gather_args[i];
+    for (int32_t i = 0; wgmma->scatters && i < 3; i++) kernel_args[arg_count++] = scatter_args[i];
     CUlaunchAttribute early = {.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
                                .value.programmaticStreamSerializationAllowed = 1};
     CUlaunchConfig launch = {.gridDimX = (unsigned)ctas,
@@ -585,6 +596,7 @@ const moet_family moet_family_wgmma_gemm = {
     .param_count = PARAM_COUNT,
     .fuses_activation = true,
     .fuses_gather = true,
+    .fuses_scatter = true,
     .traits = wgmma_traits,
     .applicable = wgmma_applicable,
     .default_config = wgmma_default_config,

@@ -191,6 +191,7 @@ __device__ __forceinline__ void moet_k_loop(int blocks, int width, float (*sums)
         const unsigned stage = ring->stages + ring->stage * MOET_STAGE_BYTES, empty = ring->empty + 8 * ring->stage;
         const int gives_turn = MOET_PINGPONG && block == k_blocks - 1 && (threadIdx.x & 31) == 0;
         moet_barrier_wait(ring->full + 8 * ring->stage, ring->phase);
+        if (MOET_GATHER) moet_proxy_fence();
         if (blocks == 0) {
             if (gives_turn) moet_barrier_arrive(ring->turns + 8 * (group ^ 1));
             moet_release(empty);
@@ -343,7 +344,7 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, const int *count
         if (!MOET_GATHER) moet_map_prefetch(job->x);
         moet_map_prefetch(job->w);
         for (int i = 0; i < MOET_STAGES; i++) {
-            moet_barrier_init(ring.full + 8 * i, 1 + (MOET_GATHER ? MOET_GATHER_WARPS : 0));
+            moet_barrier_init(ring.full + 8 * i, 1 + (MOET_GATHER ? 32 * MOET_GATHER_WARPS : 0));
             moet_barrier_init(ring.empty + 8 * i, MOET_CLUSTER * MOET_TILE_GROUPS * MOET_MATH_WARPS);
             moet_barrier_init(ring.mail + 8 * i, 1);
         }
@@ -399,6 +400,13 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, const int *count
 #define MOET_GATHER_PARAMETERS
 #define MOET_GATHER_TAKE
 #endif
+#if MOET_SCATTER
+#define MOET_SCATTER_PARAMETERS , unsigned short *scattered, long long scattered_stride, const int *target
+#define MOET_SCATTER_TAKE job.scattered = scattered, job.scattered_stride = scattered_stride, job.target = target;
+#else
+#define MOET_SCATTER_PARAMETERS
+#define MOET_SCATTER_TAKE
+#endif
 /* counts: in device memory (a captured graph replays with whatever they are then), or by value (no copy before the
  * launch). Nothing here is __restrict__: its loads could then be moved ahead of the wait for the launch before. */
 #define MOET_KERNEL(suffix, counts_parameter, counts_pointer, counts_by_value)                                        \
@@ -406,10 +414,10 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, const int *count
         const __grid_constant__ struct moet_map x, const __grid_constant__ struct moet_map w,                         \
         const __grid_constant__ struct moet_map out_map, const unsigned short *bias,                                  \
         unsigned short *out, counts_parameter, int experts, int n, int k, int max_rows,                  \
-        struct moet_choice choice MOET_ACT_PARAMETERS MOET_GATHER_PARAMETERS)                                         \
+        struct moet_choice choice MOET_ACT_PARAMETERS MOET_GATHER_PARAMETERS MOET_SCATTER_PARAMETERS)                 \
     {                                                                                                                 \
         struct moet_job job;                                                                                          \
-        MOET_ACT_TAKE MOET_GATHER_TAKE                                                                                \
+        MOET_ACT_TAKE MOET_GATHER_TAKE MOET_SCATTER_TAKE                                                              \
         job.x = &x, job.w = &w, job.out_map = &out_map, job.bias = bias, job.out = out, job.choice = choice;          \
         job.experts = experts, job.n = n;                                                                             \
         moet_body(&job, counts_pointer, counts_by_value, k, max_rows);                                                \

@@ -12,6 +12,7 @@
  *                         its result is multiplied by a router weight of the row
  *   MOET_GATHER           1: row r of the product is row source[r] of x, copied by the threads of three warps
  *                         (wgmma_gemm.x_gather.cuh) and not by the copy engine
+ *   MOET_SCATTER          1: rows that have a target are stored there and not in out (wgmma_gemm.store.cuh)
  *   MOET_NAME             the kernels are <MOET_NAME>_d (counts in device memory) and _h (counts by value)
  *   MOET_WATCHDOG         defined (by an environment variable of this name, wgmma_gemm.c): a wait that takes too long
  *                         says where and ends, to find out why a launch hangs
@@ -35,6 +36,9 @@
 #endif
 #ifndef MOET_GATHER
 #define MOET_GATHER 0
+#endif
+#ifndef MOET_SCATTER
+#define MOET_SCATTER 0
 #endif
 #define MOET_GATHER_WARPS 3 /* all of the copying warpgroup but the first */
 enum { MOET_ACT_NONE, MOET_ACT_SWIGLU, MOET_ACT_SWIGLU_CLAMP, MOET_ACT_GPT_OSS };
@@ -202,6 +206,14 @@ __device__ __forceinline__ unsigned moet_elect(void)
 __device__ __forceinline__ void moet_previous_wait(void) { asm volatile("griddepcontrol.wait;" ::: "memory"); }
 /* The next launch may take SMs that this one does not use or has left. */
 __device__ __forceinline__ void moet_next_allow(void) { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+
+/* Written by the launch before, perhaps after this one began. */
+__device__ __forceinline__ int moet_load_number(const int *from)
+{
+    int number;
+    asm volatile("ld.global.s32 %0, [%1];" : "=r"(number) : "l"(from));
+    return number;
+}
 
 /* ---- clusters ---- */
 

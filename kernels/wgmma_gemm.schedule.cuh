@@ -39,6 +39,9 @@ struct moet_job {
     long long x_stride;
     const int *source;
     int k;
+    unsigned short *scattered; /* scattering: rows with a target go there, target rows of so many elements, not to out */
+    long long scattered_stride;
+    const int *target; /* of each row; -1: none */
 };
 
 struct moet_tile {

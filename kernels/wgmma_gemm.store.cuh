@@ -20,8 +20,12 @@ __device__ __forceinline__ void moet_store_lines(const struct moet_job *job, con
                                                  int col, int col_end, int chunks, unsigned lines)
 {
     const int reader = moet_thread_now() & 31;
+    int target = -1; /* of line reader & 15 */
+    if (MOET_SCATTER && row + (reader & 15) < at->rows) target = moet_load_number(job->target + at->row + row + (reader & 15));
+    const int is_dense = !MOET_SCATTER || __all_sync(0xffffffffu, target < 0);
     /* The engine writes whole boxes, but for what is past column n. */
-    if (job->choice.bulk_store && chunks == 8 && row + 16 <= at->rows && (col + 64 <= col_end || col_end == job->out_n)) {
+    if (job->choice.bulk_store && is_dense && chunks == 8 && row + 16 <= at->rows &&
+        (col + 64 <= col_end || col_end == job->out_n)) {
         if (moet_elect()) moet_bulk_store(job->out_map, col, at->row + row, lines);
         return;
     }
@@ -29,8 +33,12 @@ __device__ __forceinline__ void moet_store_lines(const struct moet_job *job, con
     for (int pass = 0; pass < 4; pass++) {
         const int line = pass * 4 + (reader >> 3), chunk = reader & 7;
         const uint4 v = moet_load_16(lines + line * MOET_LINE_BYTES + ((chunk ^ (line & 7)) << 4));
-        if (row + line < at->rows && chunk < chunks && col + chunk * 8 < col_end)
-            *(uint4 *)(job->out + (long long)(at->row + row + line) * job->out_n + col + chunk * 8) = v;
+        unsigned short *to = job->out + (long long)(at->row + row + line) * job->out_n;
+#if MOET_SCATTER
+        const int there = __shfl_sync(0xffffffffu, target, line);
+        if (there >= 0) to = job->scattered + there * job->scattered_stride;
+#endif
+        if (row + line < at->rows && chunk < chunks && col + chunk * 8 < col_end) *(uint4 *)(to + col + chunk * 8) = v;
     }
 }
 

@@ -1,6 +1,7 @@
 /* wgmma_gemm.x_gather.cuh: in front of wgmma_gemm.cu: rows of x from where they are. Three warps of the copying warpgroup
- * copy 16 bytes a thread, 8 threads a line of 64 K, to where the copy engine would put them. A stage is full when their
- * copies have arrived and are there for wgmma, and the copy engine's have. */
+ * copy 16 bytes a thread, 8 threads a line of 64 K, to where the copy engine would put them. A thread's arrival at a
+ * stage's full barrier comes by itself when its copies are there, so that the warps run ahead as far as the ring is free;
+ * math warps then fence, for wgmma reads by another proxy than cp.async writes. */
 
 /* Slots tell the tiles: {row, rows}, rows -1 after the last. Two of them, with a full and an empty barrier each. */
 struct moet_gather {
@@ -18,17 +19,10 @@ __device__ __forceinline__ void moet_copy_16(unsigned to, const void *from, int 
     asm volatile("cp.async.cg.shared.global.L2::256B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
 }
 
-__device__ __forceinline__ void moet_copy_16_commit(void) { asm volatile("cp.async.commit_group;" ::: "memory"); }
-/* All of the thread's groups are there; all but the latest. */
-__device__ __forceinline__ void moet_copy_16_wait(void) { asm volatile("cp.async.wait_group 0;" ::: "memory"); }
-__device__ __forceinline__ void moet_copy_16_wait_previous(void) { asm volatile("cp.async.wait_group 1;" ::: "memory"); }
-
-/* Written by the launch before, perhaps after this one began. */
-__device__ __forceinline__ int moet_load_source(const int *from)
+/* The thread's arrival at the barrier, one that it counts, once all of its copies so far are there. */
+__device__ __forceinline__ void moet_copy_16_arrive(unsigned barrier)
 {
-    int source;
-    asm volatile("ld.global.s32 %0, [%1];" : "=r"(source) : "l"(from));
-    return source;
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
 }
 
 __device__ __forceinline__ void moet_gather_tell(const struct moet_gather *gather, int tile, int row, int rows)
@@ -37,14 +31,6 @@ __device__ __forceinline__ void moet_gather_tell(const struct moet_gather *gathe
     moet_barrier_wait(gather->empty + 8 * slot, (tile >> 1 & 1) ^ 1);
     moet_exchange(to, row), moet_exchange(to + 4, rows);
     moet_barrier_arrive(gather->full + 8 * slot);
-}
-
-/* What this warp copied to a stage is there for wgmma. */
-__device__ __forceinline__ void moet_gather_arrive(unsigned full)
-{
-    moet_proxy_fence();
-    __syncwarp();
-    if ((threadIdx.x & 31) == 0) moet_barrier_arrive(full);
 }
 
 /* The K block's lines of a tile, for one thread: rows first, first + GATHER_ROWS, ... */
@@ -59,7 +45,7 @@ __device__ __forceinline__ void moet_gather_block(const struct moet_job *job, co
 #pragma unroll
         for (int i = 0; i < MOET_GATHER_BATCH; i++) {
             const int row = begin + i * MOET_GATHER_ROWS;
-            number[i] = row < rows ? moet_load_source(source + row) : -1;
+            number[i] = row < rows ? moet_load_number(source + row) : -1;
         }
 #pragma unroll
         for (int i = 0; i < MOET_GATHER_BATCH; i++) {
@@ -71,7 +57,7 @@ __device__ __forceinline__ void moet_gather_block(const struct moet_job *job, co
     }
 }
 
-/* A gathering warp's whole life. All of a tile has arrived before the next tile is waited for, which may depend on it. */
+/* A gathering warp's whole life. */
 __device__ __forceinline__ void moet_gather_tiles(const struct moet_job *job, const struct moet_gather *gather,
                                                   struct moet_ring *ring)
 {
@@ -83,26 +69,18 @@ __device__ __forceinline__ void moet_gather_tiles(const struct moet_job *job, co
         if ((threadIdx.x & 31) == 0) moet_barrier_arrive(gather->empty + 8 * slot);
         if (rows < 0) { /* the stage that tells math warps the end */
             moet_barrier_wait(ring->empty + 8 * ring->stage, ring->phase ^ 1);
-            moet_gather_arrive(ring->full + 8 * ring->stage);
+            moet_barrier_arrive(ring->full + 8 * ring->stage);
             break;
         }
-        unsigned before = 0; /* full barrier of the stage before this one */
         for (int block = 0; block < job->k_blocks; block++) {
-            const unsigned full = ring->full + 8 * ring->stage;
             moet_barrier_wait(ring->empty + 8 * ring->stage, ring->phase ^ 1);
             moet_gather_block(job, job->source + row, rows, block * MOET_BK,
                               ring->stages + ring->stage * MOET_STAGE_BYTES + MOET_X_OFFSET);
-            moet_copy_16_commit();
-            if (block > 0) {
-                moet_copy_16_wait_previous();
-                moet_gather_arrive(before);
-            }
-            before = full;
+            moet_copy_16_arrive(ring->full + 8 * ring->stage);
             moet_ring_step(ring);
         }
-        moet_copy_16_wait();
-        moet_gather_arrive(before);
     }
+    asm volatile("cp.async.wait_all;" ::: "memory"); /* nothing is written after the end */
 }
 
 #endif

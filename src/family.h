@@ -33,8 +33,9 @@ typedef struct moet_family moet_family;
 typedef struct moet_config {
     const moet_family *family;
     int16_t value[MOET_MAX_PARAMS];
-    /* Set by a path family for its up GEMM, in no text: row r of the product is row source[r] of x. */
-    bool gathers;
+    /* Set by a path family, in no text. For its up GEMM: row r of the product is row source[r] of x. For its down GEMM:
+     * rows with a target go there. */
+    bool gathers, scatters;
 } moet_config;
 
 /* What a configuration can do. */
@@ -64,6 +65,9 @@ typedef struct moet_family_launch_args {
     const moet_ffn_args *ffn; /* FFN: these instead of x, w, bias and out */
     const int32_t *source;    /* [rows] row of x of each row, device memory: UP with a config that gathers */
     int64_t x_stride;         /* then: elements from one row of x to the next */
+    const int32_t *target;    /* [rows] row of `scattered` of each row, -1: of out: DOWN with a config that scatters */
+    void *scattered;
+    int64_t scattered_stride; /* then: elements from one row of scattered to the next */
     const float *prob;        /* of each row, on the device: UP with an activation and prob ADVANCE */
     const int32_t *counts;    /* FFN: NULL with device counts, which follow from the ids */
     bool counts_on_device;
@@ -81,7 +85,8 @@ struct moet_family {
     int32_t param_count;
     /* Serves op UP with an activation too, inside the expert path: out is then [M, I], made of w's gates and ups. */
     bool fuses_activation;
-    bool fuses_gather; /* has configs that gather */
+    bool fuses_gather;  /* has configs that gather */
+    bool fuses_scatter; /* has configs that scatter */
     /* NULL: serves the GEMMs, ops UP and DOWN. Else a path family: serves op FFN with this one as its GEMMs; a config
      * is what is fused, then the up GEMM's values and the down GEMM's (kernels/ffn_path.h). */
     const moet_family *gemm;

@@ -77,6 +77,31 @@ static void gather_fused(const moet_family *family, const moet_device_info *info
     test_configs_destroy(&configs);
 }
 
+/* With rows that are stored elsewhere, a pairwise set always. test_fused runs them. */
+static void gather_scattering(const moet_family *family, const moet_device_info *info)
+{
+    moet_problem problems[TEST_FUSED_PROBLEMS];
+    test_configs configs;
+    const int32_t before = source_count;
+    test_fused_problems(1024, 512, problems);
+    for (int32_t i = 0; i < TEST_FUSED_PROBLEMS; i++) problems[i].activation = MOET_ACTIVATION_NONE;
+    test_configs_create(family, problems, TEST_FUSED_PROBLEMS, info, true, &configs);
+    for (int32_t i = 0; i < configs.count; i++) {
+        moet_config config = configs.choices[i].config;
+        moet_source source;
+        char why[MOET_REASON_SIZE];
+        config.scatters = true;
+        if (!family->applicable(&problems[configs.choices[i].problem], &config, info, why)) continue;
+        assert_true(
+            family->source(&problems[configs.choices[i].problem], &config, info->cc_major, info->cc_minor, 0, &source));
+        add_source(&source);
+    }
+    if (configs.legal > 0)
+        print_message("%s scattering for %d.%d: %d of %lld configs, %d kernels more\n", family->name, info->cc_major,
+                      info->cc_minor, configs.count, (long long)configs.legal, source_count - before);
+    test_configs_destroy(&configs);
+}
+
 /* Of a path the kernels that are not its GEMMs', which are compiled for their own family: the same for all problems. */
 static void gather_path(const moet_family *family, const moet_device_info *info)
 {
@@ -114,6 +139,7 @@ static void gather(bool all)
             else
                 gather_family(moet_families[i], &info, all);
             if (moet_families[i]->fuses_activation) gather_fused(moet_families[i], &info);
+            if (moet_families[i]->fuses_scatter) gather_scattering(moet_families[i], &info);
         }
     }
 }

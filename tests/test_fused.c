@@ -1,6 +1,6 @@
 /* GEMMs that do the expert path's activation in their epilogue give the bits of the GEMM, rounded, and the activation
  * as a pass, in a pairwise set of configs, with each activation, layout, bias and router weight, counts on either side,
- * and on few SMs as well:
+ * and on few SMs as well. GEMMs that scatter rows give the bits of those that do not.
  *
  *   test_fused [--device SPEC] [--every N] */
 #include "configs.h"
@@ -199,6 +199,142 @@ static void check_family(const moet_family *family)
     inputs_close(&in);
 }
 
+/* ---- rows that are stored elsewhere ---- */
+
+enum { COLUMNS = 2 * INTER, SCATTER_STRIDE = COLUMNS + 16 };
+
+/* Runs of 16 rows without a target, with one each, and with one for every second row; the targets in another order. */
+static void targets_make(int32_t target[ROWS])
+{
+    for (int32_t r = 0; r < ROWS; r++) {
+        const bool has_one = r / 16 % 3 == 1 || (r / 16 % 3 == 2 && r % 2);
+        target[r] = has_one ? (r * 5 + 3) % ROWS : -1;
+    }
+}
+
+static void check_row(const char *text, int32_t row, const uint16_t *found, const uint16_t *want)
+{
+    for (int32_t c = 0; c < COLUMNS; c++) {
+        const uint16_t expected = want ? want[c] : (uint16_t)(TEST_POISON << 8 | TEST_POISON);
+        if (found[c] != expected)
+            test_fail("%s: row %d, column %d is %04x, %04x expected", text, row, c, found[c], expected);
+    }
+}
+
+/* Everything of `out`, with the guards; its inside. */
+static const uint16_t *download(const test_output *out)
+{
+    const size_t whole_bytes = out->buffer.size_bytes + 2 * TEST_GUARD_BYTES;
+    TEST_OK(device->backend->download(device, out->raw, out->buffer.memory, whole_bytes));
+    for (size_t i = 0; i < TEST_GUARD_BYTES; i++)
+        assert_true(out->raw[i] == TEST_POISON && out->raw[whole_bytes - 1 - i] == TEST_POISON);
+    return (const uint16_t *)(out->raw + TEST_GUARD_BYTES);
+}
+
+/* want [ROWS, COLUMNS]: without targets. */
+static void check_scattered(const inputs *in, const test_choice *choice, const moet_problem *problem,
+                            test_kernel *kernel, bool on_device, int32_t max_sms, const uint16_t *want)
+{
+    char why[MOET_REASON_SIZE];
+    int32_t target[ROWS];
+    bool is_target[ROWS] = {false};
+    test_buffer targets;
+    test_output out, scattered;
+    moet_config config = choice->config;
+    config.scatters = true;
+    test_subject s = {.device = device,
+                      .config = &config,
+                      .problem = problem,
+                      .label = "scattered rows",
+                      .max_rows = ROWS,
+                      .on_device = on_device,
+                      .max_sms = max_sms,
+                      .kernel = kernel};
+    targets_make(target);
+    if (!config.family->applicable(problem, &config, &device->info, why)) return; /* too many accumulators */
+    if (!test_subject_open(&s, why)) test_fail("%s", why);
+    test_buffer_create(device, &targets, target, sizeof target);
+    test_output_create(device, &out, (size_t)ROWS * COLUMNS * 2);
+    test_output_create(device, &scattered, (size_t)ROWS * SCATTER_STRIDE * 2);
+    const moet_family_launch_args args = {.x = test_buffer_inside(&in->x),
+                                          .w = test_buffer_inside(&in->w[problem->layout]),
+                                          .bias = problem->bias ? test_buffer_inside(&in->bias) : NULL,
+                                          .out = test_buffer_inside(&out.buffer),
+                                          .target = test_buffer_inside(&targets),
+                                          .scattered = test_buffer_inside(&scattered.buffer),
+                                          .scattered_stride = SCATTER_STRIDE,
+                                          .counts = on_device ? test_buffer_inside(&in->counts) : counts,
+                                          .counts_on_device = on_device,
+                                          .rows = ROWS,
+                                          .workspace = s.workspace,
+                                          .stream = in->stream};
+    TEST_OK(config.family->launch(s.state, &args));
+    TEST_OK(device->backend->stream_synchronize(device, in->stream));
+    const uint16_t *dense = download(&out), *there = download(&scattered);
+    for (int32_t r = 0; r < ROWS; r++) {
+        check_row(s.config_text, r, dense + r * COLUMNS, target[r] < 0 ? want + r * COLUMNS : NULL);
+        if (target[r] < 0) continue;
+        check_row(s.config_text, r, there + target[r] * SCATTER_STRIDE, want + r * COLUMNS);
+        is_target[target[r]] = true;
+    }
+    for (int32_t r = 0; r < ROWS; r++) {
+        if (!is_target[r]) check_row(s.config_text, r, there + r * SCATTER_STRIDE, NULL);
+        for (int32_t c = COLUMNS; c < SCATTER_STRIDE; c++) assert_int_equal(there[r * SCATTER_STRIDE + c], 0xffff);
+    }
+    test_buffer_destroy(device, &targets);
+    test_output_destroy(device, &out);
+    test_output_destroy(device, &scattered);
+    test_subject_close(&s);
+}
+
+static void check_scattering(const moet_family *family)
+{
+    moet_problem problems[TEST_FUSED_PROBLEMS];
+    uint16_t *wanted[TEST_FUSED_PROBLEMS] = {NULL};
+    test_configs configs;
+    test_kernel kernel = {0}, plain_kernel = {0};
+    inputs in;
+    int32_t launches = 0;
+    test_fused_problems(HIDDEN, INTER, problems);
+    for (int32_t i = 0; i < TEST_FUSED_PROBLEMS; i++) problems[i].activation = MOET_ACTIVATION_NONE;
+    test_configs_create(family, problems, TEST_FUSED_PROBLEMS, &device->info, true, &configs);
+    inputs_open(&in);
+    for (int64_t i = 0; i < configs.count; i += every) {
+        const test_choice *choice = &configs.choices[i];
+        const moet_problem *problem = &problems[choice->problem];
+        if (!wanted[choice->problem]) {
+            moet_config config = {.family = family};
+            family->default_config(problem, ROWS, &device->info, &config);
+            wanted[choice->problem] = run(&in, problem, &config, &plain_kernel, COLUMNS, false, 0);
+        }
+        for (int32_t few = 0; few < 2; few++) {
+            check_scattered(&in, choice, problem, &kernel, (i + few) & 1, few ? test_few_sms(i) : 0,
+                            wanted[choice->problem]);
+            launches++;
+        }
+    }
+    print_message("%s: %d runs of a config that scatters right\n", family->name, launches);
+    assert_true(configs.count == 0 || launches > 0);
+    for (int32_t i = 0; i < TEST_FUSED_PROBLEMS; i++) free(wanted[i]);
+    test_kernel_release(&kernel);
+    test_kernel_release(&plain_kernel);
+    test_configs_destroy(&configs);
+    inputs_close(&in);
+}
+
+static void test_scatter(void **state)
+{
+    (void)state;
+    int32_t checked = 0;
+    for (int32_t i = 0; moet_families[i]; i++) {
+        const moet_family *family = moet_families[i];
+        if (!family->fuses_scatter || strcmp(family->backend, device->info.backend) != 0) continue;
+        check_scattering(family);
+        checked++;
+    }
+    if (checked == 0) skip();
+}
+
 static void test_families(void **state)
 {
     (void)state;
@@ -229,6 +365,6 @@ int main(int argc, char **argv)
 {
     const test_option options[] = {{.name = "--device", .text = &spec}, {.name = "--every", .number = &every}};
     test_options_parse(argc, argv, options, MOET_COUNT_OF(options));
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_families)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_families), cmocka_unit_test(test_scatter)};
     return cmocka_run_group_tests_name("fused", tests, group_open, group_close);
 }

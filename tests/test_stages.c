@@ -34,7 +34,8 @@ typedef struct shape {
     X(NO_ROWMAP, 4, "no rowmap")                                                                                       \
     X(NO_PLACES, 8, "no places")                                                                                       \
     X(NO_WEIGHTS, 16, "no weights")                                                                                    \
-    X(STRIDED, 32, "strided")
+    X(STRIDED, 32, "strided")                                                                                          \
+    X(DIRECT, 64, "direct rows")
 
 enum flag {
 #define MOET_X(name, value, text) name = value,
@@ -58,8 +59,8 @@ static const char *const flag_names[] = {
 #define PADDLE MOET_COMBINE_PADDLE
 
 enum input { IDS, WEIGHTS, X, UP, ROWS, TOKENS, WORKSPACE, INPUT_COUNT };
-enum output { COUNTS, PLACES, ROWMAP, SOURCE, PROB, GATHERED, ACT, OUT, OUTPUT_COUNT };
-static const char *const output_names[] = {"counts", "places", "rowmap", "source", "prob", "x", "act", "out"};
+enum output { COUNTS, PLACES, ROWMAP, SOURCE, PROB, TARGET, GATHERED, ACT, OUT, OUTPUT_COUNT };
+static const char *const output_names[] = {"counts", "places", "rowmap", "source", "prob", "target", "x", "act", "out"};
 
 typedef struct fixture {
     shape shape;
@@ -163,6 +164,22 @@ static void permutation_clip(const fixture *f, moet_ffn_permutation *p)
     if (p->rows > f->max_rows) p->rows = f->max_rows;
 }
 
+/* With direct rows, what is expected otherwise: a token's only row has the token as its target, and combine leaves the
+ * token out. `counts` of each token, those past max_rows too. */
+static void expect_direct(fixture *f, const moet_ffn_permutation *p, const int32_t *counts)
+{
+    const shape *s = &f->shape;
+    const int64_t width = s->choices < s->experts ? s->choices : s->experts;
+    int32_t *target = (int32_t *)f->expected[TARGET];
+    for (int64_t m = 0; m < p->rows; m++) {
+        const int32_t token = p->source[m];
+        target[m] = counts[token] == 1 ? token : -1;
+        if (counts[token] != 1) continue;
+        ((int32_t *)f->expected[PLACES])[token * width] = MOET_STAGES_DIRECT;
+        memset((uint16_t *)f->expected[OUT] + token * f->given.out_stride, TEST_POISON, (size_t)s->hidden * 2);
+    }
+}
+
 static void fixture_expect(fixture *f)
 {
     const shape *s = &f->shape;
@@ -176,6 +193,9 @@ static void fixture_expect(fixture *f)
     args.tokens = s->tokens;
     for (int32_t i = 0; i < OUTPUT_COUNT; i++) memset(f->expected[i], TEST_POISON, f->output_bytes[i]);
     TEST_OK(moet_ffn_permutation_create(&f->problem, s->choices, &args, &p));
+    int32_t *counts = test_allocate((size_t)(s->tokens > 0 ? s->tokens : 1) * sizeof *counts);
+    for (int64_t i = 0; i < s->tokens; i++) counts[i] = 0;
+    for (int64_t i = 0; i < s->tokens * E; i++) counts[i / E] += p->rowmap[i] >= 0;
     permutation_clip(f, p);
     f->rows = p->rows;
     memcpy(f->expected[COUNTS], p->counts, (size_t)E * 4);
@@ -201,6 +221,8 @@ static void fixture_expect(fixture *f)
     }
     args.out = f->expected[OUT];
     moet_reference_combine(&f->problem, p, &args, f->content[ROWS]);
+    if (s->flags & DIRECT) expect_direct(f, p, counts);
+    free(counts);
     moet_ffn_permutation_destroy(p);
     free(ids);
 }
@@ -224,8 +246,9 @@ static void fixture_sizes(fixture *f)
         [WORKSPACE] = (int64_t)moet_stages_workspace_bytes(&f->problem, s->choices, R, &device->info),
     };
     const int64_t outputs[OUTPUT_COUNT] = {
-        [COUNTS] = E * 4, [PLACES] = R * width * 4, [ROWMAP] = R * E * 4, [SOURCE] = M * 4,
-        [PROB] = M * 4,   [GATHERED] = M * H * 2,   [ACT] = M * I * 2,    [OUT] = R * f->given.out_stride * 2,
+        [COUNTS] = E * 4,       [PLACES] = R * width * 4, [ROWMAP] = R * E * 4,
+        [SOURCE] = M * 4,       [PROB] = M * 4,           [TARGET] = M * 4,
+        [GATHERED] = M * H * 2, [ACT] = M * I * 2,        [OUT] = R * f->given.out_stride * 2,
     };
     assert_int_equal(inputs[WORKSPACE] % 256, 0);
     for (int32_t i = 0; i < INPUT_COUNT; i++) f->input_bytes[i] = at_least_one(inputs[i]);
@@ -316,7 +339,8 @@ static void fixture_enqueue(fixture *f)
 {
     void *in[INPUT_COUNT], *act = test_buffer_inside(&f->output[ACT].buffer);
     for (int32_t i = 0; i < INPUT_COUNT; i++) in[i] = test_buffer_inside(&f->input[i]);
-    TEST_OK(moet_stages_permute(f->stages, &f->args, &f->permuted, f->max_rows, in[WORKSPACE], f->stream));
+    int32_t *target = f->shape.flags & DIRECT ? test_buffer_inside(&f->output[TARGET].buffer) : NULL;
+    TEST_OK(moet_stages_permute(f->stages, &f->args, &f->permuted, f->max_rows, target, in[WORKSPACE], f->stream));
     TEST_OK(moet_stages_gather(f->stages, &f->args, &f->permuted, f->max_rows, f->stream));
     TEST_OK(moet_stages_activate(f->stages, in[UP], &f->permuted, f->max_rows, act, f->stream));
     TEST_OK(moet_stages_combine(f->stages, &f->args, in[ROWS], &f->permuted, f->stream));
@@ -426,6 +450,9 @@ static void test_edges(void **state)
         {17, 16, 4000, 4000, 12345, 8, 8, SWIGLU, PROB_ADVANCE, EXACT, 30, 5, INT64 | NO_PLACES},
         {3, 2, 64, 64, 0, 7168, 2048, SWIGLU, PROB_COMBINE, EXACT, 30, 0, 0},
         {3, 2, 64, 64, 0, 1032, 520, GPT_OSS, PROB_NONE, PADDLE, 30, 0, NO_WEIGHTS | STRIDED},
+        {3, 2, 64, 64, 50, 1032, 520, GPT_OSS, PROB_NONE, PADDLE, 30, 0, STRIDED | DIRECT},
+        {32, 8, 3000, 2999, 0, 40, 8, SWIGLU, PROB_ADVANCE, EXACT, 85, 2, INT64 | ON_DEVICE | DIRECT},
+        {1, 1, 5, 0, 0, 8, 8, SWIGLU, PROB_NONE, EXACT, 0, 0, DIRECT},
     };
     for (int32_t i = 0; i < MOET_COUNT_OF(shapes); i++) check_shape(&random, &shapes[i]);
 }
@@ -451,6 +478,7 @@ static void test_random_shapes(void **state)
         s.tokens = s.flags & ON_DEVICE ? test_between(&random, 0, s.bound) : s.bound;
         if (!(s.flags & NO_ROWMAP) && test_between(&random, 0, 2) == 0) s.flags |= NO_PLACES;
         if (s.prob == MOET_PROB_NONE && test_between(&random, 0, 1)) s.flags |= NO_WEIGHTS;
+        if (!(s.flags & NO_PLACES) && test_between(&random, 0, 1)) s.flags |= DIRECT;
         if (test_between(&random, 0, 2) == 0) s.max_rows = test_between(&random, 1, s.bound);
         check_shape(&random, &s);
     }
@@ -464,6 +492,7 @@ static void test_many_tokens(void **state)
     static const shape shapes[] = {
         {32, 8, 40000, 40000, 0, 8, 8, SWIGLU, PROB_COMBINE, EXACT, 70, 1, INT64},
         {3, 1, MOET_MAX_ROWS, MOET_MAX_ROWS, 0, 8, 8, SWIGLU, PROB_COMBINE, EXACT, 10, 1, NO_ROWMAP},
+        {3, 2, MOET_MAX_ROWS / 2, MOET_MAX_ROWS / 2, 0, 8, 8, SWIGLU, PROB_ADVANCE, EXACT, 40, 1, NO_ROWMAP | DIRECT},
     };
     if (quick) skip();
     for (int32_t i = 0; i < MOET_COUNT_OF(shapes); i++) check_shape(&random, &shapes[i]);
@@ -531,7 +560,7 @@ static void test_one_output(void **state)
                                    .rowmap = i == ROWMAP ? all.rowmap : NULL,
                                    .source = i == SOURCE ? all.source : NULL,
                                    .prob = i == PROB ? all.prob : NULL};
-        TEST_OK(moet_stages_permute(f.stages, &f.args, &one, f.max_rows, test_buffer_inside(&f.input[WORKSPACE]),
+        TEST_OK(moet_stages_permute(f.stages, &f.args, &one, f.max_rows, NULL, test_buffer_inside(&f.input[WORKSPACE]),
                                     f.stream));
         for (int32_t j = 0; j < OUTPUT_COUNT; j++) {
             if (j != i) memset(f.expected[j], TEST_POISON, f.output_bytes[j]);
@@ -605,7 +634,7 @@ static void test_refusals(void **state)
     moet_ffn_args args = {.tokens = 5};
     moet_permuted permuted = {0};
     TEST_FAILS(MOET_INVALID, "tokens is 5, must be 0 to 4",
-               moet_stages_permute(stages, &args, &permuted, 4, NULL, NULL));
+               moet_stages_permute(stages, &args, &permuted, 4, NULL, NULL, NULL));
     TEST_FAILS(MOET_INVALID, "tokens is 5", moet_stages_combine(stages, &args, NULL, &permuted, NULL));
     args.tokens = 0;
     TEST_OK(moet_stages_combine(stages, &args, NULL, &permuted, NULL));
