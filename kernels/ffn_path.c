@@ -106,14 +106,17 @@ bool moet_ffn_path_applicable(const moet_problem *problem, const moet_config *co
     return true;
 }
 
-/* Fused where the up GEMM's default can do it. */
+/* The activation and the combine are fused where the GEMMs' defaults can do it. */
 void moet_ffn_path_default_config(const moet_problem *problem, int64_t rows_hint, const moet_device_info *device,
                                   moet_config *config)
 {
+    static const int16_t fused[][2] = {
+        {ACT_FUSED, COMBINE_FUSED}, {ACT_FUSED, COMBINE_PASS}, {ACT_PASS, COMBINE_FUSED}, {ACT_PASS, COMBINE_PASS}};
     const moet_family *gemm = config->family->gemm;
-    for (int16_t act = ACT_FUSED; act <= ACT_PASS; act++) {
+    for (int32_t n = 0; n < MOET_COUNT_OF(fused); n++) {
         char why[MOET_REASON_SIZE];
-        config->value[MOET_PATH_ACT] = act;
+        config->value[MOET_PATH_ACT] = fused[n][0];
+        config->value[MOET_PATH_COMBINE] = fused[n][1];
         for (int32_t i = 0; i < GEMM_COUNT; i++) {
             const moet_problem of_gemm = gemm_problem(problem, config, i);
             moet_config half = {.family = gemm};

@@ -116,11 +116,17 @@ static bool has_config(const moet_candidates *list, const moet_config *config)
 
 enum { UP, DOWN };
 
-/* One half's values from another config of the family. */
+/* One half's values from another config of the family, with what is fused into it. */
 static void copy_half(const moet_config *from, int32_t which, moet_config *to)
 {
     const int32_t count = to->family->gemm->param_count, first = MOET_PATH_PARAMS + which * count;
     memcpy(to->value + first, from->value + first, (size_t)count * sizeof to->value[0]);
+    if (which == UP) {
+        to->value[MOET_PATH_ACT] = from->value[MOET_PATH_ACT];
+        to->value[MOET_PATH_GATHER] = from->value[MOET_PATH_GATHER];
+    } else {
+        to->value[MOET_PATH_COMBINE] = from->value[MOET_PATH_COMBINE];
+    }
 }
 
 void moet_known_gemms_add(const moet_config *config, int32_t *count, moet_config configs[64])
@@ -185,12 +191,17 @@ static moet_status add_up(const listing *l, const moet_config *default_config, c
     return MOET_OK;
 }
 
+/* A GEMM config in place of the default's down half, with these ways of combining. */
 static moet_status add_down(const listing *l, const moet_config *default_config, const moet_config *gemm,
-                            const char *validator)
+                            int16_t combine_count, const char *validator)
 {
     moet_config path = *default_config;
     put_half(gemm, DOWN, &path);
-    return add_once(l, &path, validator);
+    for (int16_t combine = 0; combine < combine_count; combine++) {
+        path.value[MOET_PATH_COMBINE] = combine;
+        MOET_TRY(add_once(l, &path, validator));
+    }
+    return MOET_OK;
 }
 
 /* A path's space is the product of its GEMMs': of each what is known to be fast, else what is searched first, beside
@@ -208,7 +219,7 @@ static moet_status add_path(const listing *l, const moet_config *default_config,
         }
         for (int32_t i = 0; i < known->down_count; i++) {
             if (known->downs[i].family == gemm_family) {
-                MOET_TRY(add_down(l, default_config, &known->downs[i], validator));
+                MOET_TRY(add_down(l, default_config, &known->downs[i], gemm_family->fuses_scatter ? 2 : 1, validator));
             }
         }
         return MOET_OK;
@@ -218,13 +229,13 @@ static moet_status add_path(const listing *l, const moet_config *default_config,
     do {
         if (is_searched_first(&gemm)) {
             MOET_TRY(add_up(l, default_config, &gemm, 1, validator));
-            MOET_TRY(add_down(l, default_config, &gemm, validator));
+            MOET_TRY(add_down(l, default_config, &gemm, 1, validator));
         }
     } while (moet_config_next(&gemm));
     return MOET_OK;
 }
 
-/* The fastest candidates that are the default but for this half (with the up half: and what is fused): indices into
+/* The fastest candidates that are the default but for this half and what is fused into it: indices into
  * found[MOET_CANDIDATES_HALVES], fastest first. The count. */
 static int32_t find_halves(const moet_candidates *list, const moet_config *default_config, int32_t which,
                            int32_t *found)
@@ -237,10 +248,6 @@ static int32_t find_halves(const moet_candidates *list, const moet_config *defau
         }
         moet_config rest = c->config;
         copy_half(default_config, which, &rest);
-        if (which == UP) {
-            rest.value[MOET_PATH_ACT] = default_config->value[MOET_PATH_ACT];
-            rest.value[MOET_PATH_GATHER] = default_config->value[MOET_PATH_GATHER];
-        }
         bool repeated = false; /* the default is there for each kind of counts */
         for (int32_t j = 0; j < count; j++) {
             repeated = repeated || moet_config_equal(&list->items[found[j]].config, &c->config);

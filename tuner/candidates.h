@@ -6,7 +6,7 @@
  * Of a path family (op FFN), whose space is the product of its GEMMs', each such configuration of the GEMM family as
  * the up GEMM with each way of activating, and as the down GEMM, beside the default's other half; later the best up
  * halves with the best down halves (moet_candidates_add_crossed). Where GEMMs of ops up and down were measured on the
- * same rows (moet_known_gemms), only the fastest of these are halves, the up GEMM's also with each way of gathering.
+ * same rows (moet_known_gemms), only the fastest of these are halves, with each way of gathering and combining.
  * A configuration that takes counts from the device is
  * tried so (the slower way round serves both kinds); one that cannot, with host counts. A family's default that can do
  * both is tried both ways, as a plan may use it either way. */
