@@ -184,7 +184,7 @@ static int32_t smem_bytes(const moet_problem *problem, const moet_config *config
     const struct shape shape = shape_of(config);
     return shape.stages * (shape.tile.bm + shape.tile.bn) * LINE_BYTES + MATH_GROUPS * STORE_BYTES +
            shape.stages * (16 + 3 * 8) + MATH_GROUPS * 8 + (TICKETS_WORDS + shape.stages) * 4 +
-           2 * (problem->experts + 1) * 4 + problem->experts * 2 + (config->gathers ? GATHER_BYTES : 0);
+           2 * (problem->experts + 1) * 4 + problem->experts * 2 + (config->gathers ? GATHER_BYTES + 4 * shape.rows : 0);
 }
 
 static moet_traits wgmma_traits(const moet_problem *problem, const moet_config *config)

@@ -6,6 +6,7 @@
 /* Slots tell the tiles: {row, rows}, rows -1 after the last. Two of them, with a full and an empty barrier each. */
 struct moet_gather {
     unsigned slots, full, empty;
+    int *numbers; /* [TILE_ROWS] row of x of each row of the tile at hand */
 };
 
 #if MOET_GATHER
@@ -33,11 +34,25 @@ __device__ __forceinline__ void moet_gather_tell(const struct moet_gather *gathe
     moet_barrier_arrive(gather->full + 8 * slot);
 }
 
-/* The K block's lines of a tile, for one thread: rows first, first + GATHER_ROWS, ... */
-__device__ __forceinline__ void moet_gather_block(const struct moet_job *job, const int *source, int rows, int k,
+/* Rows first, first + GATHER_ROWS, ... of a tile are a thread's. Their numbers go to shared memory, for the warp's own use:
+ * from L2 they would take longer than the copies of a K block do. */
+__device__ __forceinline__ int moet_gather_first(void) { return (int)(threadIdx.x - 32) >> 3; }
+
+__device__ __forceinline__ void moet_gather_numbers(const int *source, int rows, int *numbers)
+{
+    __syncwarp(); /* the tile before is copied */
+    if ((threadIdx.x & 7) == 0) {
+        for (int row = moet_gather_first(); row < rows; row += MOET_GATHER_ROWS)
+            numbers[row] = moet_load_number(source + row);
+    }
+    __syncwarp();
+}
+
+/* The K block's lines of a tile. */
+__device__ __forceinline__ void moet_gather_block(const struct moet_job *job, const int *numbers, int rows, int k,
                                                   unsigned to)
 {
-    const int thread = threadIdx.x - 32, chunk = thread & 7, first = thread >> 3;
+    const int chunk = threadIdx.x & 7, first = moet_gather_first();
     const int element = k + chunk * 8, bytes = element < job->k ? 16 : 0;
     const unsigned short *from = job->x_rows + (bytes ? element : 0);
     for (int begin = first; begin < rows; begin += MOET_GATHER_BATCH * MOET_GATHER_ROWS) {
@@ -45,7 +60,7 @@ __device__ __forceinline__ void moet_gather_block(const struct moet_job *job, co
 #pragma unroll
         for (int i = 0; i < MOET_GATHER_BATCH; i++) {
             const int row = begin + i * MOET_GATHER_ROWS;
-            number[i] = row < rows ? moet_load_number(source + row) : -1;
+            number[i] = row < rows ? numbers[row] : -1;
         }
 #pragma unroll
         for (int i = 0; i < MOET_GATHER_BATCH; i++) {
@@ -72,9 +87,10 @@ __device__ __forceinline__ void moet_gather_tiles(const struct moet_job *job, co
             moet_barrier_arrive(ring->full + 8 * ring->stage);
             break;
         }
+        moet_gather_numbers(job->source + row, rows, gather->numbers);
         for (int block = 0; block < job->k_blocks; block++) {
             moet_barrier_wait(ring->empty + 8 * ring->stage, ring->phase ^ 1);
-            moet_gather_block(job, job->source + row, rows, block * MOET_BK,
+            moet_gather_block(job, gather->numbers, rows, block * MOET_BK,
                               ring->stages + ring->stage * MOET_STAGE_BYTES + MOET_X_OFFSET);
             moet_copy_16_arrive(ring->full + 8 * ring->stage);
             moet_ring_step(ring);

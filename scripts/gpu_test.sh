@@ -108,10 +108,13 @@ fi
 # ---- compute-sanitizer: a pairwise set of each kernel's configs, a few of the vendor's, on the first edge shapes ----
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer /usr/local/cuda*/compute-sanitizer/compute-sanitizer 2>/dev/null | head -n 1)
 if [ -n "$sanitizer" ]; then
+    # wgmma_gemm has kernels of its own for racecheck (kernels/wgmma_gemm.cu says why), compiled here.
     for tool in memcheck racecheck; do
+        if [ $tool = racecheck ]; then export MOET_RACECHECK=1; fi
         check "$tool: stages of the expert path" 120 "$sanitizer" --tool $tool --error-exitcode 9 "$BUILD/test_stages" --device "$DEVICE" --quick
         check "$tool: activations in GEMMs" 120 "$sanitizer" --tool $tool --error-exitcode 9 "$BUILD/test_fused" --device "$DEVICE" --every 5
         check "$tool: expert path" 300 "$sanitizer" --tool $tool --error-exitcode 9 "$BUILD/test_ffn" --device "$DEVICE" --paths 6 --configs 2
+        unset MOET_RACECHECK
     done
     for family in $families; do
         # Vendor kernels are not ours to check; what they read and write of our buffers memcheck sees all the same.
@@ -121,7 +124,6 @@ if [ -n "$sanitizer" ]; then
             ;;
         *)
             check "memcheck: $family" 90 "$sanitizer" --tool memcheck --error-exitcode 9 "$BUILD/test_conformance" --device "$DEVICE" --family "$family" --pairs --once --shapes 2
-            # wgmma_gemm has kernels of its own for racecheck (kernels/wgmma_gemm.cu says why), compiled here.
             MOET_RACECHECK=1 check "racecheck: $family" 300 "$sanitizer" --tool racecheck --error-exitcode 9 "$BUILD/test_conformance" --device "$DEVICE" --family "$family" --pairs --once --shapes 1
             ;;
         esac
