@@ -168,6 +168,7 @@ static moet_status make_oracle(moet_bench *bench)
                                 .down = s.down,
                                 .down_bias = s.down_bias,
                                 .tokens = o->row_count};
+    s.problem.numerics = MOET_NUMERICS_TRAIN; /* fast may round where train does */
     status = moet_reference_ffn_double(&s.problem, b->choices.count, &args, o->expected, o->bound);
 done:
     release_sub_path(&s);

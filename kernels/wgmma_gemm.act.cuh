@@ -27,17 +27,22 @@ __device__ __forceinline__ float moet_quotient(float n, float d)
     return fabsf(n) < MOET_INFINITY && d < MOET_INFINITY ? q : n * start;
 }
 
-/* Of what the GEMM gives, rounded to BF16 as its output would be, and of a router weight. NaN passes the clamps. */
+/* Of what the GEMM gives, rounded to BF16 as its output would be, and of a router weight. NaN passes the clamps. FAST:
+ * not rounded before, and by the hardware's approximations, 2^-20 or so of the result. */
 __device__ __forceinline__ float moet_activate(float gate, float up, float prob, float clamp)
 {
     const unsigned pair = moet_pack(gate, up);
-    float g = __uint_as_float(pair << 16), u = __uint_as_float(pair & 0xffff0000u), value;
+    float g = MOET_FAST ? gate : __uint_as_float(pair << 16), u = MOET_FAST ? up : __uint_as_float(pair & 0xffff0000u);
+    float value;
     if (MOET_ACT != MOET_ACT_SWIGLU) {
         const float limit = MOET_ACT == MOET_ACT_GPT_OSS ? 7.0f : clamp;
         g = g > limit ? limit : g;
         u = u < -limit ? -limit : u > limit ? limit : u;
     }
-    if (MOET_ACT != MOET_ACT_GPT_OSS) {
+    if (MOET_FAST) {
+        const float scale = MOET_ACT == MOET_ACT_GPT_OSS ? 1.702f : 1.0f;
+        value = __fdividef(g, 1.0f + __expf(-scale * g)) * (MOET_ACT == MOET_ACT_GPT_OSS ? u + 1.0f : u);
+    } else if (MOET_ACT != MOET_ACT_GPT_OSS) {
         value = __fmul_rn(moet_quotient(g, __fadd_rn(1.0f, expf(-g))), u);
     } else {
         const float sigmoid = moet_quotient(1.0f, __fadd_rn(1.0f, expf(-__fmul_rn(1.702f, g))));

@@ -123,7 +123,7 @@ enum {
     STORE_BYTES = 8192,   /* of a math warpgroup */
     MAX_SUMS = 208,       /* accumulators a thread */
     MAX_MOVED_SUMS = 176, /* gathering or scattering: others spill */
-    GATHER_BYTES = 48,    /* slots and barriers */
+    GATHER_BYTES = 48,    /* slots and barriers; and 4 a row of a tile */
     EARLY_DRIVER = 12030, /* captures such launches into graphs */
     RIDGE_ROWS = 256,     /* of an expert, where reading its weights takes as long as multiplying by them */
 };
@@ -280,6 +280,12 @@ static size_t wgmma_workspace_bytes(const moet_prepare_args *args)
     return 0;
 }
 
+/* Without an activation, both numerics are the same kernel: nothing is rounded between. */
+static bool is_fast(const moet_problem *problem)
+{
+    return problem->activation != MOET_ACTIVATION_NONE && problem->numerics == MOET_NUMERICS_FAST;
+}
+
 /* The kernels' name without the suffix for where the counts are. */
 enum { NAME_SIZE = 80 };
 static void kernel_name(const moet_problem *problem, const moet_config *config, char name[NAME_SIZE])
@@ -288,11 +294,11 @@ static void kernel_name(const moet_problem *problem, const moet_config *config, 
                                               [MOET_ACTIVATION_SWIGLU] = "_swiglu",
                                               [MOET_ACTIVATION_SWIGLU_CLAMP] = "_clamp",
                                               [MOET_ACTIVATION_GPT_OSS] = "_gptoss"};
-    snprintf(name, NAME_SIZE, "wgmma_gemm_%s_%s_s%s%s_%s%s%s%s%s%s", moet_config_text(config, PARAM_MODE),
+    snprintf(name, NAME_SIZE, "wgmma_gemm_%s_%s_s%s%s_%s%s%s%s%s%s%s", moet_config_text(config, PARAM_MODE),
              moet_config_text(config, PARAM_TILE), moet_config_text(config, PARAM_STAGES),
              config->value[PARAM_CLUSTER] == CLUSTER_1X1 ? "" : "_c2", problem->layout == MOET_LAYOUT_KN ? "kn" : "nk",
              problem->bias ? "_bias" : "", activations[problem->activation],
-             problem->prob == MOET_PROB_ADVANCE ? "_prob" : "", config->gathers ? "_gather" : "",
+             problem->prob == MOET_PROB_ADVANCE ? "_prob" : "", is_fast(problem) ? "_fast" : "", config->gathers ? "_gather" : "",
              config->scatters ? "_scatter" : "");
 }
 
@@ -317,6 +323,7 @@ static bool wgmma_source(const moet_problem *problem, const moet_config *config,
     if (problem->activation != MOET_ACTIVATION_NONE) {
         moet_source_option(source, "-DMOET_ACT=%d", problem->activation);
         moet_source_option(source, "-DMOET_PROB=%d", problem->prob == MOET_PROB_ADVANCE);
+        moet_source_option(source, "-DMOET_FAST=%d", is_fast(problem));
     }
     if (config->gathers) moet_source_option(source, "-DMOET_GATHER=%d", 1);
     if (config->scatters) moet_source_option(source, "-DMOET_SCATTER=%d", 1);

@@ -10,6 +10,7 @@
  *   MOET_KN, MOET_BIAS    layout of the weights; whether there is a bias
  *   MOET_ACT, MOET_PROB   the activation of the expert path on pairs of columns (wgmma_gemm.act.cuh), 0: none; whether
  *                         its result is multiplied by a router weight of the row
+ *   MOET_FAST             1: with an activation, of numerics `fast`
  *   MOET_GATHER           1: row r of the product is row source[r] of x, copied by the threads of three warps
  *                         (wgmma_gemm.x_gather.cuh) and not by the copy engine
  *   MOET_SCATTER          1: rows that have a target are stored there and not in out (wgmma_gemm.store.cuh)
@@ -33,6 +34,7 @@
 #ifndef MOET_ACT
 #define MOET_ACT 0
 #define MOET_PROB 0
+#define MOET_FAST 0
 #endif
 #ifndef MOET_GATHER
 #define MOET_GATHER 0
