@@ -145,9 +145,9 @@ static __device__ __forceinline__ void count_write(const moet_route *route, int 
 }
 
 /* Writes what follows from the tile's masks; bases [groups][experts] are the rows where each group begins. `expert` is
- * the thread's choice. Whole warps. */
+ * the thread's choice, `weight` its router weight. Whole warps. */
 static __device__ __forceinline__ void tile_write(const moet_route *route, const u32 *masks, const int *bases,
-                                                  int first, int tile_tokens, int tokens, int expert)
+                                                  int first, int tile_tokens, int tokens, int expert, float weight)
 {
     const int experts = route->experts, lanes = 1 << route->lanes_log;
     const int in = threadIdx.x >> route->lanes_log, choice = threadIdx.x & (lanes - 1), token = first + in;
@@ -175,8 +175,7 @@ static __device__ __forceinline__ void tile_write(const moet_route *route, const
             row = -1;
         } else {
             if (route->source) route->source[row] = token;
-            if (route->prob)
-                route->prob[row] = route->weights ? route->weights[token * route->weights_stride + choice] : 1.0f;
+            if (route->prob) route->prob[row] = weight;
             if (route->target) { /* the only row of its token goes there, and combine leaves the token out */
                 const bool is_only = __popc(ours) == 1;
                 route->target[row] = is_only ? token : -1;
@@ -204,6 +203,15 @@ static __device__ __forceinline__ void tile_write(const moet_route *route, const
             to[e] = at;
         }
     }
+}
+
+/* The router weight of the thread's own choice in the tile that begins at token `first`; as with ids, of the last token
+ * or choice past these. */
+static __device__ __forceinline__ float tile_weight(const moet_route *route, int first, int tokens)
+{
+    if (!route->prob || !route->weights || tokens == 0) return 1.0f;
+    const int in = threadIdx.x >> route->lanes_log, choice = threadIdx.x & ((1 << route->lanes_log) - 1);
+    return route->weights[min(first + in, tokens - 1) * route->weights_stride + min(choice, route->choices - 1)];
 }
 
 /* The thread's own choice in the tile that begins at token `first`: its id, and the expert that this is. */
@@ -247,6 +255,7 @@ KERNEL(PERMUTE_THREADS, 1) moet_stage_permute(const moet_route route)
     for (int i = 0; i < FEW_PASSES; i++)
         ids[i] = id_load(&route, (tid + i * PERMUTE_THREADS) >> route.lanes_log, choice, tokens);
     const i64 own_id = tile_load(&route, first, tokens);
+    const float weight = tile_weight(&route, first, tokens);
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < FEW_PASSES; i++) {
@@ -274,7 +283,7 @@ KERNEL(PERMUTE_THREADS, 1) moet_stage_permute(const moet_route route)
     }
     __syncthreads();
     tile_write(&route, masks + own_group * experts, bases, first, tile_tokens, tokens,
-               tile_expert(&route, own_id, first, tile_tokens, tokens));
+               tile_expert(&route, own_id, first, tile_tokens, tokens), weight);
 }
 
 /* Block b has the tiles b * tiles to (b + 1) * tiles - 1. Shared: masks of a tile's groups. */
@@ -314,6 +323,7 @@ KERNEL(PERMUTE_THREADS, 1) moet_stage_place(const moet_route route)
     int first = blockIdx.x * route.tiles * tile_tokens;
     if (blockIdx.x > 0 && first >= tokens) return;  /* block 0 writes counts in any case */
     i64 next_id = tile_load(&route, first, tokens); /* a tile ahead */
+    float next_weight = tile_weight(&route, first, tokens);
 
     /* Columns of the histogram added up: of all blocks, and of those before this one. Integers: any order. */
     int *total = (int *)masks, *before = bases;
@@ -341,7 +351,9 @@ KERNEL(PERMUTE_THREADS, 1) moet_stage_place(const moet_route route)
 
     for (int i = 0; i < route.tiles && first < tokens; i++, first += tile_tokens) {
         const i64 id = next_id;
+        const float weight = next_weight;
         next_id = tile_load(&route, first + tile_tokens, tokens);
+        next_weight = tile_weight(&route, first + tile_tokens, tokens);
         const int own = tile_expert(&route, id, first, tile_tokens, tokens);
         __syncthreads(); /* the tile before is written */
         mask_clear(masks, groups * experts);
@@ -355,7 +367,7 @@ KERNEL(PERMUTE_THREADS, 1) moet_stage_place(const moet_route route)
             }
         }
         __syncthreads();
-        tile_write(&route, masks, bases, first, tile_tokens, tokens, own);
+        tile_write(&route, masks, bases, first, tile_tokens, tokens, own, weight);
     }
 }
 
@@ -482,41 +494,43 @@ static __device__ __forceinline__ uint4 rows_combine(const uint4 *rows, int mine
 }
 
 /* out [tokens, hidden] = sums of rows by map [tokens, span]: places, or (is_rowmap) the rowmap. prob null: not
- * weighted. single_plain: a token's only row is not weighted. A warp takes one of `shares` shares of a token's row at a
- * time, and of that a vector a lane of each of the token's rows. */
+ * weighted. single_plain: a token's only row is not weighted. A warp takes a piece, a vector a lane, of the rows of `group`
+ * tokens (32 at most) at a time: that none of them has anything to combine is one look. */
 KERNEL(ROW_THREADS, 5)
 moet_stage_combine(const uint4 *rows, const int *map, int span, int is_rowmap, const float *prob, int single_plain,
-                   const int *device_tokens, int bound, int hidden, int shares, u16 *out, i64 out_stride)
+                   const int *device_tokens, int bound, int hidden, int group, u16 *out, i64 out_stride)
 {
     launches_chain();
     const u32 tokens = token_count(device_tokens, bound), lane = threadIdx.x & 31;
-    const u32 vectors = hidden / 8, total = tokens * (u32)shares; /* 2^25 at most */
-    for (u32 item = blockIdx.x * ROW_WARPS + threadIdx.x / 32; item < total; item += gridDim.x * ROW_WARPS) {
-        const u32 token = item / (u32)shares, share = item - token * (u32)shares;
-        const int *own = map + (i64)token * span;
-        int mine = -1, count = 0; /* lane i has the token's row i */
-        if (is_rowmap) {
-            for (int e = 0; e < span; e += 32) {
-                const int found = e + (int)lane < span ? own[e + lane] : -1;
-                for (u32 left = __ballot_sync(ALL_LANES, found >= 0); left && count < MAX_CHOICES; left &= left - 1) {
-                    const int row = __shfl_sync(ALL_LANES, found, __ffs(left) - 1);
-                    if ((int)lane == count) mine = row;
-                    count++;
+    const u32 vectors = hidden / 8, pieces = (vectors + 31) / 32;
+    const u64 total = (u64)((tokens + group - 1) / group) * pieces; /* 2^32 at most */
+    for (u64 item = blockIdx.x * ROW_WARPS + threadIdx.x / 32; item < total; item += gridDim.x * ROW_WARPS) {
+        const u32 first = (u32)item / pieces * group, at = ((u32)item % pieces) * 32 + lane; /* items are below 2^32 */
+        const bool is_left = lane < (u32)group && first + lane < tokens &&
+                             (is_rowmap || map[(i64)(first + lane) * span] != PLACE_DIRECT);
+        for (u32 left_tokens = __ballot_sync(ALL_LANES, is_left); left_tokens; left_tokens &= left_tokens - 1) {
+            const u32 token = first + __ffs(left_tokens) - 1;
+            const int *own = map + (i64)token * span;
+            int mine = -1, count = 0; /* lane i has the token's row i */
+            if (is_rowmap) {
+                for (int e = 0; e < span; e += 32) {
+                    const int found = e + (int)lane < span ? own[e + lane] : -1;
+                    for (u32 left = __ballot_sync(ALL_LANES, found >= 0); left && count < MAX_CHOICES;
+                         left &= left - 1) {
+                        const int row = __shfl_sync(ALL_LANES, found, __ffs(left) - 1);
+                        if ((int)lane == count) mine = row;
+                        count++;
+                    }
                 }
+            } else {
+                if ((int)lane < span) mine = own[lane];
+                count = __popc(__ballot_sync(ALL_LANES, mine >= 0));
             }
-        } else {
-            if ((int)lane < span) mine = own[lane];
-            if (__any_sync(ALL_LANES, mine == PLACE_DIRECT)) continue; /* the down GEMM stored it */
-            count = __popc(__ballot_sync(ALL_LANES, mine >= 0));
-        }
-        const bool is_weighted = prob && !(single_plain && count == 1);
-        const float weight = is_weighted && mine >= 0 ? prob[mine] : 1.0f;
-        const bool is_copied = count == 1 && !is_weighted; /* a sum would turn -0 into +0 */
-        uint4 *to = (uint4 *)(out + token * out_stride);
-        for (u32 first = share * 32; first < vectors; first += (u32)shares * 32) {
-            const u32 at = first + lane;
+            const bool is_weighted = prob && !(single_plain && count == 1);
+            const float weight = is_weighted && mine >= 0 ? prob[mine] : 1.0f;
+            const bool is_copied = count == 1 && !is_weighted; /* a sum would turn -0 into +0 */
             const uint4 value = rows_combine(rows, mine, count, weight, is_copied, vectors, at, at < vectors);
-            if (at < vectors) to[at] = value;
+            if (at < vectors) ((uint4 *)(out + token * out_stride))[at] = value;
         }
     }
 }

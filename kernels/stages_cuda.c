@@ -40,8 +40,9 @@ enum {
     ROW_THREADS = 256,
     GATHER_VECTORS = 128, /* of 8 elements, that a warp takes at a time */
     ACTIVATE_VECTORS = 64,
-    COMBINE_BLOCKS = 5, /* an SM */
-    COMBINE_SHARES = 4, /* that a warp takes, so that they are dealt evenly */
+    COMBINE_VECTORS = 32,
+    COMBINE_TOKENS = 32, /* that a warp takes at a time, at most */
+    COMBINE_BLOCKS = 5,  /* an SM */
 };
 
 enum {
@@ -305,16 +306,13 @@ static moet_status cuda_combine(moet_stages *stages, const moet_ffn_args *args, 
     const int32_t *map = is_rowmap ? permuted->rowmap : permuted->places, *device_tokens = args->device_tokens;
     void *out = args->out;
     int64_t out_stride = args->out_stride;
-    /* Shares of a token: of all tokens a few for each warp, of few tokens one for a vector of each lane. */
-    const int64_t warps = (int64_t)stages->device->info.sm_count * COMBINE_BLOCKS * (ROW_THREADS / 32);
-    const int64_t pieces = divided_up(hidden / 8, 32);
-    int64_t wanted = divided_up(COMBINE_SHARES * warps, args->tokens);
-    if (wanted > pieces) wanted = pieces;
-    int32_t shares = (int32_t)wanted;
-    int64_t blocks = divided_up(args->tokens * wanted, ROW_THREADS / 32);
-    if (blocks > warps / (ROW_THREADS / 32)) blocks = warps / (ROW_THREADS / 32);
+    /* As many tokens at a time as leave work for every warp. */
+    const int64_t blocks = row_blocks(stages, args->tokens, hidden, COMBINE_VECTORS, COMBINE_BLOCKS);
+    const int64_t pieces = args->tokens * divided_up(hidden / 8, COMBINE_VECTORS);
+    int32_t group = 1;
+    while (group < COMBINE_TOKENS && 2 * group * blocks * (ROW_THREADS / 32) <= pieces) group *= 2;
     void *kernel_args[] = {&rows,          &map,   &span,   &is_rowmap, &prob, &single_plain,
-                           &device_tokens, &bound, &hidden, &shares,    &out,  &out_stride};
+                           &device_tokens, &bound, &hidden, &group,     &out,  &out_stride};
     return launch(stages, KERNEL_combine, blocks, ROW_THREADS, 0, args->stream, kernel_args);
 }
 
