@@ -123,7 +123,7 @@ enum {
     STORE_BYTES = 8192,   /* of a math warpgroup */
     MAX_SUMS = 208,       /* accumulators a thread */
     MAX_MOVED_SUMS = 176, /* gathering or scattering: others spill */
-    GATHER_BYTES = 48,    /* slots and barriers; and 4 a row of a tile */
+    GATHER_BYTES = 48,    /* slots and barriers; and 8 a row of a tile */
     EARLY_DRIVER = 12030, /* captures such launches into graphs */
     RIDGE_ROWS = 256,     /* of an expert, where reading its weights takes as long as multiplying by them */
 };
@@ -184,7 +184,7 @@ static int32_t smem_bytes(const moet_problem *problem, const moet_config *config
     const struct shape shape = shape_of(config);
     return shape.stages * (shape.tile.bm + shape.tile.bn) * LINE_BYTES + MATH_GROUPS * STORE_BYTES +
            shape.stages * (16 + 3 * 8) + MATH_GROUPS * 8 + (TICKETS_WORDS + shape.stages) * 4 +
-           2 * (problem->experts + 1) * 4 + problem->experts * 2 + (config->gathers ? GATHER_BYTES + 4 * shape.rows : 0);
+           2 * (problem->experts + 1) * 4 + problem->experts * 2 + (config->gathers ? GATHER_BYTES + 8 * shape.rows : 0);
 }
 
 static moet_traits wgmma_traits(const moet_problem *problem, const moet_config *config)

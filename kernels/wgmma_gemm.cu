@@ -326,7 +326,7 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, const int *count
     ring.stage = 0, ring.phase = 0;
     const struct moet_gather gather = {shared + MOET_GATHER_OFFSET, shared + MOET_GATHER_OFFSET + 16,
                                        shared + MOET_GATHER_OFFSET + 32,
-                                       (int *)(shared_memory + MOET_GATHER_OFFSET + 48)};
+                                       (const unsigned short **)(shared_memory + MOET_GATHER_OFFSET + 48)};
     job->tickets = (struct moet_tickets *)(shared_memory + MOET_SHARED_OFFSET);
     job->row_starts = (int *)(job->tickets + 1);
     job->ticket_starts = job->row_starts + job->experts + 1;

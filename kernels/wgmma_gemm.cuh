@@ -103,9 +103,9 @@ enum { MOET_ACT_NONE, MOET_ACT_SWIGLU, MOET_ACT_SWIGLU_CLAMP, MOET_ACT_GPT_OSS }
 #define MOET_STORE_OFFSET (MOET_STAGES * MOET_STAGE_BYTES)
 #define MOET_SLOT_OFFSET (MOET_STORE_OFFSET + MOET_MATH_GROUPS * MOET_STORE_BYTES)
 #define MOET_BARRIER_OFFSET (MOET_SLOT_OFFSET + 16 * MOET_STAGES)
-/* Gathering: two tiles' slots, and two barriers of each; the numbers of a tile's rows. */
+/* Gathering: two tiles' slots, and two barriers of each; where a tile's rows begin. */
 #define MOET_GATHER_OFFSET (MOET_BARRIER_OFFSET + 8 * (3 * MOET_STAGES + MOET_MATH_GROUPS))
-#define MOET_GATHER_BYTES (2 * 8 + 4 * 8 + 4 * MOET_TILE_ROWS)
+#define MOET_GATHER_BYTES (2 * 8 + 4 * 8 + 8 * MOET_TILE_ROWS)
 #define MOET_SHARED_OFFSET (MOET_GATHER_OFFSET + (MOET_GATHER ? MOET_GATHER_BYTES : 0))
 
 #if MOET_BM % (64 * MOET_TILE_GROUPS) != 0 || MOET_BM > 256 || MOET_BN % 16 != 0 || MOET_BN < 16 || MOET_BN > 256 ||   \
