@@ -106,17 +106,16 @@ bool moet_ffn_path_applicable(const moet_problem *problem, const moet_config *co
     return true;
 }
 
-/* The activation and the combine are fused where the GEMMs' defaults can do it. */
+/* Fused is what the GEMMs' defaults can fuse. */
 void moet_ffn_path_default_config(const moet_problem *problem, int64_t rows_hint, const moet_device_info *device,
                                   moet_config *config)
 {
-    static const int16_t fused[][2] = {
-        {ACT_FUSED, COMBINE_FUSED}, {ACT_FUSED, COMBINE_PASS}, {ACT_PASS, COMBINE_FUSED}, {ACT_PASS, COMBINE_PASS}};
     const moet_family *gemm = config->family->gemm;
-    for (int32_t n = 0; n < MOET_COUNT_OF(fused); n++) {
+    for (int32_t passes = 0; passes < 8; passes++) { /* a bit each */
         char why[MOET_REASON_SIZE];
-        config->value[MOET_PATH_ACT] = fused[n][0];
-        config->value[MOET_PATH_COMBINE] = fused[n][1];
+        config->value[MOET_PATH_ACT] = passes & 4 ? ACT_PASS : ACT_FUSED;
+        config->value[MOET_PATH_COMBINE] = passes & 2 ? COMBINE_PASS : COMBINE_FUSED;
+        config->value[MOET_PATH_GATHER] = passes & 1 ? GATHER_PASS : GATHER_FUSED;
         for (int32_t i = 0; i < GEMM_COUNT; i++) {
             const moet_problem of_gemm = gemm_problem(problem, config, i);
             moet_config half = {.family = gemm};

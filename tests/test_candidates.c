@@ -102,7 +102,7 @@ static void test_known_gemms(void **state)
 
     moet_text_list families = {0};
     moet_candidates list = {0};
-    int32_t gathering = 0, fused = 0;
+    int32_t gathering = 0, fused = 0, passing = 0, combining = 0;
     TEST_OK(moet_parse_texts("wgmma_gemm", "--families", &families));
     TEST_OK(moet_candidates_list(&problem, 8192, &h100, &families, &known, &list));
     check_distinct(&list);
@@ -112,10 +112,13 @@ static void test_known_gemms(void **state)
         if (!c->applicable) test_fail("%s: %s", c->text, c->reason);
         gathering += c->config.value[MOET_PATH_GATHER] == 1;
         fused += c->config.value[MOET_PATH_ACT] == 0;
+        combining += c->config.value[MOET_PATH_COMBINE] == 1;
         if (c->config.value[MOET_PATH_GATHER] == 1) TEST_CONTAINS(c->text, "up_cluster=1x1");
+        if (c->config.value[MOET_PATH_GATHER] == 0) passing++;
     }
-    assert_int_equal(gathering, 4); /* of the first and of the second GEMM, each way of activating */
-    assert_true(fused >= 5);
+    /* Two GEMMs that differ in what does not go with gathering are one then; each way of activating. */
+    assert_true(gathering >= 4 && passing >= 6);
+    assert_true(fused >= 5 && combining >= 3);
     assert_true(moet_candidates_applicable(&list) < 30);
     moet_candidates_release(&list);
     moet_text_list_release(&families);

@@ -165,40 +165,40 @@ static void put_half(const moet_config *gemm, int32_t which, moet_config *path)
     memcpy(path->value + MOET_PATH_PARAMS + which * count, gemm->value, (size_t)count * sizeof gemm->value[0]);
 }
 
-/* A GEMM config in place of the default's up half, with each way of activating and with these ways of gathering. */
-static moet_status add_up(const listing *l, const moet_config *default_config, const moet_config *gemm,
-                          int16_t gather_count, const char *validator)
+/* A GEMM config in place of one half of the default: with every way of fusing (thorough), or as the default does, else
+ * by passes. The up half is activated either way. */
+static moet_status add_half(const listing *l, const moet_config *default_config, const moet_config *gemm, int32_t which,
+                            bool thorough, const char *validator)
 {
-    const moet_param *act = &default_config->family->params[MOET_PATH_ACT];
-    moet_config path = *default_config;
-    for (int16_t gather = 0; gather < gather_count; gather++) {
-        put_half(gemm, UP, &path);
-        path.value[MOET_PATH_GATHER] = gather;
-        for (int16_t value = 0; act->values[value] != NULL; value++) {
-            char why[MOET_REASON_SIZE];
-            path.value[MOET_PATH_ACT] = value;
-            if (gather > 0 && !path.family->applicable(l->problem, &path, l->device, why)) {
-                /* What does not go with gathering is mostly a parameter that is not searched at first: its first. */
-                for (int32_t i = 0; i < gemm->family->param_count; i++) {
-                    if (gemm->family->params[i].search != MOET_SEARCH_FIRST) {
-                        path.value[MOET_PATH_PARAMS + i] = 0;
-                    }
+    const int32_t own = which == UP ? MOET_PATH_GATHER : MOET_PATH_COMBINE, acts = which == UP ? 2 : 1;
+    const bool is_fusible = which == UP ? gemm->family->fuses_gather : gemm->family->fuses_scatter;
+    for (int32_t variant = 0; variant < 2 * acts; variant++) {
+        char why[MOET_REASON_SIZE];
+        moet_config path = *default_config;
+        const bool is_pass = variant % 2 == 0;
+        put_half(gemm, which, &path);
+        path.value[own] = (int16_t)!is_pass;
+        if (which == UP) {
+            path.value[MOET_PATH_ACT] = (int16_t)(variant / 2);
+        }
+        if (!is_pass && !is_fusible) {
+            continue;
+        }
+        if (!is_pass && !path.family->applicable(l->problem, &path, l->device, why)) {
+            /* What does not go with it is mostly a parameter that is not searched at first: its first. */
+            for (int32_t i = 0; i < gemm->family->param_count; i++) {
+                if (gemm->family->params[i].search != MOET_SEARCH_FIRST) {
+                    path.value[MOET_PATH_PARAMS + which * gemm->family->param_count + i] = 0;
                 }
             }
-            MOET_TRY(add_once(l, &path, validator));
         }
-    }
-    return MOET_OK;
-}
-
-/* A GEMM config in place of the default's down half, with these ways of combining. */
-static moet_status add_down(const listing *l, const moet_config *default_config, const moet_config *gemm,
-                            int16_t combine_count, const char *validator)
-{
-    moet_config path = *default_config;
-    put_half(gemm, DOWN, &path);
-    for (int16_t combine = 0; combine < combine_count; combine++) {
-        path.value[MOET_PATH_COMBINE] = combine;
+        if (!thorough && path.value[own] != default_config->value[own]) {
+            moet_config like_default = path;
+            like_default.value[own] = default_config->value[own];
+            if (like_default.family->applicable(l->problem, &like_default, l->device, why)) {
+                continue;
+            }
+        }
         MOET_TRY(add_once(l, &path, validator));
     }
     return MOET_OK;
@@ -214,12 +214,12 @@ static moet_status add_path(const listing *l, const moet_config *default_config,
         is_known(known->downs, known->down_count, gemm_family)) {
         for (int32_t i = 0; i < known->up_count; i++) {
             if (known->ups[i].family == gemm_family) {
-                MOET_TRY(add_up(l, default_config, &known->ups[i], gemm_family->fuses_gather ? 2 : 1, validator));
+                MOET_TRY(add_half(l, default_config, &known->ups[i], UP, true, validator));
             }
         }
         for (int32_t i = 0; i < known->down_count; i++) {
             if (known->downs[i].family == gemm_family) {
-                MOET_TRY(add_down(l, default_config, &known->downs[i], gemm_family->fuses_scatter ? 2 : 1, validator));
+                MOET_TRY(add_half(l, default_config, &known->downs[i], DOWN, true, validator));
             }
         }
         return MOET_OK;
@@ -228,8 +228,8 @@ static moet_status add_path(const listing *l, const moet_config *default_config,
     moet_config_first(gemm_family, &gemm);
     do {
         if (is_searched_first(&gemm)) {
-            MOET_TRY(add_up(l, default_config, &gemm, 1, validator));
-            MOET_TRY(add_down(l, default_config, &gemm, 1, validator));
+            MOET_TRY(add_half(l, default_config, &gemm, UP, false, validator));
+            MOET_TRY(add_half(l, default_config, &gemm, DOWN, false, validator));
         }
     } while (moet_config_next(&gemm));
     return MOET_OK;
