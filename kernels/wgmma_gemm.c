@@ -82,7 +82,7 @@ enum { CLUSTER_1X1, CLUSTER_2X1, CLUSTER_1X2 };
 static const char *const cluster_values[] = {[CLUSTER_1X1] = "1x1", [CLUSTER_2X1] = "2x1", [CLUSTER_1X2] = "1x2", NULL};
 /* Row tiles of a band, which is walked with rows innermost: 1 reads w once a row tile, 64 reads x once a column tile;
  * 16 wins most often. */
-static const char *const group_values[] = {"16", "1", "4", "8", "64", NULL};
+static const char *const group_values[] = {"16", "1", "8", "64", NULL};
 /* mixed: experts below the ridge of the roofline are walked beside those above it, to the end; front: these, whose
  * tiles take longest, in the first three quarters. */
 enum { ORDER_PLAIN, ORDER_MIXED, ORDER_FRONT };
