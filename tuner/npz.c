@@ -429,7 +429,7 @@ moet_status moet_npz_open(const char *path, moet_npz *npz)
     (void)npz;
     return moet_fail(MOET_UNSUPPORTED,
                      "%s: this moe-tune was built without minizip and reads no .npz files: "
-                     "apt install libminizip-dev and build again",
+                     "apt install libminizip-dev zlib1g-dev and build again",
                      path);
 }
 
