@@ -383,12 +383,7 @@ static moet_status open_peers(bench_state *s)
         peer->name = "moe-tune";
         MOET_TRY(moet_planned_open(a->table, a->device, &peer->handle));
         s->peer_count++;
-        /* The first says what is wrong; `verify` lists them all. */
-        int32_t refused = moet_refusal_count(peer->handle);
-        if (refused > 0) {
-            moet_command_note("%s: %d of %d entries refused, the first: %s", a->table, refused,
-                              refused + moet_entry_count(peer->handle), moet_refusal(peer->handle, 0));
-        }
+        moet_command_note_refusals(a->table, peer->handle); /* `verify` lists them all */
     }
     if (a->use_default || a->with_default) {
         bench_peer *peer = &s->peers[s->peer_count];

@@ -250,6 +250,7 @@ static const char *const layout_texts[] = {MOET_LAYOUT_TABLE(MOET_X)};
 static const char *const numerics_texts[] = {MOET_NUMERICS_TABLE(MOET_X)};
 static const char *const activation_texts[] = {MOET_ACTIVATION_TABLE(MOET_X)};
 static const char *const prob_texts[] = {MOET_PROB_TABLE(MOET_X)};
+static const char *const combine_texts[] = {MOET_COMBINE_TABLE(MOET_X)};
 #undef MOET_X
 #define MOET_X(name, text) " " text
 #define OP_CHOICES MOET_OP_TABLE(MOET_X)
@@ -257,6 +258,7 @@ static const char *const prob_texts[] = {MOET_PROB_TABLE(MOET_X)};
 #define NUMERICS_CHOICES MOET_NUMERICS_TABLE(MOET_X)
 #define ACTIVATION_CHOICES MOET_ACTIVATION_TABLE(MOET_X)
 #define PROB_CHOICES MOET_PROB_TABLE(MOET_X)
+#define COMBINE_CHOICES MOET_COMBINE_TABLE(MOET_X)
 
 static moet_status find_text(const char *text, const char *what, const char *const *texts, int32_t count,
                              const char *choices, int32_t *index)
@@ -323,6 +325,14 @@ moet_status moet_parse_prob(const char *text, const char *what, moet_prob *prob)
     int32_t index = 0;
     MOET_TRY(find_text(text, what, prob_texts, MOET_PROB_COUNT, PROB_CHOICES, &index));
     *prob = (moet_prob)index;
+    return MOET_OK;
+}
+
+moet_status moet_parse_combine(const char *text, const char *what, moet_combine *combine)
+{
+    int32_t index = 0;
+    MOET_TRY(find_text(text, what, combine_texts, MOET_COMBINE_COUNT, COMBINE_CHOICES, &index));
+    *combine = (moet_combine)index;
     return MOET_OK;
 }
 

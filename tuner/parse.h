@@ -49,6 +49,7 @@ const char *moet_numerics_text(moet_numerics numerics);
 moet_status moet_parse_numerics(const char *text, const char *what, moet_numerics *numerics);
 moet_status moet_parse_activation(const char *text, const char *what, moet_activation *activation);
 moet_status moet_parse_prob(const char *text, const char *what, moet_prob *prob);
+moet_status moet_parse_combine(const char *text, const char *what, moet_combine *combine);
 
 /* Lists of them, without repeats, in the order given. */
 typedef struct moet_op_list {
