@@ -337,8 +337,7 @@ typedef struct moet_choice {
 MOET_API moet_status moet_plan_query(const moet_plan *plan, const int32_t *counts, moet_choice *choice);
 
 /* Writes into text[size] the shell command that measures and verifies what moet_launch would run for these counts:
- * "moe-tune bench ...". INVALID where it does not fit. FFN: with one local expert a token; UNSUPPORTED with one of the
- * two biases, or combine PADDLE. */
+ * "moe-tune bench ...". INVALID where it does not fit. FFN: with one local expert a token. */
 MOET_API moet_status moet_plan_replay_command(const moet_plan *plan, const int32_t *counts, char *text, size_t size);
 
 #ifdef __cplusplus

@@ -395,6 +395,7 @@ static bool append_path(char *text, size_t size, size_t *used, const moet_proble
     moet_problem_format(p, key);
     const char *clamp = strstr(key, field);
     bool fits = append(text, size, used, " --activation %s --prob %s", activations[p->activation], probs[p->prob]);
+    if (p->combine == MOET_COMBINE_PADDLE) fits = fits && append(text, size, used, " --combine paddle");
     if (p->activation != MOET_ACTIVATION_SWIGLU_CLAMP || !clamp) return fits;
     clamp += strlen(field);
     return fits && append(text, size, used, " --clamp %.*s", (int)strcspn(clamp, ","), clamp);
@@ -409,9 +410,6 @@ moet_status moet_plan_replay_command(const moet_plan *plan, const int32_t *count
     };
     const moet_problem *p = &plan->problem;
     moet_routing routing;
-    if (p->op == MOET_OP_FFN && (p->down_bias != p->bias || p->combine != MOET_COMBINE_EXACT))
-        return moet_fail(MOET_UNSUPPORTED, "moet_plan_replay_command: moe-tune bench has both biases or none, and "
-                                           "combine exact only");
     if (!counts) return moet_fail(MOET_INVALID, "moet_plan_replay_command: counts are NULL");
     MOET_TRY(moet_routing_summarize(counts, p->experts, &routing));
     size_t used = 0;
@@ -426,11 +424,16 @@ moet_status moet_plan_replay_command(const moet_plan *plan, const int32_t *count
     fits = fits && (plan->handle->table_dir ? append(text, size, &used, " --table ") &&
                                                   append_quoted(text, size, &used, plan->handle->table_dir)
                                             : append(text, size, &used, " --default"));
+    const bool is_path = p->op == MOET_OP_FFN;
+    const char *bias = !p->bias && !(is_path && p->down_bias) ? ""
+                       : is_path && !p->down_bias             ? " --bias=up"
+                       : is_path && !p->bias                  ? " --bias=down"
+                                                              : " --bias";
     fits =
         fits && append(text, size, &used, " --workloads - --ops %s --layout %s --numerics %s%s%s", op_texts[p->op],
                        p->layout == MOET_LAYOUT_NK ? "nk" : "kn", p->numerics == MOET_NUMERICS_TRAIN ? "train" : "fast",
-                       p->bias ? " --bias" : "", plan->options.device_counts ? " --device-counts" : "");
-    if (p->op == MOET_OP_FFN) fits = fits && append_path(text, size, &used, p);
+                       bias, plan->options.device_counts ? " --device-counts" : "");
+    if (is_path) fits = fits && append_path(text, size, &used, p);
     if (!fits)
         return moet_fail(MOET_INVALID, "moet_plan_replay_command: the command does not fit into %zu bytes", size);
     return MOET_OK;

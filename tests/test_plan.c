@@ -409,9 +409,11 @@ static void test_replay_of_paths(void **state)
     TEST_CONTAINS(text, "--ops ffn --layout nk --numerics train --bias --activation swiglu_clamp --prob combine "
                         "--clamp 1.25");
     moet_plan_destroy(plan);
-    path.down_bias = false;
+    path.bias = false;
+    path.combine = MOET_COMBINE_PADDLE;
     TEST_OK(moet_plan_create(handle, &path, &options, &plan));
-    TEST_FAILS(MOET_UNSUPPORTED, "both biases or none", moet_plan_replay_command(plan, skewed, text, sizeof text));
+    TEST_OK(moet_plan_replay_command(plan, skewed, text, sizeof text));
+    TEST_CONTAINS(text, " --bias=down --activation swiglu_clamp --prob combine --combine paddle --clamp 1.25");
     moet_plan_destroy(plan);
     moet_close(handle);
 }

@@ -44,6 +44,7 @@ enum option_key {
     KEY_ACTIVATION,
     KEY_CLAMP,
     KEY_PROB,
+    KEY_COMBINE,
     KEY_DEVICE_COUNTS,
     KEY_SECONDS,
     KEY_ROUNDS,
@@ -66,7 +67,11 @@ static const struct argp_option options[] = {
     {.name = "ops", .key = KEY_OPS, .arg = "LIST", .doc = "up, down, ffn (default up,down)"},
     {.name = "layout", .key = KEY_LAYOUT, .arg = "LIST", .doc = "Weights as nk, kn (default nk)"},
     {.name = "numerics", .key = KEY_NUMERICS, .arg = "MODE", .doc = "train or fast (default train)"},
-    {.name = "bias", .key = KEY_BIAS, .arg = "yes|no", .flags = OPTION_ARG_OPTIONAL, .doc = "With a bias (default no)"},
+    {.name = "bias",
+     .key = KEY_BIAS,
+     .arg = "yes|no|up|down",
+     .flags = OPTION_ARG_OPTIONAL,
+     .doc = "Which GEMMs have one (default no)"},
     {.name = "activation",
      .key = KEY_ACTIVATION,
      .arg = "NAME",
@@ -76,6 +81,10 @@ static const struct argp_option options[] = {
      .key = KEY_PROB,
      .arg = "WHERE",
      .doc = "Op ffn: router weights at none, advance (the activation), combine (default advance)"},
+    {.name = "combine",
+     .key = KEY_COMBINE,
+     .arg = "HOW",
+     .doc = "Op ffn: exact, paddle (a token's only local expert unweighted; default exact)"},
     {.name = "device-counts", .key = KEY_DEVICE_COUNTS, .doc = "Rows per expert in device memory"},
     {.name = "rounds", .key = KEY_ROUNDS, .arg = "N", .doc = "Rounds a point (default 11)"},
     {.name = "seconds", .key = KEY_SECONDS, .arg = "N", .doc = "Begin no point after N seconds"},
@@ -125,8 +134,11 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case KEY_PROB:
         status = moet_parse_prob(arg, "--prob", &a->problem.prob);
         break;
+    case KEY_COMBINE:
+        status = moet_parse_combine(arg, "--combine", &a->problem.combine);
+        break;
     case KEY_BIAS:
-        status = moet_parse_yes(arg, "--bias", &a->problem.bias);
+        status = moet_parse_bias(arg, "--bias", &a->problem.bias, &a->problem.down_bias);
         break;
     case KEY_DEVICE_COUNTS:
         a->device_counts = true;

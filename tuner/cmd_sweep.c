@@ -49,6 +49,7 @@ enum option_key {
     KEY_ACTIVATION,
     KEY_CLAMP,
     KEY_PROB,
+    KEY_COMBINE,
     KEY_ROUNDS,
     KEY_LIST_MODELS
 };
@@ -74,9 +75,9 @@ static const struct argp_option options[] = {
     {.name = "numerics", .key = KEY_NUMERICS, .arg = "MODE", .doc = "train or fast (default train)"},
     {.name = "bias",
      .key = KEY_BIAS,
-     .arg = "yes|no",
+     .arg = "yes|no|up|down",
      .flags = OPTION_ARG_OPTIONAL,
-     .doc = "With a bias (default: as the model has it; else no)"},
+     .doc = "Which GEMMs have one (default: as the model has it; else no)"},
     {.name = "activation",
      .key = KEY_ACTIVATION,
      .arg = "NAME",
@@ -86,6 +87,10 @@ static const struct argp_option options[] = {
      .key = KEY_PROB,
      .arg = "WHERE",
      .doc = "Op ffn: router weights at none, advance (the activation), combine (default advance)"},
+    {.name = "combine",
+     .key = KEY_COMBINE,
+     .arg = "HOW",
+     .doc = "Op ffn: exact, paddle (a token's only local expert unweighted; default exact)"},
     {.doc = "The sweep", .group = 3},
     {.name = "db", .key = KEY_DB, .arg = "FILE", .doc = "Database of trials (default moe-tune.db)"},
     {.name = "device", .key = KEY_DEVICE, .arg = "SPEC", .doc = "auto, host, cuda or cuda:N (default auto)"},
@@ -176,8 +181,11 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case KEY_PROB:
         status = moet_parse_prob(arg, "--prob", &a->sweep.prob);
         break;
+    case KEY_COMBINE:
+        status = moet_parse_combine(arg, "--combine", &a->sweep.combine);
+        break;
     case KEY_BIAS:
-        status = moet_parse_yes(arg, "--bias", &a->sweep.bias);
+        status = moet_parse_bias(arg, "--bias", &a->sweep.bias, &a->sweep.down_bias);
         a->bias_given = true;
         break;
     case KEY_ROUNDS:
@@ -284,7 +292,7 @@ static moet_status add_models(sweep_arguments *a, moet_workloads *list)
                          "some of these models have biases, some not: sweep them apart, or say --bias=yes|no");
     }
     if (!a->bias_given) {
-        a->sweep.bias = any_bias;
+        a->sweep.bias = a->sweep.down_bias = any_bias;
     }
     return MOET_OK;
 }

@@ -235,10 +235,21 @@ moet_status moet_parse_shard(const char *text, const char *what, moet_shard *sha
 
 moet_status moet_parse_yes(const char *text, const char *what, bool *yes)
 {
-    if (text != NULL && strcmp(text, "yes") != 0 && strcmp(text, "no") != 0) {
+    if (strcmp(text, "yes") != 0 && strcmp(text, "no") != 0) {
         return moet_fail(MOET_INVALID, "%s: '%.40s' is neither yes nor no", what, text);
     }
-    *yes = text == NULL || text[0] == 'y';
+    *yes = text[0] == 'y';
+    return MOET_OK;
+}
+
+moet_status moet_parse_bias(const char *text, const char *what, bool *up, bool *down)
+{
+    bool both = text == NULL || strcmp(text, "yes") == 0;
+    if (!both && strcmp(text, "no") != 0 && strcmp(text, "up") != 0 && strcmp(text, "down") != 0) {
+        return moet_fail(MOET_INVALID, "%s: '%.40s' is none of yes, no, up, down", what, text);
+    }
+    *up = both || text[0] == 'u';
+    *down = both || text[0] == 'd';
     return MOET_OK;
 }
 

@@ -13,8 +13,8 @@
 #define CLEAR_FACTOR 1.03 /* steps 2 and 3 */
 #define FINALISTS 3       /* of each kind, step 4 */
 
-/* Step 3: around how many of the best, pass by pass. */
-static const int32_t centers[] = {4, MOET_RACE_CENTERS - 4};
+/* Step 3: around how many of the best, pass by pass; of a path, whose halves have been looked around for as GEMMs. */
+static const int32_t centers[] = {4, MOET_RACE_CENTERS - 4}, path_centers[] = {2, 1};
 #define MOST_CENTERS 4
 
 /* Parts of the progress that are done after each step. */
@@ -377,13 +377,14 @@ static moet_status refine(race_state *s)
 {
     const moet_race *race = s->race;
     const int32_t crossings = race->problem->op == MOET_OP_FFN, passes = crossings + MOET_COUNT_OF(centers);
+    const int32_t *counts = crossings ? path_centers : centers;
     for (int32_t pass = 0; pass < passes && !should_stop(s); pass++) {
         const double part = (PART_REFINED - PART_RACED) / passes, begin_part = PART_RACED + pass * part;
         int32_t found[MOST_CENTERS], first = race->candidates->count;
         if (pass < crossings) {
             MOET_TRY(moet_candidates_add_crossed(race->candidates, race->problem, race->device));
         }
-        int32_t count = pass < crossings ? 0 : find_centers(s, centers[pass - crossings], found);
+        int32_t count = pass < crossings ? 0 : find_centers(s, counts[pass - crossings], found);
         for (int32_t i = 0; i < count; i++) {
             MOET_TRY(moet_candidates_add_around(race->candidates, race->problem, race->device, found[i]));
         }

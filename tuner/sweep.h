@@ -16,10 +16,11 @@ typedef struct moet_sweep_options {
     moet_op_list ops;
     moet_layout_list layouts;
     moet_numerics numerics;
-    bool bias;                  /* op ffn: of both GEMMs */
-    moet_activation activation; /* this and the next two: op ffn */
+    bool bias, down_bias;       /* of the up GEMM, of the down GEMM */
+    moet_activation activation; /* this and the next three: op ffn */
     double clamp;
     moet_prob prob;
+    moet_combine combine;
     uint64_t seed;    /* of the inputs */
     moet_shard shard; /* {1, 1}: everything */
     int32_t final_rounds;

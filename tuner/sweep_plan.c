@@ -36,12 +36,13 @@ static moet_status make_task(const moet_sweep_options *options, const moet_workl
     moet_problem_init(&problem, op, workload->experts, workload->hidden, workload->inter);
     problem.layout = layout;
     problem.numerics = options->numerics;
-    problem.bias = options->bias;
+    problem.bias = op == MOET_OP_DOWN ? options->down_bias : options->bias;
     if (op == MOET_OP_FFN) {
-        problem.down_bias = options->bias;
+        problem.down_bias = options->down_bias;
         problem.activation = options->activation;
         problem.clamp = options->clamp;
         problem.prob = options->prob;
+        problem.combine = options->combine;
     }
     if (moet_problem_validate(&problem) != MOET_OK) {
         char message[512];
