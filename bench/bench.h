@@ -1,7 +1,7 @@
 /* bench: how a launch is verified and timed. docs/design.md, "Measuring", is the protocol.
  *
  *   moet_bench_create(device, ...)          ceilings: dense and copy/read subjects of this device
- *   moet_bench_set_workload(problem, counts)  2 to 4 buffer sets, random inputs, the reference result
+ *   moet_bench_set_workload(problem, counts, tokens)  2 to 4 buffer sets, random inputs, the reference result
  *   moet_bench_add_config / _add_launcher   prepare, verify on poisoned outputs, capture: a subject
  *   moet_bench_round(...)                   one round: every active subject and the ceilings once, in a random order
  *   moet_bench_trial(...)                   a subject's samples, median, noise, efficiency
@@ -54,7 +54,8 @@ typedef struct moet_trial {
     /* "seq", or "<hash>-<seed>" of the output bits on the bench's seeded inputs: for one problem and counts, equal
      * texts mean equal bits. "" unknown. */
     char bit_class[MOET_SHA256_TEXT_SIZE];
-    moet_cubin cubin; /* bytes NULL where the family compiles nothing */
+    int32_t cubin_count; /* 0 where the family compiles nothing */
+    moet_cubin cubins[MOET_MAX_CUBINS];
 } moet_trial;
 /* Frees what a trial owns and zeroes it. */
 void moet_trial_release(moet_trial *trial);
@@ -67,8 +68,12 @@ moet_status moet_bench_create(moet_device *device, uint64_t seed, bool ceilings,
 void moet_bench_destroy(moet_bench *bench);
 
 /* Sets the workload; drops the previous subjects. Weights are kept where only counts changed. NO_DEVICE_MEMORY says how
- * much was needed; the bench is then without a workload and another may be set. */
-moet_status moet_bench_set_workload(moet_bench *bench, const moet_problem *problem, const int32_t *counts);
+ * much was needed; the bench is then without a workload and another may be set. tokens, FFN: R, at least every count;
+ * 0: as many as rows, with one local expert each. UNSUPPORTED for more than MOET_MAX_CHOICES local experts a token. */
+moet_status moet_bench_set_workload(moet_bench *bench, const moet_problem *problem, const int32_t *counts,
+                                    int64_t tokens);
+/* FFN: the tokens and choices of the workload. */
+void moet_bench_path_size(const moet_bench *bench, int64_t *tokens, int32_t *choices);
 
 /* Adds a configuration: prepare, verify on poisoned outputs. It is captured, and the graph verified, in its first
  * round. Returns MOET_OK also where the candidate is inapplicable, wrong or failed: moet_bench_trial(subject) then says
@@ -82,6 +87,10 @@ moet_status moet_bench_add_config(moet_bench *bench, const moet_config *config, 
 typedef moet_status (*moet_bench_launcher)(void *context, const moet_launch_args *args);
 moet_status moet_bench_add_launcher(moet_bench *bench, const char *name, moet_bench_launcher launcher, void *context,
                                     bool capturable, bool device_counts, int32_t *subject);
+/* The same of op FFN, like moet_ffn. */
+typedef moet_status (*moet_bench_path_launcher)(void *context, const moet_ffn_args *args);
+moet_status moet_bench_add_path_launcher(moet_bench *bench, const char *name, moet_bench_path_launcher launcher,
+                                         void *context, bool capturable, bool device_counts, int32_t *subject);
 
 /* The time of the launch that was verified, cold and outside any graph: enough to tell a candidate that is far behind.
  * _keep_launch makes it the trial's one sample (eager), for a candidate that is dropped on it. */

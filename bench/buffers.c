@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { X_SEED = 1, W_SEED = 101, BIAS_SEED = 201 };
+enum { X_SEED = 1, W_SEED = 101, BIAS_SEED = 201, DOWN_SEED = 401, DOWN_BIAS_SEED = 501 };
 static const float w_scale = 0.02f;
 
 /* ---- workspace ---- */
@@ -60,7 +60,9 @@ static void release_weights(moet_bench *bench, int32_t first_set)
         moet_buffer_set *set = &bench->buffers.sets[s];
         bench->device->backend->free(bench->device, set->w);
         bench->device->backend->free(bench->device, set->bias);
-        set->w = set->bias = NULL;
+        bench->device->backend->free(bench->device, set->down);
+        bench->device->backend->free(bench->device, set->down_bias);
+        set->w = set->bias = set->down = set->down_bias = NULL;
     }
 }
 
@@ -82,6 +84,7 @@ static void release_rows(moet_bench *bench)
     free(b->counts);
     b->counts = NULL;
     moet_oracle_release(&b->oracle);
+    moet_path_choices_release(bench);
 }
 
 void moet_buffers_release(moet_bench *bench)
@@ -102,6 +105,9 @@ static int32_t wanted_sets(const moet_bench *bench, const moet_problem *problem,
 
 static bool same_weights(const moet_problem *a, const moet_problem *b)
 {
+    const bool path = a->op == MOET_OP_FFN;
+    if (path != (b->op == MOET_OP_FFN) || (path && (a->inter != b->inter || a->down_bias != b->down_bias)))
+        return false;
     return a->experts == b->experts && moet_problem_n(a) == moet_problem_n(b) &&
            moet_problem_k(a) == moet_problem_k(b) && a->bias == b->bias;
 }
@@ -110,6 +116,17 @@ static void size_buffers(moet_buffers *b)
 {
     size_t M = (size_t)b->routing.rows, E = (size_t)b->problem.experts;
     size_t N = (size_t)moet_problem_n(&b->problem), K = (size_t)moet_problem_k(&b->problem);
+    if (b->problem.op == MOET_OP_FFN) {
+        size_t R = (size_t)b->routing.tokens, H = N, I = (size_t)b->problem.inter;
+        b->x_bytes = b->out_bytes = R * H * 2;
+        b->w_bytes = E * 2 * I * H * 2;
+        b->bias_bytes = b->problem.bias ? E * 2 * I * 2 : 0;
+        b->down_bytes = E * H * I * 2;
+        b->down_bias_bytes = b->problem.down_bias ? E * H * 2 : 0;
+        b->guard_bytes = 256 * H * 2;
+        return;
+    }
+    b->down_bytes = b->down_bias_bytes = 0;
     b->x_bytes = M * K * 2;
     b->w_bytes = E * N * K * 2;
     b->bias_bytes = b->problem.bias ? E * N * 2 : 0;
@@ -121,13 +138,16 @@ static void size_buffers(moet_buffers *b)
 static moet_status fit_sets(moet_bench *bench)
 {
     moet_buffers *b = &bench->buffers;
-    size_t set_bytes = b->w_bytes + b->bias_bytes + b->x_bytes + b->out_bytes + b->guard_bytes;
+    size_t weight_bytes = b->w_bytes + b->bias_bytes + b->down_bytes + b->down_bias_bytes;
+    size_t set_bytes = weight_bytes + b->x_bytes + b->out_bytes + b->guard_bytes;
     size_t other_bytes = b->out_bytes * 4;                                  /* reference and magnitude, fp32 */
     if (bench->device->info.cc_major > 0) other_bytes += (size_t)256 << 20; /* workspaces, kernels, graphs */
+    if (b->problem.op == MOET_OP_FFN) /* what a path has between its passes, twice while the reference is made */
+        other_bytes += (size_t)b->routing.rows * 2 * (2 * (size_t)b->problem.hidden + 6 * (size_t)b->problem.inter);
     size_t available = 0;
     MOET_TRY(bench->device->backend->free_bytes(bench->device, &available));
     for (int32_t s = 0; s < MOET_MAX_SETS; s++) {
-        if (b->sets[s].w) available += b->w_bytes + b->bias_bytes;
+        if (b->sets[s].w) available += weight_bytes;
     }
     int32_t sets = wanted_sets(bench, &b->problem, b->w_bytes);
     while (sets > 2 && other_bytes + set_bytes * (size_t)sets > available) sets--;
@@ -143,22 +163,25 @@ static moet_status fit_sets(moet_bench *bench)
     return MOET_OK;
 }
 
+/* An array of random values; `first`: of set 0, which others copy. */
+static moet_status make_array(moet_bench *bench, void *const *first, size_t size_bytes, uint64_t seed, float scale,
+                              void **array)
+{
+    if (size_bytes == 0) return MOET_OK;
+    MOET_TRY(bench->device->backend->alloc(bench->device, size_bytes, array));
+    if (array != first) return moet_ops_copy(bench->ops, *array, *first, size_bytes, bench->stream);
+    return moet_ops_random(bench->ops, *array, (int64_t)(size_bytes / 2), bench->seed + seed, scale, bench->stream);
+}
+
 static moet_status make_weights(moet_bench *bench, moet_buffer_set *set)
 {
     moet_buffers *b = &bench->buffers;
-    const moet_buffer_set *first = &b->sets[0];
+    moet_buffer_set *first = &b->sets[0];
     if (set->w) return MOET_OK;
-    MOET_TRY(bench->device->backend->alloc(bench->device, b->w_bytes, &set->w));
-    if (b->bias_bytes) MOET_TRY(bench->device->backend->alloc(bench->device, b->bias_bytes, &set->bias));
-    if (set == first) {
-        MOET_TRY(moet_ops_random(bench->ops, set->w, (int64_t)(b->w_bytes / 2), bench->seed + W_SEED, w_scale,
-                                 bench->stream));
-        return moet_ops_random(bench->ops, set->bias, (int64_t)(b->bias_bytes / 2), bench->seed + BIAS_SEED, 1.0f,
-                               bench->stream);
-    }
-    MOET_TRY(moet_ops_copy(bench->ops, set->w, first->w, b->w_bytes, bench->stream));
-    if (!b->bias_bytes) return MOET_OK;
-    return moet_ops_copy(bench->ops, set->bias, first->bias, b->bias_bytes, bench->stream);
+    MOET_TRY(make_array(bench, &first->w, b->w_bytes, W_SEED, w_scale, &set->w));
+    MOET_TRY(make_array(bench, &first->bias, b->bias_bytes, BIAS_SEED, 1.0f, &set->bias));
+    MOET_TRY(make_array(bench, &first->down, b->down_bytes, DOWN_SEED, w_scale, &set->down));
+    return make_array(bench, &first->down_bias, b->down_bias_bytes, DOWN_BIAS_SEED, 1.0f, &set->down_bias);
 }
 
 static moet_status make_set(moet_bench *bench, int32_t index)
@@ -184,6 +207,10 @@ static moet_status make_reference(moet_bench *bench)
         MOET_TRY(device->backend->alloc(device, b->out_bytes * 2, (void **)&b->reference));
         MOET_TRY(device->backend->alloc(device, b->out_bytes * 2, (void **)&b->magnitude));
     }
+    if (b->problem.op == MOET_OP_FFN) {
+        MOET_TRY(device->backend->stream_synchronize(device, bench->stream));
+        return moet_path_reference(bench);
+    }
     MOET_TRY(moet_ops_reference_gemm(bench->ops, &b->problem, b->sets[0].x, b->sets[0].w, b->sets[0].bias,
                                      b->device_counts, b->routing.rows, b->reference, b->magnitude, bench->stream));
     MOET_TRY(device->backend->stream_synchronize(device, bench->stream));
@@ -204,16 +231,21 @@ static moet_status make_all(moet_bench *bench, const int32_t *counts)
     MOET_TRY(device->backend->alloc(device, counts_bytes, (void **)&b->device_counts));
     MOET_TRY(device->backend->upload(device, b->device_counts, counts, counts_bytes));
     for (int32_t s = 0; s < b->set_count; s++) MOET_TRY(make_set(bench, s));
+    if (b->problem.op == MOET_OP_FFN) MOET_TRY(moet_path_choices_create(bench));
     return make_reference(bench);
 }
 
-moet_status moet_buffers_set(moet_bench *bench, const moet_problem *problem, const int32_t *counts)
+moet_status moet_buffers_set(moet_bench *bench, const moet_problem *problem, const int32_t *counts, int64_t tokens)
 {
     moet_buffers *b = &bench->buffers;
     release_rows(bench);
     if (b->sets[0].w && !same_weights(&b->problem, problem)) release_weights(bench, 0);
     b->problem = *problem;
     moet_status status = moet_routing_summarize(counts, problem->experts, &b->routing);
+    if (status == MOET_OK && problem->op == MOET_OP_FFN) {
+        if (tokens != 0) b->routing.tokens = tokens;
+        status = moet_path_check(&b->routing, &b->choices.count);
+    }
     if (status == MOET_OK) status = make_all(bench, counts);
     if (status != MOET_OK) moet_buffers_release(bench);
     return status;

@@ -66,9 +66,9 @@ static moet_status prepare_dense(moet_bench *bench, moet_ceiling_set *set, int32
     problem.layout = layout;
     MOET_TRY(moet_default_config(&problem, set->size, false, &device->info, &config));
     *dense = (dense_subject){.bench = bench, .set = set, .family = config.family};
-    size_t workspace_bytes = config.family->workspace_bytes(&problem, &config, &device->info, set->size);
-    if (workspace_bytes > 0) MOET_TRY(device->backend->alloc(device, workspace_bytes, &dense->workspace));
     moet_prepare_args args = {.device = device, .problem = &problem, .config = &config, .max_rows = set->size};
+    size_t workspace_bytes = config.family->workspace_bytes(&args);
+    if (workspace_bytes > 0) MOET_TRY(device->backend->alloc(device, workspace_bytes, &dense->workspace));
     MOET_TRY(config.family->prepare(&args, &dense->state));
     moet_runner *runner = &set->runners[index];
     *runner = (moet_runner){.launch = launch_dense, .context = dense, .set_count = 1};

@@ -106,7 +106,8 @@ moet_status moet_bench_check_device(moet_bench *bench)
 
 /* ---- workload, subjects ---- */
 
-moet_status moet_bench_set_workload(moet_bench *bench, const moet_problem *problem, const int32_t *counts)
+moet_status moet_bench_set_workload(moet_bench *bench, const moet_problem *problem, const int32_t *counts,
+                                    int64_t tokens)
 {
     MOET_TRY(moet_problem_validate(problem));
     drop_subjects(bench);
@@ -114,9 +115,15 @@ moet_status moet_bench_set_workload(moet_bench *bench, const moet_problem *probl
     bench->round = 0;
     bench->is_racing = false;
     bench->right_count = 0;
-    MOET_TRY(moet_buffers_set(bench, problem, counts));
+    MOET_TRY(moet_buffers_set(bench, problem, counts, tokens));
     bench->has_workload = true;
     return MOET_OK;
+}
+
+void moet_bench_path_size(const moet_bench *bench, int64_t *tokens, int32_t *choices)
+{
+    *tokens = bench->buffers.routing.tokens;
+    *choices = bench->buffers.choices.count;
 }
 
 static moet_status launch_config(void *context, int32_t set)
@@ -138,6 +145,28 @@ static moet_status launch_config(void *context, int32_t set)
     return subject->config.family->launch(subject->state, &args);
 }
 
+static moet_status launch_path_config(void *context, int32_t set)
+{
+    const moet_subject *subject = context;
+    const moet_ffn_args ffn = moet_path_args(subject->bench, set, subject->trial.device_counts);
+    const moet_family_launch_args args = {
+        .ffn = &ffn,
+        .counts = ffn.counts,
+        .counts_on_device = subject->trial.device_counts,
+        .rows = subject->bench->buffers.routing.rows,
+        .workspace = subject->workspace,
+        .stream = subject->bench->stream,
+    };
+    return subject->config.family->launch(subject->state, &args);
+}
+
+static moet_status launch_path_launcher(void *context, int32_t set)
+{
+    const moet_subject *subject = context;
+    const moet_ffn_args args = moet_path_args(subject->bench, set, subject->trial.device_counts);
+    return subject->path_launcher(subject->launcher_context, &args);
+}
+
 static moet_status launch_launcher(void *context, int32_t set)
 {
     const moet_subject *subject = context;
@@ -153,6 +182,8 @@ static moet_status launch_launcher(void *context, int32_t set)
     };
     return subject->launcher(subject->launcher_context, &args);
 }
+
+static bool is_path(const moet_bench *bench) { return bench->buffers.problem.op == MOET_OP_FFN; }
 
 /* Appends an empty subject; it is the bench's. */
 static moet_status new_subject(moet_bench *bench, const char *name, bool device_counts, moet_subject **subject)
@@ -198,6 +229,7 @@ static moet_status prepare_config(moet_subject *subject)
     const moet_family *family = subject->config.family;
     const moet_device_info *info = &bench->device->info;
     int64_t max_rows = bench->buffers.routing.rows > 0 ? bench->buffers.routing.rows : 1;
+    int64_t max_tokens = bench->buffers.routing.tokens > 0 ? bench->buffers.routing.tokens : 1;
     if (!family->applicable(problem, &subject->config, info, trial->reason)) {
         trial->status = MOET_TRIAL_INAPPLICABLE;
         return MOET_OK;
@@ -208,16 +240,17 @@ static moet_status prepare_config(moet_subject *subject)
                trial->device_counts ? "takes counts from the host only" : "takes counts from the device only");
         return MOET_OK;
     }
-    size_t workspace_bytes = family->workspace_bytes(problem, &subject->config, info, max_rows);
-    moet_status status = moet_bench_workspace(bench, workspace_bytes, &subject->workspace);
-    if (status != MOET_OK) return fail_subject(subject, status, MOET_TRIAL_FAILED);
     moet_prepare_args args = {
         .device = bench->device,
         .problem = problem,
         .config = &subject->config,
         .max_rows = max_rows,
+        .max_tokens = max_tokens,
+        .choices = bench->buffers.choices.count,
         .device_counts = trial->device_counts,
     };
+    moet_status status = moet_bench_workspace(bench, family->workspace_bytes(&args), &subject->workspace);
+    if (status != MOET_OK) return fail_subject(subject, status, MOET_TRIAL_FAILED);
     void *state = NULL;
     status = family->prepare(&args, &state);
     if (status != MOET_OK)
@@ -267,10 +300,14 @@ static moet_status add_config(moet_subject *subject)
     const moet_family *family = subject->config.family;
     MOET_TRY(prepare_config(subject));
     if (!subject->state) return MOET_OK;
-    subject->runner.launch = launch_config;
+    subject->runner.launch = is_path(subject->bench) ? launch_path_config : launch_config;
     MOET_TRY(admit(subject, family->traits(&subject->bench->buffers.problem, &subject->config).capturable));
-    const moet_cubin *cubin = family->cubin ? family->cubin(subject->state) : NULL;
-    return cubin ? moet_cubin_copy(cubin, &subject->trial.cubin) : MOET_OK;
+    const moet_cubin *list[MOET_MAX_CUBINS];
+    int32_t count = family->cubins ? family->cubins(subject->state, list) : 0;
+    moet_trial *trial = &subject->trial;
+    for (; trial->cubin_count < count; trial->cubin_count++)
+        MOET_TRY(moet_cubin_copy(list[trial->cubin_count], &trial->cubins[trial->cubin_count]));
+    return MOET_OK;
 }
 
 /* Ends an addition: what is not to be timed gives its kernel back. */
@@ -296,10 +333,23 @@ moet_status moet_bench_add_launcher(moet_bench *bench, const char *name, moet_be
                                     bool capturable, bool device_counts, int32_t *subject)
 {
     moet_subject *added;
+    if (is_path(bench)) return moet_fail(MOET_INVALID, "bench: %s launches no op ffn", name);
     MOET_TRY(new_subject(bench, name, device_counts, &added));
     added->launcher = launcher;
     added->launcher_context = context;
     added->runner.launch = launch_launcher;
+    return finish(added, admit(added, capturable), subject);
+}
+
+moet_status moet_bench_add_path_launcher(moet_bench *bench, const char *name, moet_bench_path_launcher launcher,
+                                         void *context, bool capturable, bool device_counts, int32_t *subject)
+{
+    moet_subject *added;
+    if (!is_path(bench)) return moet_fail(MOET_INVALID, "bench: %s launches op ffn only", name);
+    MOET_TRY(new_subject(bench, name, device_counts, &added));
+    added->path_launcher = launcher;
+    added->launcher_context = context;
+    added->runner.launch = launch_path_launcher;
     return finish(added, admit(added, capturable), subject);
 }
 

@@ -2,7 +2,9 @@
  *
  *   session.c   the bench: subjects, rounds, reading trials
  *   buffers.c   a workload's memory and inputs
+ *   path.c      of op FFN: which tokens go to which experts
  *   oracle.c    what a workload's result must be
+ *   path_reference.c  the same, of op FFN
  *   verify.c    whether a subject computes the right thing
  *   measure.c   how long a subject takes: one sample
  *   ceilings.c  the subjects that give the device's dense and memory rates
@@ -55,8 +57,9 @@ double moet_ceiling_floor_ns(const moet_ceilings *ceilings, double flops, double
 #define MOET_MAX_RIGHT_BITS 64
 
 typedef struct moet_buffer_set {
-    void *x, *w, *bias; /* bias NULL where the problem has none */
-    void *out;          /* inside out_block, with poisoned guards before and behind */
+    void *x, *w, *bias;     /* FFN: the up GEMM's w and bias; a bias is NULL where the problem has none */
+    void *down, *down_bias; /* FFN */
+    void *out;              /* inside out_block, with poisoned guards before and behind */
     void *out_block;
 } moet_buffer_set;
 
@@ -68,6 +71,13 @@ typedef struct moet_oracle {
     double *expected, *bound; /* [row_count][column_count] */
 } moet_oracle;
 
+/* What tokens chose, of op FFN. */
+typedef struct moet_path_choices {
+    int32_t count;                   /* k */
+    int32_t *ids, *device_ids;       /* [R, k] */
+    float *weights, *device_weights; /* [R, k] */
+} moet_path_choices;
+
 /* A workload on the device. */
 typedef struct moet_buffers {
     moet_problem problem;
@@ -76,17 +86,18 @@ typedef struct moet_buffers {
     int32_t *device_counts; /* the same on the device */
     int32_t set_count;
     moet_buffer_set sets[MOET_MAX_SETS];
-    size_t x_bytes, w_bytes, bias_bytes, out_bytes;
+    size_t x_bytes, w_bytes, bias_bytes, down_bytes, down_bias_bytes, out_bytes;
     size_t guard_bytes;           /* behind the output */
-    float *reference, *magnitude; /* [M, N] of set 0 */
+    float *reference, *magnitude; /* [M, N] of set 0; FFN: [R, H] */
     moet_oracle oracle;           /* of set 0 */
+    moet_path_choices choices;    /* of all sets */
 } moet_buffers;
 
 #define MOET_FRONT_GUARD_BYTES 4096
 #define MOET_POISON 0xff /* two of them are a BF16 NaN */
 
 /* Fills bench->buffers; keeps weights of the same shape. On an error nothing is left. */
-moet_status moet_buffers_set(moet_bench *bench, const moet_problem *problem, const int32_t *counts);
+moet_status moet_buffers_set(moet_bench *bench, const moet_problem *problem, const int32_t *counts, int64_t tokens);
 void moet_buffers_release(moet_bench *bench);
 
 /* Device memory that all subjects share: only one runs at a time. Grows; what earlier graphs captured stays valid until
@@ -95,6 +106,21 @@ moet_status moet_bench_workspace(moet_bench *bench, size_t size_bytes, void **wo
 /* Fills the whole shared workspace with a byte: its contents at a launch are unspecified. */
 moet_status moet_bench_scribble_workspace(moet_bench *bench, uint8_t byte);
 void moet_bench_release_workspaces(moet_bench *bench);
+
+/* ---- path.c ---- */
+
+/* How many choices a token has; INVALID or UNSUPPORTED where the routing's tokens cannot have its rows. */
+moet_status moet_path_check(const moet_routing *routing, int32_t *choices);
+/* Draws bench->buffers.choices, whose count is set, by the seed: expert e is chosen by counts[e] tokens, and tokens'
+ * numbers of experts differ by one at most. */
+moet_status moet_path_choices_create(moet_bench *bench);
+void moet_path_choices_release(moet_bench *bench);
+moet_ffn_args moet_path_args(const moet_bench *bench, int32_t set, bool device_counts);
+
+/* ---- path_reference.c ---- */
+
+/* Fills reference, magnitude and oracle of bench->buffers, of op FFN. Overwrites set 0's output. */
+moet_status moet_path_reference(moet_bench *bench);
 
 /* ---- oracle.c ---- */
 
@@ -136,6 +162,7 @@ typedef struct moet_subject {
     void *workspace;
     /* or a launcher */
     moet_bench_launcher launcher;
+    moet_bench_path_launcher path_launcher;
     void *launcher_context;
 } moet_subject;
 

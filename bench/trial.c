@@ -28,7 +28,7 @@ moet_status moet_trial_status_parse(const char *text, moet_trial_status *status)
 void moet_trial_release(moet_trial *trial)
 {
     free(trial->samples);
-    moet_cubin_release(&trial->cubin);
+    for (int32_t i = 0; i < trial->cubin_count; i++) moet_cubin_release(&trial->cubins[i]);
     *trial = (moet_trial){0};
 }
 
@@ -36,17 +36,17 @@ moet_status moet_trial_copy(const moet_trial *from, moet_trial *to)
 {
     moet_trial copy = *from;
     copy.samples = NULL;
-    copy.cubin = (moet_cubin){0};
+    copy.cubin_count = 0; /* what the copy owns so far */
     if (from->sample_count > 0) {
         size_t size_bytes = (size_t)from->sample_count * sizeof *from->samples;
         copy.samples = malloc(size_bytes);
         if (!copy.samples) return moet_fail(MOET_NO_MEMORY, "copying a trial: out of host memory");
         memcpy(copy.samples, from->samples, size_bytes);
     }
-    if (from->cubin.bytes) {
-        moet_status status = moet_cubin_copy(&from->cubin, &copy.cubin);
+    for (; copy.cubin_count < from->cubin_count; copy.cubin_count++) {
+        moet_status status = moet_cubin_copy(&from->cubins[copy.cubin_count], &copy.cubins[copy.cubin_count]);
         if (status != MOET_OK) {
-            free(copy.samples);
+            moet_trial_release(&copy);
             return status;
         }
     }

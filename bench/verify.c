@@ -62,8 +62,15 @@ static moet_status describe_wrong(moet_bench *bench, const moet_comparison *foun
     MOET_TRY(device->backend->download(device, &got, (const uint16_t *)b->sets[0].out + at, sizeof got));
     MOET_TRY(device->backend->download(device, &reference, b->reference + at, sizeof reference));
     MOET_TRY(device->backend->download(device, &magnitude, b->magnitude + at, sizeof magnitude));
-    int32_t expert = expert_of(b, at / N, &expert_row);
     double bound = moet_reference_bound(moet_problem_k(&b->problem), (double)reference, (double)magnitude);
+    if (b->problem.op == MOET_OP_FFN) {
+        fail_trial(trial, MOET_TRIAL_WRONG,
+                   "%lld of %lld elements are wrong; the first at token %lld, column %lld: %g%s, expected %g +- %.2g",
+                   (long long)found->wrong, (long long)(b->out_bytes / 2), (long long)(at / N), (long long)(at % N),
+                   (double)moet_bf16_to_float(got), got == 0xffff ? " (never written)" : "", (double)reference, bound);
+        return MOET_OK;
+    }
+    int32_t expert = expert_of(b, at / N, &expert_row);
     fail_trial(trial, MOET_TRIAL_WRONG,
                "%lld of %lld elements are wrong; the first at row %lld (expert %d, its row %lld), column %lld: %g%s, "
                "expected %g +- %.2g",
@@ -114,8 +121,9 @@ static moet_status check_oracle(moet_bench *bench, uint64_t bits, moet_trial *tr
     MOET_TRY(moet_oracle_check(bench, bench->buffers.sets[0].out, &worst));
     if (worst.error > 1)
         fail_trial(trial, MOET_TRIAL_WRONG,
-                   "differs from the C reference at row %lld, column %d: %g, expected %g +- %.2g", (long long)worst.row,
-                   worst.column, worst.got, worst.expected, worst.bound);
+                   "differs from the C reference at %s %lld, column %d: %g, expected %g +- %.2g",
+                   bench->buffers.problem.op == MOET_OP_FFN ? "token" : "row", (long long)worst.row, worst.column,
+                   worst.got, worst.expected, worst.bound);
     if (worst.error > trial->error) trial->error = worst.error;
     if (worst.error <= 1 && bench->right_count < MOET_MAX_RIGHT_BITS) {
         bench->right_bits[bench->right_count] = bits;

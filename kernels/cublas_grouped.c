@@ -107,11 +107,9 @@ static size_t pointer_bytes(int32_t experts)
     return (bytes + 255) / 256 * 256;
 }
 
-static size_t workspace_bytes(const moet_problem *problem, const moet_config *config, const moet_device_info *device,
-                              int64_t max_rows)
+static size_t workspace_bytes(const moet_prepare_args *args)
 {
-    (void)config, (void)device, (void)max_rows;
-    return pointer_bytes(problem->experts) + LIBRARY_WORKSPACE_BYTES;
+    return pointer_bytes(args->problem->experts) + LIBRARY_WORKSPACE_BYTES;
 }
 
 /* Code for x.0 runs on every x.y. */
@@ -128,9 +126,10 @@ static const char *arch_of(int32_t cc_major)
 }
 
 static bool source(const moet_problem *problem, const moet_config *config, int32_t cc_major, int32_t cc_minor,
-                   moet_source *result)
+                   int32_t index, moet_source *result)
 {
     (void)problem, (void)config, (void)cc_minor;
+    if (index != 0) return false;
     const char *arch = arch_of(cc_major);
     if (!arch) return false;
     *result = (moet_source){.name = "cublas_grouped.cu", .text = moet_source_cublas_grouped, .arch = arch};
@@ -174,7 +173,11 @@ static void release(void *opaque)
     free(state);
 }
 
-static const moet_cubin *cubin_of(const void *opaque) { return &((const grouped_state *)opaque)->cubin; }
+static int32_t cubins_of(const void *opaque, const moet_cubin **list)
+{
+    list[0] = &((const grouped_state *)opaque)->cubin;
+    return 1;
+}
 
 static void fill_groups(grouped_state *state)
 {
@@ -216,7 +219,7 @@ static moet_status prepare(const moet_prepare_args *args, void **opaque)
         return moet_fail(MOET_UNSUPPORTED, "cublas_grouped: counts must be in host memory, not in device memory");
     MOET_TRY(moet_cuda_api_get(&cuda));
     MOET_TRY(blas_get(&blas));
-    if (!source(args->problem, args->config, args->device->info.cc_major, args->device->info.cc_minor, &kernel))
+    if (!source(args->problem, args->config, args->device->info.cc_major, args->device->info.cc_minor, 0, &kernel))
         return moet_fail(MOET_UNSUPPORTED, "cublas_grouped: no kernel for sm_%d%d", args->device->info.cc_major,
                          args->device->info.cc_minor);
     grouped_state *state = calloc(1, sizeof *state);
@@ -225,8 +228,8 @@ static moet_status prepare(const moet_prepare_args *args, void **opaque)
     state->blas = blas;
     state->problem = *args->problem;
     fill_groups(state);
-    moet_status status =
-        args->cubin ? moet_cubin_copy(args->cubin, &state->cubin) : moet_module_compile(&kernel, &state->cubin, NULL);
+    moet_status status = args->cubin_count > 0 ? moet_cubin_copy(args->cubins[0], &state->cubin)
+                                               : moet_module_compile(&kernel, &state->cubin, NULL);
     if (status == MOET_OK)
         status = moet_module_load(&state->cubin, kernel_names, 1, &state->module, &state->write_pointers);
     if (status == MOET_OK) status = create_handle(state, args->max_sms);
@@ -325,7 +328,7 @@ const moet_family moet_family_cublas_grouped = {
     .prepare = prepare,
     .launch = launch,
     .release = release,
-    .cubin = cubin_of,
+    .cubins = cubins_of,
     .source = source,
     .validator = validator,
 };

@@ -140,11 +140,9 @@ static void default_config(const moet_problem *problem, int64_t rows_hint, const
     moet_config_set(config, "tile", "auto");
 }
 
-static size_t workspace_bytes(const moet_problem *problem, const moet_config *config, const moet_device_info *device,
-                              int64_t max_rows)
+static size_t workspace_bytes(const moet_prepare_args *args)
 {
-    (void)problem, (void)device, (void)max_rows;
-    return (size_t)moet_config_number(config, PARAM_STREAMS) * STREAM_WORKSPACE_BYTES;
+    return (size_t)moet_config_number(args->config, PARAM_STREAMS) * STREAM_WORKSPACE_BYTES;
 }
 
 /* ---- state ---- */

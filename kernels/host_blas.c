@@ -92,12 +92,10 @@ static void blas_default_config(const moet_problem *problem, int64_t rows_hint, 
     }
 }
 
-static size_t blas_workspace_bytes(const moet_problem *problem, const moet_config *config,
-                                   const moet_device_info *device, int64_t max_rows)
+static size_t blas_workspace_bytes(const moet_prepare_args *args)
 {
-    (void)max_rows;
-    moet_host_blas_config values = read_config(config);
-    return (size_t)device->sm_count * moet_host_blas_thread_bytes(&values, moet_problem_k(problem));
+    moet_host_blas_config values = read_config(args->config);
+    return (size_t)args->device->info.sm_count * moet_host_blas_thread_bytes(&values, moet_problem_k(args->problem));
 }
 
 static moet_status blas_prepare(const moet_prepare_args *args, void **state)

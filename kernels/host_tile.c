@@ -3,9 +3,12 @@
 #include <stdlib.h>
 
 #include "../src/family.h"
+#include "ffn_path.h"
 #include "host_module.h"
 
 extern const moet_family moet_family_host_tile;
+
+enum { VERSION = 1 };
 
 enum { PARAM_MR, PARAM_NR, PARAM_KC, PARAM_NC, PARAM_SCHEDULE, PARAM_COUNT };
 static const char *const mr_values[] = {"4", "6", "8", "12", NULL};
@@ -13,13 +16,15 @@ static const char *const nr_values[] = {"16", "32", "64", NULL};
 static const char *const kc_values[] = {"256", "512", NULL};
 static const char *const nc_values[] = {"64", "256", NULL};
 static const char *const schedule_values[] = {"static", "dynamic", NULL};
-static const moet_param params[PARAM_COUNT] = {
-    {"mr", mr_values, MOET_SEARCH_FIRST},
-    {"nr", nr_values, MOET_SEARCH_FIRST},
-    {"kc", kc_values, MOET_SEARCH_FIRST},
-    {"nc", nc_values, MOET_SEARCH_AROUND},
-    {"schedule", schedule_values, MOET_SEARCH_AROUND},
-};
+#define PARAM_TABLE(X)                                                                                                 \
+    X(PARAM_MR, "mr", mr_values, MOET_SEARCH_FIRST)                                                                    \
+    X(PARAM_NR, "nr", nr_values, MOET_SEARCH_FIRST)                                                                    \
+    X(PARAM_KC, "kc", kc_values, MOET_SEARCH_FIRST)                                                                    \
+    X(PARAM_NC, "nc", nc_values, MOET_SEARCH_AROUND)                                                                   \
+    X(PARAM_SCHEDULE, "schedule", schedule_values, MOET_SEARCH_AROUND)
+static const moet_param params[PARAM_COUNT] = {PARAM_TABLE(MOET_PARAM)};
+static const moet_param path_params[MOET_PATH_PARAM_COUNT(PARAM_COUNT)] = {
+    MOET_PATH_PARAM_TABLE PARAM_TABLE(MOET_PARAM_UP) PARAM_TABLE(MOET_PARAM_DOWN)};
 
 typedef struct tile_state {
     const moet_host_api *module;
@@ -85,13 +90,10 @@ static void tile_default_config(const moet_problem *problem, int64_t rows_hint, 
     }
 }
 
-static size_t tile_workspace_bytes(const moet_problem *problem, const moet_config *config,
-                                   const moet_device_info *device, int64_t max_rows)
+static size_t tile_workspace_bytes(const moet_prepare_args *args)
 {
-    (void)problem;
-    (void)max_rows;
-    moet_host_tile_config values = read_config(config);
-    return (size_t)device->sm_count * moet_host_tile_thread_bytes(&values);
+    moet_host_tile_config values = read_config(args->config);
+    return (size_t)args->device->info.sm_count * moet_host_tile_thread_bytes(&values);
 }
 
 static moet_status tile_prepare(const moet_prepare_args *args, void **state)
@@ -137,7 +139,7 @@ static moet_status tile_validator(char *text)
 
 const moet_family moet_family_host_tile = {
     .name = "host_tile",
-    .version = 1,
+    .version = VERSION,
     .backend = "host",
     .summary = "own tiled kernel, one fp32 chain an element, OpenMP",
     .params = params,
@@ -150,4 +152,16 @@ const moet_family moet_family_host_tile = {
     .launch = tile_launch,
     .release = free,
     .validator = tile_validator,
+};
+
+extern const moet_family moet_family_host_tile_ffn;
+const moet_family moet_family_host_tile_ffn = {
+    .name = "host_tile_ffn",
+    .version = MOET_PATH_VERSION(VERSION),
+    .backend = "host",
+    .summary = "the expert path, its GEMMs by host_tile",
+    .params = path_params,
+    .param_count = MOET_PATH_PARAM_COUNT(PARAM_COUNT),
+    .gemm = &moet_family_host_tile,
+    MOET_PATH_FUNCTIONS,
 };

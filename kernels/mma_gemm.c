@@ -7,9 +7,12 @@
 
 #include "../src/cuda_api.h"
 #include "../src/family.h"
+#include "ffn_path.h"
 
 extern const char moet_source_mma_gemm[];
 extern const moet_family moet_family_mma_gemm;
+
+enum { VERSION = 1 };
 
 enum { PARAM_TILE, PARAM_BK, PARAM_STAGES, PARAM_GROUP, PARAM_COUNT };
 
@@ -49,12 +52,14 @@ static const char *const bk_values[] = {"32", "64", NULL};
 static const char *const stages_values[] = {"3", "4", NULL};
 static const char *const group_values[] = {"1", "8", NULL};
 
-static const moet_param params[PARAM_COUNT] = {
-    [PARAM_TILE] = {"tile", tile_values, MOET_SEARCH_FIRST},
-    [PARAM_BK] = {"bk", bk_values, MOET_SEARCH_FIRST},
-    [PARAM_STAGES] = {"stages", stages_values, MOET_SEARCH_FIRST},
-    [PARAM_GROUP] = {"group", group_values, MOET_SEARCH_FIRST},
-};
+#define PARAM_TABLE(X)                                                                                                 \
+    X(PARAM_TILE, "tile", tile_values, MOET_SEARCH_FIRST)                                                              \
+    X(PARAM_BK, "bk", bk_values, MOET_SEARCH_FIRST)                                                                    \
+    X(PARAM_STAGES, "stages", stages_values, MOET_SEARCH_FIRST)                                                        \
+    X(PARAM_GROUP, "group", group_values, MOET_SEARCH_FIRST)
+static const moet_param params[PARAM_COUNT] = {PARAM_TABLE(MOET_PARAM)};
+static const moet_param path_params[MOET_PATH_PARAM_COUNT(PARAM_COUNT)] = {
+    MOET_PATH_PARAM_TABLE PARAM_TABLE(MOET_PARAM_UP) PARAM_TABLE(MOET_PARAM_DOWN)};
 
 /* A config in numbers. */
 struct shape {
@@ -150,10 +155,9 @@ static void mma_default_config(const moet_problem *problem, int64_t rows_hint, c
     }
 }
 
-static size_t mma_workspace_bytes(const moet_problem *problem, const moet_config *config,
-                                  const moet_device_info *device, int64_t max_rows)
+static size_t mma_workspace_bytes(const moet_prepare_args *args)
 {
-    (void)problem, (void)config, (void)device, (void)max_rows;
+    (void)args;
     return 0;
 }
 
@@ -182,8 +186,9 @@ static void kernel_name(const moet_problem *problem, const moet_config *config, 
 }
 
 static bool mma_source(const moet_problem *problem, const moet_config *config, int32_t cc_major, int32_t cc_minor,
-                       moet_source *source)
+                       int32_t index, moet_source *source)
 {
+    if (index != 0) return false;
     const char *arch = arch_of(cc_major, cc_minor);
     if (!arch) return false;
     const struct shape shape = shape_of(config);
@@ -274,9 +279,9 @@ static moet_status mma_prepare(const moet_prepare_args *args, void **state)
 
     status = moet_cuda_api_get(&mma->cuda);
     if (status != MOET_OK) goto done;
-    if (args->cubin)
-        status = moet_cubin_copy(args->cubin, &mma->cubin);
-    else if (mma_source(problem, args->config, device->cc_major, device->cc_minor, &source))
+    if (args->cubin_count > 0)
+        status = moet_cubin_copy(args->cubins[0], &mma->cubin);
+    else if (mma_source(problem, args->config, device->cc_major, device->cc_minor, 0, &source))
         status = moet_module_compile(&source, &mma->cubin, NULL);
     else
         status = moet_fail(MOET_UNSUPPORTED, "mma_gemm: no target for compute capability %d.%d", device->cc_major,
@@ -335,15 +340,16 @@ static moet_status mma_launch(void *state, const moet_family_launch_args *args)
     return result == CUDA_SUCCESS ? MOET_OK : moet_cuda_fail(result, "mma_gemm: launch");
 }
 
-static const moet_cubin *mma_cubin(const void *state)
+static int32_t mma_cubins(const void *state, const moet_cubin **list)
 {
     const struct state *mma = state;
-    return &mma->cubin;
+    list[0] = &mma->cubin;
+    return 1;
 }
 
 const moet_family moet_family_mma_gemm = {
     .name = "mma_gemm",
-    .version = 1,
+    .version = VERSION,
     .backend = "cuda",
     .summary = "one persistent kernel, mma.sync and cp.async; compute capability 8.0 and later, counts anywhere",
     .params = params,
@@ -355,8 +361,22 @@ const moet_family moet_family_mma_gemm = {
     .prepare = mma_prepare,
     .launch = mma_launch,
     .release = mma_release,
-    .cubin = mma_cubin,
+    .cubins = mma_cubins,
     .source = mma_source,
+};
+
+extern const moet_family moet_family_mma_ffn;
+const moet_family moet_family_mma_ffn = {
+    .name = "mma_ffn",
+    .version = MOET_PATH_VERSION(VERSION),
+    .backend = "cuda",
+    .summary = "the expert path, its GEMMs by mma_gemm",
+    .params = path_params,
+    .param_count = MOET_PATH_PARAM_COUNT(PARAM_COUNT),
+    .gemm = &moet_family_mma_gemm,
+    MOET_PATH_FUNCTIONS,
+    .cubins = moet_ffn_path_cubins,
+    .source = moet_ffn_path_source,
 };
 #else
 typedef int moet_mma_gemm_is_left_out; /* ISO C wants a declaration in every file */

@@ -6,9 +6,12 @@
 
 #include "../src/cuda_api.h"
 #include "../src/family.h"
+#include "ffn_path.h"
 
 extern const char moet_source_wgmma_gemm[];
 extern const moet_family moet_family_wgmma_gemm;
+
+enum { VERSION = 4 };
 
 enum {
     PARAM_MODE,
@@ -36,8 +39,12 @@ enum {
 /* clang-format off: it breaks these lines anew each time */
 #define TILE_TABLE(X)                                                                                                  \
     X(64, 128)                                                                                                         \
-    X(64, 192) X(64, 256) X(128, 16) X(128, 32) X(128, 64) X(128, 96) X(128, 128) X(128, 160) X(128, 176) X(128, 192)  \
-        X(128, 240) X(128, 256) X(192, 128) X(256, 64) X(256, 128)
+    X(64, 192)                                                                                                         \
+    X(64, 256)                                                                                                         \
+    X(128, 16)                                                                                                         \
+    X(128, 32)                                                                                                         \
+    X(128, 64) X(128, 96) X(128, 128) X(128, 160) X(128, 176) X(128, 192) X(128, 240) X(128, 256) X(192, 128)          \
+        X(256, 64) X(256, 128)
 /* clang-format on */
 
 struct mode {
@@ -76,30 +83,35 @@ static const char *const cluster_values[] = {[CLUSTER_1X1] = "1x1", [CLUSTER_2X1
 /* Row tiles of a band, which is walked with rows innermost: 1 reads w once a row tile, 64 reads x once a column tile;
  * 16 wins most often. */
 static const char *const group_values[] = {"16", "1", "8", "64", NULL};
-/* mixed: experts below the ridge of the roofline are walked beside those above it. */
-enum { ORDER_PLAIN, ORDER_MIXED };
-static const char *const order_values[] = {[ORDER_PLAIN] = "plain", [ORDER_MIXED] = "mixed", NULL};
+/* mixed: experts below the ridge of the roofline are walked beside those above it, to the end; front: these, whose
+ * tiles take longest, in the first three quarters. */
+enum { ORDER_PLAIN, ORDER_MIXED, ORDER_FRONT };
+static const char *const order_values[] = {
+    [ORDER_PLAIN] = "plain", [ORDER_MIXED] = "mixed", [ORDER_FRONT] = "front", NULL};
 /* Full blocks by the copy engine, or all by the threads. */
 enum { STORE_BULK, STORE_DIRECT };
 static const char *const store_values[] = {[STORE_BULK] = "bulk", [STORE_DIRECT] = "direct", NULL};
 /* early: CTAs may take SMs that the launch before on the stream has left, where that launch allows it, and get ready
- * there (programmatic dependent launch). Not where SMs are to be left free: they would wait on those. */
+ * there (programmatic dependent launch). Not where SMs are to be left free: they would wait on those, nor is the launch
+ * after allowed it then. */
 enum { LAUNCH_EARLY, LAUNCH_PLAIN };
 static const char *const launch_values[] = {[LAUNCH_EARLY] = "early", [LAUNCH_PLAIN] = "plain", NULL};
 /* SMs left to others, such as communication. */
 static const char *const spare_values[] = {"0", "4", "8", "16", "32", NULL};
 
-static const moet_param params[PARAM_COUNT] = {
-    [PARAM_MODE] = {"mode", mode_values, MOET_SEARCH_FIRST},
-    [PARAM_TILE] = {"tile", tile_values, MOET_SEARCH_FIRST},
-    [PARAM_STAGES] = {"stages", stages_values, MOET_SEARCH_FIRST},
-    [PARAM_CLUSTER] = {"cluster", cluster_values, MOET_SEARCH_AROUND},
-    [PARAM_GROUP] = {"group", group_values, MOET_SEARCH_AROUND},
-    [PARAM_ORDER] = {"order", order_values, MOET_SEARCH_AROUND},
-    [PARAM_STORE] = {"store", store_values, MOET_SEARCH_AROUND},
-    [PARAM_LAUNCH] = {"launch", launch_values, MOET_SEARCH_AROUND},
-    [PARAM_SPARE] = {"spare", spare_values, MOET_SEARCH_NEVER},
-};
+#define PARAM_TABLE(X)                                                                                                 \
+    X(PARAM_MODE, "mode", mode_values, MOET_SEARCH_FIRST)                                                              \
+    X(PARAM_TILE, "tile", tile_values, MOET_SEARCH_FIRST)                                                              \
+    X(PARAM_STAGES, "stages", stages_values, MOET_SEARCH_FIRST)                                                        \
+    X(PARAM_CLUSTER, "cluster", cluster_values, MOET_SEARCH_AROUND)                                                    \
+    X(PARAM_GROUP, "group", group_values, MOET_SEARCH_AROUND)                                                          \
+    X(PARAM_ORDER, "order", order_values, MOET_SEARCH_AROUND)                                                          \
+    X(PARAM_STORE, "store", store_values, MOET_SEARCH_AROUND)                                                          \
+    X(PARAM_LAUNCH, "launch", launch_values, MOET_SEARCH_AROUND)                                                       \
+    X(PARAM_SPARE, "spare", spare_values, MOET_SEARCH_NEVER)
+static const moet_param params[PARAM_COUNT] = {PARAM_TABLE(MOET_PARAM)};
+static const moet_param path_params[MOET_PATH_PARAM_COUNT(PARAM_COUNT)] = {
+    MOET_PATH_PARAM_TABLE PARAM_TABLE(MOET_PARAM_UP) PARAM_TABLE(MOET_PARAM_DOWN)};
 
 /* As in wgmma_gemm.cu. */
 enum {
@@ -110,6 +122,8 @@ enum {
     LINE_BYTES = 128,     /* BK elements */
     STORE_BYTES = 8192,   /* of a math warpgroup */
     MAX_SUMS = 208,       /* accumulators a thread */
+    MAX_MOVED_SUMS = 176, /* gathering or scattering: others spill */
+    GATHER_BYTES = 48,    /* slots and barriers; and 8 a row of a tile */
     EARLY_DRIVER = 12030, /* captures such launches into graphs */
     RIDGE_ROWS = 256,     /* of an expert, where reading its weights takes as long as multiplying by them */
 };
@@ -146,6 +160,23 @@ static int32_t w_box_cols(const struct shape *shape, moet_layout layout)
     return layout == MOET_LAYOUT_KN ? 64 : shape->cols / 2;
 }
 
+/* Whether a thread has a column's gate and its up (wgmma_gemm.act.cuh). */
+static bool pairs_columns(const struct shape *shape, moet_layout layout)
+{
+    if (layout == MOET_LAYOUT_NK) return shape->cols % 32 == 0;
+    const int32_t sharers = shape->mode.pingpong ? 1 : MATH_GROUPS;
+    return shape->mode.swap ? shape->tile.bm / 64 / sharers == 2 : shape->cols % 128 == 0;
+}
+
+/* Accumulators beside which an activation does not spill: fewer with gates and ups in two blocks of a thread, or with
+ * gpt-oss's. */
+static int32_t most_fused_sums(const moet_problem *problem, const struct shape *shape, bool gathers)
+{
+    if (problem->layout == MOET_LAYOUT_KN && shape->mode.swap) return 96;
+    if (problem->activation != MOET_ACTIVATION_GPT_OSS) return 144;
+    return gathers && problem->prob == MOET_PROB_ADVANCE ? 80 : 112;
+}
+
 /* Dynamic shared memory: stages, output on its way; a slot and three barriers a stage, the turns' barriers; struct
  * moet_tickets, row_starts, ticket_starts, order. */
 static int32_t smem_bytes(const moet_problem *problem, const moet_config *config)
@@ -153,7 +184,7 @@ static int32_t smem_bytes(const moet_problem *problem, const moet_config *config
     const struct shape shape = shape_of(config);
     return shape.stages * (shape.tile.bm + shape.tile.bn) * LINE_BYTES + MATH_GROUPS * STORE_BYTES +
            shape.stages * (16 + 3 * 8) + MATH_GROUPS * 8 + (TICKETS_WORDS + shape.stages) * 4 +
-           2 * (problem->experts + 1) * 4 + problem->experts * 2;
+           2 * (problem->experts + 1) * 4 + problem->experts * 2 + (config->gathers ? GATHER_BYTES + 8 * shape.rows : 0);
 }
 
 static moet_traits wgmma_traits(const moet_problem *problem, const moet_config *config)
@@ -185,6 +216,16 @@ static bool wgmma_applicable(const moet_problem *problem, const moet_config *con
     if (problem->layout == MOET_LAYOUT_KN && shape.cols % 64 != 0)
         return moet_refuse(why, "layout kn needs tiles of a multiple of 64 columns, %s in mode %s has %d", tile, mode,
                            shape.cols);
+    if (problem->activation != MOET_ACTIVATION_NONE && !pairs_columns(&shape, problem->layout))
+        return moet_refuse(why, "tile %s in mode %s does not pair gates and ups in a thread (layout %s)", tile, mode,
+                           problem->layout == MOET_LAYOUT_KN ? "kn" : "nk");
+    if (config->scatters && sums > MAX_MOVED_SUMS)
+        return moet_refuse(why, "tile %s in mode %s leaves no registers for scattering", tile, mode);
+    if (config->gathers && (shape.ctas > 1 || sums > MAX_MOVED_SUMS))
+        return moet_refuse(why, "tile %s in mode %s, cluster %s: gathering needs registers, and x for one CTA", tile,
+                           mode, moet_config_text(config, PARAM_CLUSTER));
+    if (problem->activation != MOET_ACTIVATION_NONE && sums > most_fused_sums(problem, &shape, config->gathers))
+        return moet_refuse(why, "tile %s in mode %s leaves no registers for an activation", tile, mode);
     const int32_t spare = moet_config_number(config, PARAM_SPARE);
     if (device->sm_count > 0 && device->sm_count - spare < shape.ctas)
         return moet_refuse(why, "spare %d of %d SMs leaves none for a cluster of %d", spare, device->sm_count,
@@ -233,28 +274,41 @@ static void wgmma_default_config(const moet_problem *problem, int64_t rows_hint,
     }
 }
 
-static size_t wgmma_workspace_bytes(const moet_problem *problem, const moet_config *config,
-                                    const moet_device_info *device, int64_t max_rows)
+static size_t wgmma_workspace_bytes(const moet_prepare_args *args)
 {
-    (void)problem, (void)config, (void)device, (void)max_rows;
+    (void)args;
     return 0;
 }
 
-/* The kernels' name without the suffix for where the counts are. */
-static void kernel_name(const moet_problem *problem, const moet_config *config, char name[64])
+/* Without an activation, both numerics are the same kernel: nothing is rounded between. */
+static bool is_fast(const moet_problem *problem)
 {
-    snprintf(name, 64, "wgmma_gemm_%s_%s_s%s%s_%s%s", moet_config_text(config, PARAM_MODE),
+    return problem->activation != MOET_ACTIVATION_NONE && problem->numerics == MOET_NUMERICS_FAST;
+}
+
+/* The kernels' name without the suffix for where the counts are. */
+enum { NAME_SIZE = 80 };
+static void kernel_name(const moet_problem *problem, const moet_config *config, char name[NAME_SIZE])
+{
+    static const char *const activations[] = {[MOET_ACTIVATION_NONE] = "",
+                                              [MOET_ACTIVATION_SWIGLU] = "_swiglu",
+                                              [MOET_ACTIVATION_SWIGLU_CLAMP] = "_clamp",
+                                              [MOET_ACTIVATION_GPT_OSS] = "_gptoss"};
+    snprintf(name, NAME_SIZE, "wgmma_gemm_%s_%s_s%s%s_%s%s%s%s%s%s%s", moet_config_text(config, PARAM_MODE),
              moet_config_text(config, PARAM_TILE), moet_config_text(config, PARAM_STAGES),
              config->value[PARAM_CLUSTER] == CLUSTER_1X1 ? "" : "_c2", problem->layout == MOET_LAYOUT_KN ? "kn" : "nk",
-             problem->bias ? "_bias" : "");
+             problem->bias ? "_bias" : "", activations[problem->activation],
+             problem->prob == MOET_PROB_ADVANCE ? "_prob" : "", is_fast(problem) ? "_fast" : "", config->gathers ? "_gather" : "",
+             config->scatters ? "_scatter" : "");
 }
 
 static bool wgmma_source(const moet_problem *problem, const moet_config *config, int32_t cc_major, int32_t cc_minor,
-                         moet_source *source)
+                         int32_t index, moet_source *source)
 {
+    if (index != 0) return false;
     if (cc_major != 9 || cc_minor != 0) return false;
     const struct shape shape = shape_of(config);
-    char name[64];
+    char name[NAME_SIZE];
     kernel_name(problem, config, name);
     *source = (moet_source){.name = "wgmma_gemm.cu", .text = moet_source_wgmma_gemm, .arch = "sm_90a"};
     moet_source_option(source, "-DMOET_NAME=%s", name);
@@ -266,6 +320,13 @@ static bool wgmma_source(const moet_problem *problem, const moet_config *config,
     moet_source_option(source, "-DMOET_CLUSTER=%d", shape.ctas);
     moet_source_option(source, "-DMOET_KN=%d", problem->layout == MOET_LAYOUT_KN);
     moet_source_option(source, "-DMOET_BIAS=%d", problem->bias);
+    if (problem->activation != MOET_ACTIVATION_NONE) {
+        moet_source_option(source, "-DMOET_ACT=%d", problem->activation);
+        moet_source_option(source, "-DMOET_PROB=%d", problem->prob == MOET_PROB_ADVANCE);
+        moet_source_option(source, "-DMOET_FAST=%d", is_fast(problem));
+    }
+    if (config->gathers) moet_source_option(source, "-DMOET_GATHER=%d", 1);
+    if (config->scatters) moet_source_option(source, "-DMOET_SCATTER=%d", 1);
     if (getenv("MOET_WATCHDOG")) moet_source_option(source, "-DMOET_WATCHDOG=%d", 1);
     if (getenv("MOET_RACECHECK")) moet_source_option(source, "-DMOET_RACECHECK=%d", 1);
     return true;
@@ -282,7 +343,7 @@ enum { DEVICE_COUNTS, HOST_COUNTS, KERNEL_COUNT };
 
 /* struct moet_choice of wgmma_gemm.cu. */
 struct choice {
-    int32_t group, by_columns, light_rows, bulk_store;
+    int32_t group, by_columns, light_rows, quarters, bulk_store, allows_next;
 };
 
 struct state {
@@ -295,7 +356,10 @@ struct state {
     void *kernels[KERNEL_COUNT];
     struct shape shape;
     moet_layout layout;
-    int32_t experts, n, k;
+    bool is_fused, gathers, scatters;
+    int32_t experts, n, k; /* n: columns of w; fused and kn, rounded up to whole tiles */
+    int32_t out_n;         /* columns of out */
+    float clamp;
     int32_t smem_bytes;
     struct choice choice;
     int64_t most_ctas; /* one an SM */
@@ -325,7 +389,7 @@ static moet_status wgmma_prepare(const moet_prepare_args *args, void **state)
 {
     const moet_device_info *device = &args->device->info;
     const moet_problem *problem = args->problem;
-    char name[64], names[KERNEL_COUNT][72], why[MOET_REASON_SIZE];
+    char name[NAME_SIZE], names[KERNEL_COUNT][NAME_SIZE + 8], why[MOET_REASON_SIZE];
     const char *const name_list[KERNEL_COUNT] = {names[DEVICE_COUNTS], names[HOST_COUNTS]};
     moet_source source;
     moet_status status;
@@ -338,16 +402,28 @@ static moet_status wgmma_prepare(const moet_prepare_args *args, void **state)
     wgmma->experts = problem->experts;
     wgmma->n = moet_problem_n(problem);
     wgmma->k = moet_problem_k(problem);
+    wgmma->out_n = wgmma->n;
+    wgmma->gathers = args->config->gathers;
+    wgmma->scatters = args->config->scatters;
+    if (problem->activation != MOET_ACTIVATION_NONE) {
+        const int32_t cols = wgmma->shape.cols;
+        wgmma->is_fused = true;
+        wgmma->out_n = problem->inter;
+        wgmma->clamp = problem->activation == MOET_ACTIVATION_GPT_OSS ? 7.0f : (float)problem->clamp;
+        if (problem->layout == MOET_LAYOUT_KN) wgmma->n = (2 * problem->inter + cols - 1) / cols * cols;
+    }
     wgmma->smem_bytes = smem_bytes(problem, args->config);
+    const int32_t sms = device->sm_count - moet_config_number(args->config, PARAM_SPARE);
+    wgmma->most_ctas = args->max_sms > 0 && args->max_sms < sms ? args->max_sms : sms;
     wgmma->choice = (struct choice){
         .group = moet_config_number(args->config, PARAM_GROUP),
         .by_columns = args->config->value[PARAM_CLUSTER] == CLUSTER_1X2,
-        .light_rows = args->config->value[PARAM_ORDER] == ORDER_MIXED ? RIDGE_ROWS : 0,
+        .light_rows = args->config->value[PARAM_ORDER] == ORDER_PLAIN ? 0 : RIDGE_ROWS,
+        .quarters = args->config->value[PARAM_ORDER] == ORDER_FRONT ? 3 : 4,
         .bulk_store = args->config->value[PARAM_STORE] == STORE_BULK,
+        .allows_next = wgmma->most_ctas == device->sm_count,
     };
-    const int32_t sms = device->sm_count - moet_config_number(args->config, PARAM_SPARE);
-    wgmma->most_ctas = args->max_sms > 0 && args->max_sms < sms ? args->max_sms : sms;
-    wgmma->is_early = args->config->value[PARAM_LAUNCH] == LAUNCH_EARLY && wgmma->most_ctas == device->sm_count &&
+    wgmma->is_early = args->config->value[PARAM_LAUNCH] == LAUNCH_EARLY && wgmma->choice.allows_next &&
                       device->driver_cuda_version >= EARLY_DRIVER;
     wgmma->most_ctas -= wgmma->most_ctas % wgmma->shape.ctas;
     if (wgmma->most_ctas <= 0) {
@@ -358,9 +434,9 @@ static moet_status wgmma_prepare(const moet_prepare_args *args, void **state)
 
     status = moet_cuda_api_get(&wgmma->cuda);
     if (status != MOET_OK) goto done;
-    if (args->cubin)
-        status = moet_cubin_copy(args->cubin, &wgmma->cubin);
-    else if (wgmma_source(problem, args->config, device->cc_major, device->cc_minor, &source))
+    if (args->cubin_count > 0)
+        status = moet_cubin_copy(args->cubins[0], &wgmma->cubin);
+    else if (wgmma_source(problem, args->config, device->cc_major, device->cc_minor, 0, &source))
         status = moet_module_compile(&source, &wgmma->cubin, NULL);
     else
         status = moet_fail(MOET_UNSUPPORTED, "wgmma_gemm: no target for compute capability %d.%d", device->cc_major,
@@ -387,13 +463,13 @@ done:
     return status;
 }
 
-/* A BF16 tensor of `rank` dimensions, dims[0] innermost and dense; boxes of box[] with the 128-byte swizzle, zeros out
- * of bounds. */
-static moet_status encode_map(const struct moet_cuda_api *cuda, CUtensorMap *map, const void *base, cuuint32_t rank,
-                              const cuuint64_t *dims, const cuuint32_t *box)
+/* A BF16 tensor of `rank` dimensions, dims[0] innermost, the others strides[] bytes apart; boxes of box[] with the
+ * 128-byte swizzle, zeros out of bounds. */
+static moet_status encode_strided_map(const struct moet_cuda_api *cuda, CUtensorMap *map, const void *base,
+                                      cuuint32_t rank, const cuuint64_t *dims, const cuuint64_t *strides,
+                                      const cuuint32_t *box)
 {
-    const cuuint32_t steps[3] = {1, 1, 1};
-    const cuuint64_t strides[2] = {dims[0] * 2, dims[0] * dims[1] * 2}; /* bytes */
+    const cuuint32_t steps[5] = {1, 1, 1, 1, 1};
     CUtensorMap result;
     CUresult status =
         cuda->cuTensorMapEncodeTiled(&result, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, (void *)(uintptr_t)base, dims,
@@ -404,6 +480,14 @@ static moet_status encode_map(const struct moet_cuda_api *cuda, CUtensorMap *map
     return MOET_OK;
 }
 
+/* The same, dense. */
+static moet_status encode_map(const struct moet_cuda_api *cuda, CUtensorMap *map, const void *base, cuuint32_t rank,
+                              const cuuint64_t *dims, const cuuint32_t *box)
+{
+    const cuuint64_t strides[2] = {dims[0] * 2, dims[0] * dims[1] * 2}; /* bytes */
+    return encode_strided_map(cuda, map, base, rank, dims, strides, box);
+}
+
 /* Makes the maps those of this launch. x has one row for each of `rows`: with counts on the device, rows past the
  * experts' are read (and not used). */
 static moet_status map_operands(struct state *wgmma, const moet_family_launch_args *args)
@@ -411,18 +495,28 @@ static moet_status map_operands(struct state *wgmma, const moet_family_launch_ar
     const struct shape *shape = &wgmma->shape;
     const cuuint64_t n = (cuuint64_t)wgmma->n, k = (cuuint64_t)wgmma->k, experts = (cuuint64_t)wgmma->experts;
     if (args->x != wgmma->mapped_x || args->out != wgmma->mapped_out || args->rows != wgmma->mapped_rows) {
-        const cuuint64_t x_dims[2] = {k, (cuuint64_t)args->rows}, out_dims[2] = {n, (cuuint64_t)args->rows};
+        const cuuint64_t x_dims[2] = {k, (cuuint64_t)args->rows},
+                         out_dims[2] = {(cuuint64_t)wgmma->out_n, (cuuint64_t)args->rows};
         const cuuint32_t x_box[2] = {BK, (cuuint32_t)x_box_rows(shape)}, out_box[2] = {64, 16};
         wgmma->mapped_x = NULL;
-        MOET_TRY(encode_map(wgmma->cuda, &wgmma->x_map, args->x, 2, x_dims, x_box));
+        if (!wgmma->gathers) MOET_TRY(encode_map(wgmma->cuda, &wgmma->x_map, args->x, 2, x_dims, x_box));
         MOET_TRY(encode_map(wgmma->cuda, &wgmma->out_map, args->out, 2, out_dims, out_box));
         wgmma->mapped_x = args->x;
         wgmma->mapped_out = args->out;
         wgmma->mapped_rows = args->rows;
     }
-    if (args->w != wgmma->mapped_w) {
+    if (args->w != wgmma->mapped_w && wgmma->is_fused && wgmma->layout == MOET_LAYOUT_NK) {
+        /* Gates and ups in turns of 8: w[e][half I + 8 group + i][k]. */
+        const cuuint64_t inter = n / 2, dims[5] = {k, 8, 2, inter / 8, experts};
+        const cuuint64_t strides[4] = {k * 2, inter * k * 2, 8 * k * 2, 2 * inter * k * 2}; /* bytes */
+        const cuuint32_t box[5] = {BK, 8, 2, (cuuint32_t)w_box_cols(shape, wgmma->layout) / 16, 1};
+        wgmma->mapped_w = NULL;
+        MOET_TRY(encode_strided_map(wgmma->cuda, &wgmma->w_map, args->w, 5, dims, strides, box));
+        wgmma->mapped_w = args->w;
+    } else if (args->w != wgmma->mapped_w) {
         const bool is_kn = wgmma->layout == MOET_LAYOUT_KN;
-        const cuuint64_t dims[3] = {is_kn ? n : k, is_kn ? k : n, experts};
+        const cuuint64_t columns = wgmma->is_fused ? 2 * (cuuint64_t)wgmma->out_n : n;
+        const cuuint64_t dims[3] = {is_kn ? columns : k, is_kn ? k : columns, experts};
         const cuuint32_t box[3] = {64, is_kn ? BK : (cuuint32_t)w_box_cols(shape, wgmma->layout), 1};
         wgmma->mapped_w = NULL;
         MOET_TRY(encode_map(wgmma->cuda, &wgmma->w_map, args->w, 3, dims, box));
@@ -460,9 +554,22 @@ static moet_status wgmma_launch(void *state, const moet_family_launch_args *args
 
     /* In the order of the kernels' parameters. */
     const void *bias = args->bias;
+    const float *prob = args->prob;
     void *out = args->out;
-    void *kernel_args[] = {&wgmma->x_map,   &wgmma->w_map, &wgmma->out_map, &bias, &out,          counts,
-                           &wgmma->experts, &wgmma->n,     &wgmma->k,       &rows, &wgmma->choice};
+    const void *x = args->x;
+    const int32_t *source = args->source;
+    int64_t x_stride = args->x_stride;
+    void *scattered = args->scattered;
+    int64_t scattered_stride = args->scattered_stride;
+    const int32_t *target = args->target;
+    void *kernel_args[20] = {&wgmma->x_map,   &wgmma->w_map, &wgmma->out_map, &bias, &out,          counts,
+                             &wgmma->experts, &wgmma->n,     &wgmma->k,       &rows, &wgmma->choice};
+    void *const act_args[] = {&wgmma->out_n, &prob, &wgmma->clamp}, *const gather_args[] = {&x, &x_stride, &source},
+                *const scatter_args[] = {&scattered, &scattered_stride, &target};
+    int32_t arg_count = 11;
+    for (int32_t i = 0; wgmma->is_fused && i < 3; i++) kernel_args[arg_count++] = act_args[i];
+    for (int32_t i = 0; wgmma->gathers && i < 3; i++) kernel_args[arg_count++] = gather_args[i];
+    for (int32_t i = 0; wgmma->scatters && i < 3; i++) kernel_args[arg_count++] = scatter_args[i];
     CUlaunchAttribute early = {.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
                                .value.programmaticStreamSerializationAllowed = 1};
     CUlaunchConfig launch = {.gridDimX = (unsigned)ctas,
@@ -480,19 +587,23 @@ static moet_status wgmma_launch(void *state, const moet_family_launch_args *args
     return result == CUDA_SUCCESS ? MOET_OK : moet_cuda_fail(result, "wgmma_gemm: launch");
 }
 
-static const moet_cubin *wgmma_cubin(const void *state)
+static int32_t wgmma_cubins(const void *state, const moet_cubin **list)
 {
     const struct state *wgmma = state;
-    return &wgmma->cubin;
+    list[0] = &wgmma->cubin;
+    return 1;
 }
 
 const moet_family moet_family_wgmma_gemm = {
     .name = "wgmma_gemm",
-    .version = 3,
+    .version = VERSION,
     .backend = "cuda",
     .summary = "one persistent warp-specialised kernel, TMA and wgmma; compute capability 9.0, counts anywhere",
     .params = params,
     .param_count = PARAM_COUNT,
+    .fuses_activation = true,
+    .fuses_gather = true,
+    .fuses_scatter = true,
     .traits = wgmma_traits,
     .applicable = wgmma_applicable,
     .default_config = wgmma_default_config,
@@ -500,8 +611,22 @@ const moet_family moet_family_wgmma_gemm = {
     .prepare = wgmma_prepare,
     .launch = wgmma_launch,
     .release = wgmma_release,
-    .cubin = wgmma_cubin,
+    .cubins = wgmma_cubins,
     .source = wgmma_source,
+};
+
+extern const moet_family moet_family_wgmma_ffn;
+const moet_family moet_family_wgmma_ffn = {
+    .name = "wgmma_ffn",
+    .version = MOET_PATH_VERSION(VERSION),
+    .backend = "cuda",
+    .summary = "the expert path, its GEMMs by wgmma_gemm",
+    .params = path_params,
+    .param_count = MOET_PATH_PARAM_COUNT(PARAM_COUNT),
+    .gemm = &moet_family_wgmma_gemm,
+    MOET_PATH_FUNCTIONS,
+    .cubins = moet_ffn_path_cubins,
+    .source = moet_ffn_path_source,
 };
 #else
 typedef int moet_wgmma_gemm_is_left_out; /* ISO C wants a declaration in every file */

@@ -10,43 +10,6 @@
  * tile begins in a stage stands beside it. Warpgroups 1 and 2 multiply and store. An output element is one accumulator
  * over ascending K from zero, whatever the tile and whoever computes it: all configurations give the same bits. */
 
-/* ---- the ring of stages ---- */
-
-/* One warpgroup's place in it. */
-struct moet_ring {
-    unsigned stages, slots, full, empty, mail; /* shared addresses of stage 0's; those of the next stage follow */
-    unsigned turns;                            /* barriers for the math warpgroups' turns */
-    int stage;
-    unsigned phase; /* parity of the pass over the ring */
-};
-
-__device__ __forceinline__ void moet_ring_step(struct moet_ring *ring)
-{
-    ring->stage++;
-    if (ring->stage == MOET_STAGES) {
-        ring->stage = 0;
-        ring->phase ^= 1;
-    }
-}
-
-__device__ __forceinline__ void moet_ring_skip(struct moet_ring *ring, int blocks)
-{
-    const int stage = ring->stage + blocks;
-    ring->phase ^= (stage / MOET_STAGES) & 1;
-    ring->stage = stage % MOET_STAGES;
-}
-
-/* A warp is done with what a stage holds. All CTAs that copy to it are told. */
-__device__ __forceinline__ void moet_release(unsigned empty)
-{
-    const int lane = threadIdx.x & 31;
-    if (MOET_CLUSTER == 1) {
-        if (lane == 0) moet_barrier_arrive(empty);
-    } else if (lane < MOET_CLUSTER) {
-        moet_barrier_arrive_at(empty, (unsigned)lane);
-    }
-}
-
 /* What stands beside the stage where a tile begins. `word`: rows; is_half; expert; or -1 after the last tile. */
 struct moet_slot {
     int row, col, word;
@@ -97,6 +60,13 @@ __device__ __forceinline__ void moet_slot_unpack(const struct moet_slot *slot, s
 
 /* ---- copies ---- */
 
+/* kn with an activation: where in w the tile's block i of 64 columns begins, gates or ups. */
+__device__ __forceinline__ int moet_paired_col(const struct moet_job *job, const struct moet_tile *at, int i)
+{
+    const int is_up = MOET_SWAP ? i / MOET_TILE_GROUPS : i & 1, block = MOET_SWAP ? i % MOET_TILE_GROUPS : i / 2;
+    return (is_up ? job->out_n : 0) + at->col / 2 + block * 64;
+}
+
 /* Copies one K block: the tile's own boxes, and of a shared operand every second one, to both CTAs. */
 __device__ __forceinline__ void moet_copy_block(const struct moet_job *job, const struct moet_tile *at, int rank,
                                                 int boxes, int pieces, int k, unsigned stage, unsigned full)
@@ -106,14 +76,18 @@ __device__ __forceinline__ void moet_copy_block(const struct moet_job *job, cons
     const int share_w = MOET_CLUSTER > 1 && at->share == MOET_SHARE_W;
 #pragma unroll
     for (int i = 0; i < MOET_TILE_ROWS / MOET_X_BOX; i++)
-        if (i < boxes && (!share_x || (i & 1) == rank))
+        if (!MOET_GATHER && i < boxes && (!share_x || (i & 1) == rank))
             moet_copy_2d(x + i * MOET_X_BOX * MOET_LINE_BYTES, job->x, full, k, at->row + i * MOET_X_BOX, share_x);
 #pragma unroll
     for (int i = 0; i < MOET_W_PIECES; i++) {
-        const int col = at->col + i * MOET_W_PIECE;
-        if (i < pieces && (!share_w || (i & 1) == rank))
-            moet_copy_3d(w + i * MOET_W_PIECE_BYTES, job->w, full, MOET_KN ? col : k, MOET_KN ? k : col, at->expert,
-                         share_w, at->w_policy);
+        const int col = MOET_ACT && MOET_KN ? moet_paired_col(job, at, i) : at->col + i * MOET_W_PIECE;
+        if (i < pieces && (!share_w || (i & 1) == rank)) {
+            if (MOET_ACT && !MOET_KN)
+                moet_copy_5d(w + i * MOET_W_PIECE_BYTES, job->w, full, k, col / 16, at->expert, share_w, at->w_policy);
+            else
+                moet_copy_3d(w + i * MOET_W_PIECE_BYTES, job->w, full, MOET_KN ? col : k, MOET_KN ? k : col, at->expert,
+                             share_w, at->w_policy);
+        }
     }
 }
 
@@ -125,7 +99,7 @@ __device__ __forceinline__ int moet_copy_tile(const struct moet_job *job, const 
     /* Rows up to the box's end may be the next expert's: they are computed into rows that nobody stores. */
     const int boxes = (at->rows + MOET_X_BOX - 1) / MOET_X_BOX;
     const int pieces = !MOET_SWAP && at->is_half ? MOET_W_PIECES / 2 : MOET_W_PIECES;
-    const unsigned bytes = boxes * MOET_X_BOX * MOET_LINE_BYTES + pieces * MOET_W_PIECE_BYTES;
+    const unsigned bytes = (MOET_GATHER ? 0 : boxes * MOET_X_BOX * MOET_LINE_BYTES) + pieces * MOET_W_PIECE_BYTES;
     const int ask = rank == 0 ? max(job->k_blocks - 4, 0) : -1;
     unsigned taken = 0; /* is not looked at in the loop, which would wait for it */
     for (int block = 0; block < job->k_blocks; block++) {
@@ -146,13 +120,14 @@ __device__ __forceinline__ int moet_copy_tile(const struct moet_job *job, const 
 }
 
 /* The copying warp's whole life. */
-__device__ __forceinline__ void moet_copy_tiles(const struct moet_job *job, struct moet_ring *ring)
+__device__ __forceinline__ void moet_copy_tiles(const struct moet_job *job, struct moet_ring *ring,
+                                                const struct moet_gather *gather)
 {
     const int rank = blockIdx.x % MOET_CLUSTER;
     const int end = job->tickets->whole + job->tickets->split;
     struct moet_walk walk = {0, job->tickets->heavy_places};
     unsigned mail_phases = 0; /* a bit a stage */
-    int ticket = blockIdx.x / MOET_CLUSTER;
+    int ticket = blockIdx.x / MOET_CLUSTER, tile = 0; /* tile: number among the CTA's, gathering */
     while (ticket < end) {
         struct moet_tile at;
         moet_locate(job, ticket, rank, &walk, &at);
@@ -160,6 +135,10 @@ __device__ __forceinline__ void moet_copy_tiles(const struct moet_job *job, stru
         if (MOET_CLUSTER == 1 && at.rows == 0) { /* half a tile, with nothing in it */
             if (moet_elect()) next = moet_clusters() + (int)atomicAdd(&moet_taken, 1u);
         } else {
+#if MOET_GATHER
+            if (moet_elect()) moet_gather_tell(gather, tile, at.row, at.rows);
+            tile++;
+#endif
             if (moet_elect()) next = moet_copy_tile(job, &at, rank, *ring);
             moet_ring_skip(ring, job->k_blocks);
         }
@@ -183,6 +162,9 @@ __device__ __forceinline__ void moet_copy_tiles(const struct moet_job *job, stru
             }
         }
     }
+#if MOET_GATHER
+    if (moet_elect()) moet_gather_tell(gather, tile, 0, -1);
+#endif
     if (moet_elect()) {
         moet_barrier_wait(ring->empty + 8 * ring->stage, ring->phase ^ 1);
         moet_slot_write_end(ring->slots + 16 * ring->stage);
@@ -209,6 +191,7 @@ __device__ __forceinline__ void moet_k_loop(int blocks, int width, float (*sums)
         const unsigned stage = ring->stages + ring->stage * MOET_STAGE_BYTES, empty = ring->empty + 8 * ring->stage;
         const int gives_turn = MOET_PINGPONG && block == k_blocks - 1 && (threadIdx.x & 31) == 0;
         moet_barrier_wait(ring->full + 8 * ring->stage, ring->phase);
+        if (MOET_GATHER) moet_proxy_fence();
         if (blocks == 0) {
             if (gives_turn) moet_barrier_arrive(ring->turns + 8 * (group ^ 1));
             moet_release(empty);
@@ -308,11 +291,17 @@ __device__ __forceinline__ void moet_math_tiles(const struct moet_job *job, stru
         float sums[MOET_MI][MOET_SUMS]; /* the first instruction does not read them */
         moet_multiply(&at, live, sums, ring, group, first * MOET_BLOCK_BYTES, job->k_blocks);
         moet_slot_unpack(&slot, &at);
+#if MOET_ACT && MOET_SWAP && MOET_KN
+        moet_store_block(sums[0], sums[MOET_MI - 1], &at, first, job, lines);
+#else
         /* Not a loop: one that is not unrolled would put the sums into local memory. */
-        moet_store_block(sums[0], &at, first, job, lines);
-        if (MOET_MI > 1) moet_store_block(sums[MOET_MI > 1 ? 1 : 0], &at, first + MOET_TILE_GROUPS, job, lines);
-        if (MOET_MI > 2) moet_store_block(sums[MOET_MI > 2 ? 2 : 0], &at, first + 2 * MOET_TILE_GROUPS, job, lines);
-        if (MOET_MI > 3) moet_store_block(sums[MOET_MI > 3 ? 3 : 0], &at, first + 3 * MOET_TILE_GROUPS, job, lines);
+        moet_store_block(sums[0], sums[0], &at, first, job, lines);
+        if (MOET_MI > 1) moet_store_block(sums[MOET_MI > 1 ? 1 : 0], sums[0], &at, first + MOET_TILE_GROUPS, job, lines);
+        if (MOET_MI > 2)
+            moet_store_block(sums[MOET_MI > 2 ? 2 : 0], sums[0], &at, first + 2 * MOET_TILE_GROUPS, job, lines);
+        if (MOET_MI > 3)
+            moet_store_block(sums[MOET_MI > 3 ? 3 : 0], sums[0], &at, first + 3 * MOET_TILE_GROUPS, job, lines);
+#endif
         if (MOET_PINGPONG) moet_ring_skip(ring, job->k_blocks);
     }
     if (job->choice.bulk_store && moet_elect()) moet_bulk_store_wait(); /* before the lines are gone */
@@ -335,6 +324,9 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, const int *count
     ring.mail = ring.empty + 8 * MOET_STAGES;
     ring.turns = ring.mail + 8 * MOET_STAGES;
     ring.stage = 0, ring.phase = 0;
+    const struct moet_gather gather = {shared + MOET_GATHER_OFFSET, shared + MOET_GATHER_OFFSET + 16,
+                                       shared + MOET_GATHER_OFFSET + 32,
+                                       (const unsigned short **)(shared_memory + MOET_GATHER_OFFSET + 48)};
     job->tickets = (struct moet_tickets *)(shared_memory + MOET_SHARED_OFFSET);
     job->row_starts = (int *)(job->tickets + 1);
     job->ticket_starts = job->row_starts + job->experts + 1;
@@ -344,18 +336,22 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, const int *count
 
     /* Uniform over a warp, and the compiler sees it. */
     const int warp = __shfl_sync(0xffffffffu, (int)threadIdx.x / 32, 0), warpgroup = warp / MOET_MATH_WARPS;
-    moet_next_allow();
+    if (job->choice.allows_next) moet_next_allow();
     if (warp == 0) {
         if (!counts_by_value) moet_previous_wait();
         moet_schedule(counts, job, max_rows);
     }
     if (warp == 1 && moet_elect()) {
-        moet_map_prefetch(job->x);
+        if (!MOET_GATHER) moet_map_prefetch(job->x);
         moet_map_prefetch(job->w);
         for (int i = 0; i < MOET_STAGES; i++) {
-            moet_barrier_init(ring.full + 8 * i, 1);
+            moet_barrier_init(ring.full + 8 * i, 1 + (MOET_GATHER ? 32 * MOET_GATHER_WARPS : 0));
             moet_barrier_init(ring.empty + 8 * i, MOET_CLUSTER * MOET_TILE_GROUPS * MOET_MATH_WARPS);
             moet_barrier_init(ring.mail + 8 * i, 1);
+        }
+        for (int i = 0; MOET_GATHER && i < 2; i++) {
+            moet_barrier_init(gather.full + 8 * i, 1);
+            moet_barrier_init(gather.empty + 8 * i, MOET_GATHER_WARPS);
         }
         for (int i = 0; i < MOET_MATH_GROUPS; i++) moet_barrier_init(ring.turns + 8 * i, MOET_MATH_WARPS);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
@@ -368,8 +364,14 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, const int *count
         asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(MOET_COPY_REGISTERS));
         if (warp == 0) {
             moet_previous_wait();
-            moet_copy_tiles(job, &ring);
+            moet_copy_tiles(job, &ring, &gather);
         }
+#if MOET_GATHER
+        if (warp > 0) {
+            moet_previous_wait();
+            moet_gather_tiles(job, &gather, &ring);
+        }
+#endif
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(MOET_MATH_REGISTERS));
         moet_math_tiles(job, &ring, warpgroup - 1, shared + MOET_STORE_OFFSET + (warpgroup - 1) * MOET_STORE_BYTES);
@@ -384,20 +386,43 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, const int *count
 #else
 #define MOET_CLUSTER_DIMS
 #endif
+/* out_n: columns of out; those of w, n, are rounded up to whole tiles. prob: of each row; NULL without MOET_PROB. */
+#if MOET_ACT
+#define MOET_ACT_PARAMETERS , int out_n, const float *prob, float clamp
+#define MOET_ACT_TAKE job.out_n = out_n, job.prob = prob, job.clamp = clamp;
+#else
+#define MOET_ACT_PARAMETERS
+#define MOET_ACT_TAKE job.out_n = n;
+#endif
+#if MOET_GATHER
+#define MOET_GATHER_PARAMETERS , const unsigned short *x_rows, long long x_stride, const int *source
+#define MOET_GATHER_TAKE job.x_rows = x_rows, job.x_stride = x_stride, job.source = source, job.k = k;
+#else
+#define MOET_GATHER_PARAMETERS
+#define MOET_GATHER_TAKE
+#endif
+#if MOET_SCATTER
+#define MOET_SCATTER_PARAMETERS , unsigned short *scattered, long long scattered_stride, const int *target
+#define MOET_SCATTER_TAKE job.scattered = scattered, job.scattered_stride = scattered_stride, job.target = target;
+#else
+#define MOET_SCATTER_PARAMETERS
+#define MOET_SCATTER_TAKE
+#endif
 /* counts: in device memory (a captured graph replays with whatever they are then), or by value (no copy before the
- * launch). */
+ * launch). Nothing here is __restrict__: its loads could then be moved ahead of the wait for the launch before. */
 #define MOET_KERNEL(suffix, counts_parameter, counts_pointer, counts_by_value)                                        \
     extern "C" __global__ void MOET_CLUSTER_DIMS __launch_bounds__(MOET_THREADS, 1) MOET_JOIN(MOET_NAME, suffix)(     \
         const __grid_constant__ struct moet_map x, const __grid_constant__ struct moet_map w,                         \
-        const __grid_constant__ struct moet_map out_map, const unsigned short *__restrict__ bias,                     \
-        unsigned short *__restrict__ out, counts_parameter, int experts, int n, int k, int max_rows,                  \
-        struct moet_choice choice)                                                                                    \
+        const __grid_constant__ struct moet_map out_map, const unsigned short *bias,                                  \
+        unsigned short *out, counts_parameter, int experts, int n, int k, int max_rows,                  \
+        struct moet_choice choice MOET_ACT_PARAMETERS MOET_GATHER_PARAMETERS MOET_SCATTER_PARAMETERS)                 \
     {                                                                                                                 \
         struct moet_job job;                                                                                          \
+        MOET_ACT_TAKE MOET_GATHER_TAKE MOET_SCATTER_TAKE                                                              \
         job.x = &x, job.w = &w, job.out_map = &out_map, job.bias = bias, job.out = out, job.choice = choice;          \
         job.experts = experts, job.n = n;                                                                             \
         moet_body(&job, counts_pointer, counts_by_value, k, max_rows);                                                \
     }
 
-MOET_KERNEL(_d, const int *__restrict__ counts, counts, 0)
+MOET_KERNEL(_d, const int *counts, counts, 0)
 MOET_KERNEL(_h, const __grid_constant__ struct moet_counts counts, counts.v, 1)

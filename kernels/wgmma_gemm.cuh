@@ -8,6 +8,12 @@
  *   MOET_STAGES           K blocks of 64 that shared memory holds
  *   MOET_CLUSTER          CTAs that work on a ticket of as many tiles and share copies: 1 or 2
  *   MOET_KN, MOET_BIAS    layout of the weights; whether there is a bias
+ *   MOET_ACT, MOET_PROB   the activation of the expert path on pairs of columns (wgmma_gemm.act.cuh), 0: none; whether
+ *                         its result is multiplied by a router weight of the row
+ *   MOET_FAST             1: with an activation, of numerics `fast`
+ *   MOET_GATHER           1: row r of the product is row source[r] of x, copied by the threads of three warps
+ *                         (wgmma_gemm.x_gather.cuh) and not by the copy engine
+ *   MOET_SCATTER          1: rows that have a target are stored there and not in out (wgmma_gemm.store.cuh)
  *   MOET_NAME             the kernels are <MOET_NAME>_d (counts in device memory) and _h (counts by value)
  *   MOET_WATCHDOG         defined (by an environment variable of this name, wgmma_gemm.c): a wait that takes too long
  *                         says where and ends, to find out why a launch hangs
@@ -24,6 +30,21 @@
 #define MOET_SUMS (MOET_BN / 2)                                 /* accumulators a thread of an m64 block */
 #define MOET_TILE_ROWS (MOET_SWAP ? MOET_BN : MOET_BM)
 #define MOET_TILE_COLS (MOET_SWAP ? MOET_BM : MOET_BN)
+
+#ifndef MOET_ACT
+#define MOET_ACT 0
+#define MOET_PROB 0
+#define MOET_FAST 0
+#endif
+#ifndef MOET_GATHER
+#define MOET_GATHER 0
+#endif
+#ifndef MOET_SCATTER
+#define MOET_SCATTER 0
+#endif
+#define MOET_GATHER_WARPS 3 /* all of the copying warpgroup but the first */
+enum { MOET_ACT_NONE, MOET_ACT_SWIGLU, MOET_ACT_SWIGLU_CLAMP, MOET_ACT_GPT_OSS };
+#define MOET_OUT_COLS (MOET_ACT ? MOET_TILE_COLS / 2 : MOET_TILE_COLS) /* of out, in a tile */
 
 /* Registers a thread, by setmaxnreg: of warpgroup 0, of the others. The launch gives 168 to each of 384 threads, and
  * 24 + 2 * 240 and 40 + 2 * 232 are 3 * 168. TIGHT: the accumulators leave few. */
@@ -61,7 +82,7 @@
 #if MOET_SWAP
 #define MOET_SPLIT (MOET_CLUSTER == 1 && MOET_BN >= 32)
 #else
-#define MOET_SPLIT (MOET_BN % 32 == 0 && (!MOET_KN || MOET_BN % 128 == 0))
+#define MOET_SPLIT (MOET_BN % 32 == 0 && (!MOET_KN || MOET_BN % (MOET_ACT ? 256 : 128) == 0))
 #endif
 
 /* wgmma's descriptors, in units of 16 bytes. Low half: bits 0..13 address (in a cluster, shared addresses have the rank
@@ -82,11 +103,16 @@
 #define MOET_STORE_OFFSET (MOET_STAGES * MOET_STAGE_BYTES)
 #define MOET_SLOT_OFFSET (MOET_STORE_OFFSET + MOET_MATH_GROUPS * MOET_STORE_BYTES)
 #define MOET_BARRIER_OFFSET (MOET_SLOT_OFFSET + 16 * MOET_STAGES)
-#define MOET_SHARED_OFFSET (MOET_BARRIER_OFFSET + 8 * (3 * MOET_STAGES + MOET_MATH_GROUPS))
+/* Gathering: two tiles' slots, and two barriers of each; where a tile's rows begin. */
+#define MOET_GATHER_OFFSET (MOET_BARRIER_OFFSET + 8 * (3 * MOET_STAGES + MOET_MATH_GROUPS))
+#define MOET_GATHER_BYTES (2 * 8 + 4 * 8 + 8 * MOET_TILE_ROWS)
+#define MOET_SHARED_OFFSET (MOET_GATHER_OFFSET + (MOET_GATHER ? MOET_GATHER_BYTES : 0))
 
 #if MOET_BM % (64 * MOET_TILE_GROUPS) != 0 || MOET_BM > 256 || MOET_BN % 16 != 0 || MOET_BN < 16 || MOET_BN > 256 ||   \
     MOET_MI * MOET_SUMS > 208 || MOET_STAGES < 2 || (MOET_KN && MOET_TILE_COLS % 64 != 0) || MOET_CLUSTER < 1 ||       \
-    MOET_CLUSTER > 2
+    MOET_CLUSTER > 2 || (MOET_ACT && !MOET_KN && MOET_TILE_COLS % 32 != 0) ||                                          \
+    (MOET_GATHER && (MOET_CLUSTER != 1 || MOET_TIGHT)) ||                                                              \
+    (MOET_ACT && MOET_KN && (MOET_SWAP ? MOET_MI != 2 : MOET_BN % 128 != 0))
 #error "no such tile"
 #endif
 
@@ -183,6 +209,14 @@ __device__ __forceinline__ void moet_previous_wait(void) { asm volatile("griddep
 /* The next launch may take SMs that this one does not use or has left. */
 __device__ __forceinline__ void moet_next_allow(void) { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
 
+/* Written by the launch before, perhaps after this one began. */
+__device__ __forceinline__ int moet_load_number(const int *from)
+{
+    int number;
+    asm volatile("ld.global.s32 %0, [%1];" : "=r"(number) : "l"(from));
+    return number;
+}
+
 /* ---- clusters ---- */
 
 /* The address in the CTA of this rank that `address` is in the own one. */
@@ -252,6 +286,24 @@ __device__ __forceinline__ void moet_copy_3d(unsigned to, const struct moet_map 
                      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
                      ".L2::cache_hint [%0], [%1, {%3, %4, %5}], [%2], policy;\n}" ::"r"(to),
                      "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2), "r"(policy)
+                     : "memory");
+}
+
+/* The same of a map of five dimensions, at 0 in the second and third. */
+__device__ __forceinline__ void moet_copy_5d(unsigned to, const struct moet_map *map, unsigned barrier, int c0, int c3,
+                                             int c4, int to_all, unsigned policy)
+{
+    if (to_all)
+        asm volatile("{\n.reg .b64 policy;\nmov.b64 policy, {0, %7};\n"
+                     "cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+                     ".multicast::cluster.L2::cache_hint [%0], [%1, {%3, %8, %8, %4, %5}], [%2], %6, policy;\n}" ::"r"(to),
+                     "l"(map), "r"(barrier), "r"(c0), "r"(c3), "r"(c4), "h"((unsigned short)3), "r"(policy), "r"(0)
+                     : "memory");
+    else
+        asm volatile("{\n.reg .b64 policy;\nmov.b64 policy, {0, %6};\n"
+                     "cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+                     ".L2::cache_hint [%0], [%1, {%3, %7, %7, %4, %5}], [%2], policy;\n}" ::"r"(to),
+                     "l"(map), "r"(barrier), "r"(c0), "r"(c3), "r"(c4), "r"(policy), "r"(0)
                      : "memory");
 }
 

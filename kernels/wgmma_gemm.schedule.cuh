@@ -5,7 +5,9 @@ struct moet_choice {
     int group;      /* row tiles of a band */
     int by_columns; /* clusters: pair column tiles (share x) first, not row tiles (share w) */
     int light_rows; /* experts of fewer rows are walked beside the others, not after them; 0: all in their order */
+    int quarters;   /* of the tickets, the first ones: the others' are spread over these */
     int bulk_store; /* full 16 x 64 blocks of out are stored by the copy engine */
+    int allows_next; /* the next launch may begin on SMs that this one leaves or has not taken */
 };
 
 /* In shared memory. A ticket is MOET_CLUSTER tiles of one expert, or one tile where it has no other left. */
@@ -14,7 +16,7 @@ struct moet_tickets {
     int split;             /* the last ones: each becomes two tickets of half a tile */
     int heavy_places;      /* experts that are not light, and their tickets: these come first in order[] */
     int heavy;
-    unsigned light_share;  /* light tickets / whole, in units of 2^-32, rounded up */
+    unsigned light_share;  /* of light tickets while there are heavy ones, in units of 2^-32, rounded up */
     int done[MOET_MATH_GROUPS]; /* ping-pong: whether a warpgroup has seen the end */
     int mailbox[MOET_STAGES]; /* clusters: tickets that rank 0 took, for rank 1 */
 };
@@ -29,7 +31,17 @@ struct moet_job {
     int *row_starts;       /* [experts + 1]: rows of expert e from row_starts[e] to row_starts[e + 1] */
     int *ticket_starts;    /* [experts + 1]: tickets of the expert order[p] from ticket_starts[p] to the next */
     unsigned short *order; /* [experts] */
-    int experts, n, k_blocks, n_tiles;
+    int experts, n, k_blocks, n_tiles; /* n: columns of w */
+    int out_n;         /* columns of out */
+    const float *prob; /* of each row of out, with MOET_PROB */
+    float clamp;
+    const unsigned short *x_rows; /* gathering: x, elements from row to row, and the row of x of each row */
+    long long x_stride;
+    const int *source;
+    int k;
+    unsigned short *scattered; /* scattering: rows with a target go there, target rows of so many elements, not to out */
+    long long scattered_stride;
+    const int *target; /* of each row; -1: none */
 };
 
 struct moet_tile {
@@ -157,8 +169,9 @@ __device__ __forceinline__ void moet_schedule(const int *counts, const struct mo
         tickets->split = moet_split_of(all_padded, job->n_tiles, whole);
         tickets->heavy_places = is_mixed ? all_heavy : 0; /* else one walk from the first place */
         tickets->heavy = is_mixed ? all_heavy_tickets : 0;
+        const int spread = max(whole / 4 * job->choice.quarters + whole % 4, all_heavy_tickets);
         tickets->light_share =
-            is_mixed ? (unsigned)((((unsigned long long)all_light_tickets << 32) + whole - 1) / whole) : 0xffffffffu;
+            is_mixed ? (unsigned)((((unsigned long long)(spread - all_heavy_tickets) << 32) + spread - 1) / spread) : 0;
         for (int i = 0; i < MOET_MATH_GROUPS; i++) tickets->done[i] = 0;
     }
 }
@@ -180,11 +193,11 @@ __device__ __forceinline__ void moet_locate(const struct moet_job *job, int tick
         half = 1 + (cut & 1);
         ticket -= (cut + 1) / 2;
     }
-    /* Light tickets are spread evenly over the heavy ones; the share is rounded up: none is left at the end. */
+    /* Light tickets are spread evenly over the heavy ones; what is left follows these. */
     const unsigned share = tickets->light_share;
     const int heavy = tickets->heavy;
-    const int light_before = heavy ? (int)__umulhi((unsigned)ticket, share) : ticket;
-    const int is_light = heavy == 0 || (int)__umulhi((unsigned)ticket + 1, share) > light_before;
+    const int light_before = max((int)__umulhi((unsigned)ticket, share), ticket - heavy);
+    const int is_light = max((int)__umulhi((unsigned)ticket + 1, share), ticket + 1 - heavy) > light_before;
     const int index = is_light ? heavy + light_before : ticket - light_before;
 
     /* A warp looks at 32 places at a time. ticket_starts ascends and its last entry is past `index`: this ends. */
@@ -257,8 +270,10 @@ __device__ __forceinline__ void moet_locate(const struct moet_job *job, int tick
     }
 }
 
-/* Past the tile's last column. */
-__device__ __forceinline__ int moet_col_end(const struct moet_job *job, const struct moet_tile *at)
+/* The tile's first column of out, and past its last one. */
+__device__ __forceinline__ int moet_out_col(const struct moet_tile *at) { return MOET_ACT ? at->col / 2 : at->col; }
+
+__device__ __forceinline__ int moet_out_end(const struct moet_job *job, const struct moet_tile *at)
 {
-    return min(job->n, at->col + (!MOET_SWAP && at->is_half ? MOET_TILE_COLS / 2 : MOET_TILE_COLS));
+    return min(job->out_n, moet_out_col(at) + (!MOET_SWAP && at->is_half ? MOET_OUT_COLS / 2 : MOET_OUT_COLS));
 }

@@ -20,8 +20,12 @@ __device__ __forceinline__ void moet_store_lines(const struct moet_job *job, con
                                                  int col, int col_end, int chunks, unsigned lines)
 {
     const int reader = moet_thread_now() & 31;
+    int target = -1; /* of line reader & 15 */
+    if (MOET_SCATTER && row + (reader & 15) < at->rows) target = moet_load_number(job->target + at->row + row + (reader & 15));
+    const int is_dense = !MOET_SCATTER || __all_sync(0xffffffffu, target < 0);
     /* The engine writes whole boxes, but for what is past column n. */
-    if (job->choice.bulk_store && chunks == 8 && row + 16 <= at->rows && (col + 64 <= col_end || col_end == job->n)) {
+    if (job->choice.bulk_store && is_dense && chunks == 8 && row + 16 <= at->rows &&
+        (col + 64 <= col_end || col_end == job->out_n)) {
         if (moet_elect()) moet_bulk_store(job->out_map, col, at->row + row, lines);
         return;
     }
@@ -29,27 +33,84 @@ __device__ __forceinline__ void moet_store_lines(const struct moet_job *job, con
     for (int pass = 0; pass < 4; pass++) {
         const int line = pass * 4 + (reader >> 3), chunk = reader & 7;
         const uint4 v = moet_load_16(lines + line * MOET_LINE_BYTES + ((chunk ^ (line & 7)) << 4));
-        if (row + line < at->rows && chunk < chunks && col + chunk * 8 < col_end)
-            *(uint4 *)(job->out + (long long)(at->row + row + line) * job->n + col + chunk * 8) = v;
+        unsigned short *to = job->out + (long long)(at->row + row + line) * job->out_n;
+#if MOET_SCATTER
+        const int there = __shfl_sync(0xffffffffu, target, line);
+        if (there >= 0) to = job->scattered + there * job->scattered_stride;
+#endif
+        if (row + line < at->rows && chunk < chunks && col + chunk * 8 < col_end) *(uint4 *)(to + col + chunk * 8) = v;
     }
 }
+
+#if MOET_ACT
+
+/* Written by the launch before, perhaps after this one began. */
+__device__ __forceinline__ float moet_load_prob(const struct moet_job *job, int row, int is_there)
+{
+    float prob = 0.0f;
+    if (MOET_PROB && is_there)
+        asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(prob) : "l"(job->prob + row));
+    return prob;
+}
+
+/* Without a bias -0 stays. */
+__device__ __forceinline__ float moet_add_bias(float sum, float bias) { return MOET_BIAS ? sum + bias : sum; }
+
+/* The bias of two neighbouring columns of w: gates or, from out_n on, ups. */
+__device__ __forceinline__ unsigned moet_load_bias_pair(const struct moet_job *job, const struct moet_tile *at, int col)
+{
+    return *(const unsigned *)(job->bias + (long long)at->expert * 2 * job->out_n + col);
+}
+
+__device__ __forceinline__ float moet_load_bias(const struct moet_job *job, const struct moet_tile *at, int col)
+{
+    return moet_widen(job->bias[(long long)at->expert * 2 * job->out_n + col]);
+}
+
+/* Not swapped: what the sums of out's n8 block `block` give, of columns col and col + 1 in two rows. The sums themselves
+ * stay: values of other instructions in an accumulator would have ptxas wait for each wgmma. */
+__device__ __forceinline__ void moet_activate_four(const float *sums, int block, int col, const float *prob,
+                                                   const struct moet_tile *at, const struct moet_job *job, float *value)
+{
+    const int gates = MOET_KN ? block / 8 * 16 + block % 8 : 2 * block, ups = MOET_KN ? gates + 8 : gates + 1;
+    unsigned gate_bias = 0, up_bias = 0;
+    if (MOET_BIAS && col < job->out_n)
+        gate_bias = moet_load_bias_pair(job, at, col), up_bias = moet_load_bias_pair(job, at, job->out_n + col);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const float gate = __uint_as_float(i & 1 ? gate_bias & 0xffff0000u : gate_bias << 16);
+        const float up = __uint_as_float(i & 1 ? up_bias & 0xffff0000u : up_bias << 16);
+        value[i] = moet_activate(moet_add_bias(sums[gates * 4 + i], gate), moet_add_bias(sums[ups * 4 + i], up),
+                                 prob[i / 2], job->clamp);
+    }
+}
+
+#endif
 
 /* Not swapped: a warp's 16 rows, 64 columns at a time, through the warp's own 16 lines. m_block: of the tile. */
 __device__ __forceinline__ void moet_store(const float *sums, const struct moet_tile *at, int m_block,
                                            const struct moet_job *job, unsigned lines)
 {
     const int thread = moet_thread_now(), lane = thread & 31, warp = thread / 32 % MOET_MATH_WARPS, quad = lane & 3;
-    const int row_first = m_block * 64 + warp * 16, col_end = moet_col_end(job, at);
+    const int row_first = m_block * 64 + warp * 16, col_end = moet_out_end(job, at);
     const int matrix_row = (lane & 7) + (lane >> 3 & 1) * 8;
     lines += warp * 16 * MOET_LINE_BYTES;
     if (row_first >= at->rows) return;
+#if MOET_ACT
+    float prob[2];
 #pragma unroll
-    for (int first = 0; first < MOET_BN / 8; first += 8) {
-        const int blocks = MOET_BN / 8 - first < 8 ? MOET_BN / 8 - first : 8;
-        const int col_first = at->col + first * 8;
+    for (int half = 0; half < 2; half++) {
+        const int row = row_first + (lane >> 2) + half * 8;
+        prob[half] = moet_load_prob(job, at->row + row, row < at->rows);
+    }
+#endif
+#pragma unroll
+    for (int first = 0; first < MOET_OUT_COLS / 8; first += 8) {
+        const int blocks = MOET_OUT_COLS / 8 - first < 8 ? MOET_OUT_COLS / 8 - first : 8;
+        const int col_first = moet_out_col(at) + first * 8;
         if (col_first >= col_end) break;
         const unsigned *bias =
-            (const unsigned *)(job->bias + (MOET_BIAS ? (long long)at->expert * job->n + col_first + quad * 2 : 0));
+            (const unsigned *)(job->bias + (MOET_BIAS && !MOET_ACT ? (long long)at->expert * job->n + col_first + quad * 2 : 0));
         if (job->choice.bulk_store) {
             if (moet_elect()) moet_bulk_store_wait();
             __syncwarp();
@@ -59,12 +120,19 @@ __device__ __forceinline__ void moet_store(const float *sums, const struct moet_
             unsigned v[4];
 #pragma unroll
             for (int b = 0; b < 2; b++) {
+#if MOET_ACT
+                float value[4];
+                __syncwarp(); /* fewer values at a time */
+                moet_activate_four(sums, first + j + b, col_first + (j + b) * 8 + quad * 2, prob, at, job, value);
+                v[b * 2] = moet_pack(value[0], value[1]), v[b * 2 + 1] = moet_pack(value[2], value[3]);
+#else
                 const float *s = sums + (first + j + b) * 4;
                 unsigned pair = 0;
                 if (MOET_BIAS && col_first + (j + b) * 8 < col_end) pair = bias[(j + b) * 4];
                 const float low = __uint_as_float(pair << 16), high = __uint_as_float(pair & 0xffff0000u);
                 v[b * 2] = MOET_BIAS ? moet_pack(s[0] + low, s[1] + high) : moet_pack(s[0], s[1]);
                 v[b * 2 + 1] = MOET_BIAS ? moet_pack(s[2] + low, s[3] + high) : moet_pack(s[2], s[3]);
+#endif
             }
             moet_store_4(lines + matrix_row * MOET_LINE_BYTES + (((j + (lane >> 4)) ^ (lane & 7)) << 4), v);
         }
@@ -76,18 +144,21 @@ __device__ __forceinline__ void moet_store(const float *sums, const struct moet_
 }
 
 /* Swapped: m64 is 64 columns of out and n8 is 8 rows: matrices are transposed on their way, and the four warps of the
- * group make up a line; 64 rows at a time. */
-__device__ __forceinline__ void moet_store_swapped(const float *sums, const struct moet_tile *at, int m_block,
-                                                   const struct moet_job *job, unsigned lines)
+ * group make up a line; 64 rows at a time. With an activation (kn) sums are gates, and ups are those of another block. */
+__device__ __forceinline__ void moet_store_swapped(const float *sums, const float *ups, const struct moet_tile *at,
+                                                   int m_block, const struct moet_job *job, unsigned lines)
 {
     const int thread = moet_thread_now(), lane = thread & 31, warp = thread / 32 % MOET_MATH_WARPS;
-    const int col_first = at->col + m_block * 64, barrier = thread / MOET_GROUP_THREADS;
-    if (col_first >= job->n) return;
-    float bias[2] = {0.0f, 0.0f};
+    const int col_first = moet_out_col(at) + m_block * 64, barrier = thread / MOET_GROUP_THREADS;
+    if (col_first >= job->out_n) return;
+    float bias[2] = {0.0f, 0.0f}, up_bias[2] = {0.0f, 0.0f};
+    const int bias_width = MOET_ACT ? 2 * job->out_n : job->n;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const int col = col_first + warp * 16 + half * 8 + (lane >> 2);
-        if (MOET_BIAS && col < job->n) bias[half] = moet_widen(job->bias[(long long)at->expert * job->n + col]);
+        const unsigned short *of_expert = job->bias + (MOET_BIAS ? (long long)at->expert * bias_width : 0);
+        if (MOET_BIAS && col < job->out_n) bias[half] = moet_widen(of_expert[col]);
+        if (MOET_BIAS && MOET_ACT && col < job->out_n) up_bias[half] = moet_widen(of_expert[job->out_n + col]);
     }
 #pragma unroll
     for (int first = 0; first < MOET_BN / 8; first += 8) {
@@ -101,8 +172,20 @@ __device__ __forceinline__ void moet_store_swapped(const float *sums, const stru
             unsigned v[4];
 #pragma unroll
             for (int b = 0; b < 4; b++) {
-                const float *s = sums + (first + j + b / 2) * 4 + b % 2 * 2;
+                const int at_sum = (first + j + b / 2) * 4 + b % 2 * 2;
+                const float *s = sums + at_sum;
+#if MOET_ACT
+                float value[2];
+#pragma unroll
+                for (int i = 0; i < 2; i++) {
+                    const int row = (first + j + b / 2) * 8 + (lane & 3) * 2 + i;
+                    value[i] = moet_activate(moet_add_bias(s[i], bias[b % 2]), moet_add_bias(ups[at_sum + i], up_bias[b % 2]),
+                                             moet_load_prob(job, at->row + row, row < at->rows), job->clamp);
+                }
+                v[b] = moet_pack(value[0], value[1]);
+#else
                 v[b] = MOET_BIAS ? moet_pack(s[0] + bias[b % 2], s[1] + bias[b % 2]) : moet_pack(s[0], s[1]);
+#endif
             }
             /* Matrices: columns 0-7 and 8-15 of rows 0-7, then of rows 8-15. */
             const int line = j * 8 + (lane >> 4) * 8 + (lane & 7), chunk = warp * 2 + (lane >> 3 & 1);
@@ -112,16 +195,69 @@ __device__ __forceinline__ void moet_store_swapped(const float *sums, const stru
         if (job->choice.bulk_store) moet_proxy_fence();
         asm volatile("bar.sync %0, %1;" ::"r"(barrier), "n"(MOET_GROUP_THREADS) : "memory");
         if (first * 8 + warp * 16 < at->rows)
-            moet_store_lines(job, at, first * 8 + warp * 16, col_first, job->n, 8, lines + warp * 16 * MOET_LINE_BYTES);
+            moet_store_lines(job, at, first * 8 + warp * 16, col_first, job->out_n, 8, lines + warp * 16 * MOET_LINE_BYTES);
         asm volatile("bar.sync %0, %1;" ::"r"(barrier), "n"(MOET_GROUP_THREADS) : "memory");
     }
 }
 
-__device__ __forceinline__ void moet_store_block(const float *sums, const struct moet_tile *at, int m_block,
-                                                 const struct moet_job *job, unsigned lines)
+#if MOET_ACT
+
+/* Swapped, nk: an m64 block is 32 columns of out, 8 a warp: gates in a thread's first row, ups in its second. */
+__device__ __forceinline__ void moet_store_swapped_act(const float *sums, const struct moet_tile *at, int m_block,
+                                                       const struct moet_job *job, unsigned lines)
 {
+    const int thread = moet_thread_now(), lane = thread & 31, warp = thread / 32 % MOET_MATH_WARPS;
+    const int col_first = moet_out_col(at) + m_block * 32, barrier = thread / MOET_GROUP_THREADS;
+    if (col_first >= job->out_n) return;
+    const int col = col_first + warp * 8 + (lane >> 2);
+    float gate_bias = 0.0f, up_bias = 0.0f;
+    if (MOET_BIAS && col < job->out_n)
+        gate_bias = moet_load_bias(job, at, col), up_bias = moet_load_bias(job, at, job->out_n + col);
+#pragma unroll
+    for (int first = 0; first < MOET_BN / 8; first += 8) {
+        if (first * 8 >= at->rows) break;
+#pragma unroll
+        for (int j = 0; j < 8 && first + j < MOET_BN / 8; j += 4) {
+            if ((first + j) * 8 >= at->rows) break;
+            unsigned v[4];
+#pragma unroll
+            for (int b = 0; b < 4; b++) {
+                v[b] = 0;
+                if (first + j + b >= MOET_BN / 8) continue;
+                const float *s = sums + (first + j + b) * 4;
+                float value[2];
+#pragma unroll
+                for (int i = 0; i < 2; i++) {
+                    const int row = (first + j + b) * 8 + (lane & 3) * 2 + i;
+                    const float prob = moet_load_prob(job, at->row + row, row < at->rows);
+                    value[i] = moet_activate(moet_add_bias(s[i], gate_bias), moet_add_bias(s[2 + i], up_bias), prob, job->clamp);
+                }
+                v[b] = moet_pack(value[0], value[1]);
+            }
+            /* Matrices: 8 columns of rows 0-7, 8-15, 16-23 and 24-31. */
+            const int line = j * 8 + lane;
+            moet_store_4_transposed(lines + line * MOET_LINE_BYTES + ((warp ^ (line & 7)) << 4), v);
+        }
+        asm volatile("bar.sync %0, %1;" ::"r"(barrier), "n"(MOET_GROUP_THREADS) : "memory");
+        if (first * 8 + warp * 16 < at->rows)
+            moet_store_lines(job, at, first * 8 + warp * 16, col_first, job->out_n, 4,
+                             lines + warp * 16 * MOET_LINE_BYTES);
+        asm volatile("bar.sync %0, %1;" ::"r"(barrier), "n"(MOET_GROUP_THREADS) : "memory");
+    }
+}
+
+#endif
+
+/* ups: swapped, kn, with an activation. */
+__device__ __forceinline__ void moet_store_block(const float *sums, const float *ups, const struct moet_tile *at,
+                                                 int m_block, const struct moet_job *job, unsigned lines)
+{
+#if MOET_ACT && MOET_SWAP && !MOET_KN
+    moet_store_swapped_act(sums, at, m_block, job, lines);
+#else
     if (MOET_SWAP)
-        moet_store_swapped(sums, at, m_block, job, lines);
+        moet_store_swapped(sums, ups, at, m_block, job, lines);
     else
         moet_store(sums, at, m_block, job, lines);
+#endif
 }

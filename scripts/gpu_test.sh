@@ -13,7 +13,7 @@ set -uo pipefail
 BUILD=${1:-build}
 DEVICE=${2:-cuda}
 BUILD=$(cd "$BUILD" && pwd) || exit 1
-for program in moe-tune test_conformance test_bits test_capture test_device test_compile; do
+for program in moe-tune test_conformance test_bits test_capture test_chain test_device test_stages test_ffn test_fused test_compile; do
     [ -x "$BUILD/$program" ] || { echo "gpu_test: $BUILD/$program is not there: build with tests (libcmocka-dev)" >&2; exit 1; }
 done
 # Libraries that this machine may lack travel in the build folder.
@@ -54,6 +54,10 @@ check "device: memory, streams, events" 60 "$BUILD/test_device" --device "$DEVIC
 # All kernels at once on all processors, into the cache: the tests after it then only load them.
 MOET_TEST_COMPILE=all MOET_TEST_ARCH=${architecture:-9.0} MOET_TEST_JOBS=$(nproc) check "every kernel compiles without spills" 180 "$BUILD/test_compile"
 
+check "stages of the expert path: permute, gather, activation, combine" 120 "$BUILD/test_stages" --device "$DEVICE"
+check "activations in GEMMs" 120 "$BUILD/test_fused" --device "$DEVICE"
+check "expert path: reference, pieces, bits" 300 "$BUILD/test_ffn" --device "$DEVICE"
+
 families=$("$BUILD/test_conformance" --list --device "$DEVICE" 2>/dev/null)
 [ -n "$families" ] || { echo "FAILED  no kernel family runs on $DEVICE"; failed=$((failed + 1)); }
 for family in $families; do
@@ -72,6 +76,7 @@ for family in $families; do
 done
 
 check "plans captured in CUDA graphs" 60 "$BUILD/test_capture" --device "$DEVICE"
+check "launches that follow each other without a wait" 90 "$BUILD/test_chain" --device "$DEVICE"
 
 # ---- a fresh table ----
 cat >"$WORK/workloads.jsonl" <<'EOF'
@@ -88,9 +93,29 @@ if check "sweep" 120 "$BUILD/moe-tune" sweep --device "$DEVICE" --workloads work
     check "bench: counts in device memory" 60 bash -c "'$BUILD/moe-tune' bench --device '$DEVICE' --table table --workloads workloads.jsonl --ops up --rounds 3 --device-counts >device.jsonl && [ \$(grep -c '\"device_counts\":true' device.jsonl) = 2 ]"
 fi
 
+# ---- the expert path: the first workload, and as many tokens as two experts each make of its rows ----
+head -n 1 workloads.jsonl >path.jsonl
+sed 's/"skew"/"tokens":128,"skew"/' path.jsonl >shared.jsonl
+if check "sweep of op ffn" 150 "$BUILD/moe-tune" sweep --device "$DEVICE" --workloads path.jsonl --ops ffn --rounds 3 --db path.db --budget 90s; then
+    check "no path is wrong or failed" 20 bash -c "'$BUILD/moe-tune' show --db path.db --trials --format csv >paths.csv && [ \$(wc -l <paths.csv) -gt 20 ] && ! grep -E ',(wrong|failed),' paths.csv"
+    check "emit of op ffn" 20 "$BUILD/moe-tune" emit --db path.db --out paths
+    check "verify of op ffn: every entry of the table" 60 "$BUILD/moe-tune" verify --device "$DEVICE" --table paths
+    for counts in "" --device-counts; do
+        check "bench of op ffn $counts" 60 "$BUILD/moe-tune" bench --device "$DEVICE" --table paths --with-default --workloads shared.jsonl --ops ffn --rounds 3 --bias=no $counts
+    done
+fi
+
 # ---- compute-sanitizer: a pairwise set of each kernel's configs, a few of the vendor's, on the first edge shapes ----
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer /usr/local/cuda*/compute-sanitizer/compute-sanitizer 2>/dev/null | head -n 1)
 if [ -n "$sanitizer" ]; then
+    # wgmma_gemm has kernels of its own for racecheck (kernels/wgmma_gemm.cu says why), compiled here.
+    for tool in memcheck racecheck; do
+        if [ $tool = racecheck ]; then export MOET_RACECHECK=1; fi
+        check "$tool: stages of the expert path" 120 "$sanitizer" --tool $tool --error-exitcode 9 "$BUILD/test_stages" --device "$DEVICE" --quick
+        check "$tool: activations in GEMMs" 120 "$sanitizer" --tool $tool --error-exitcode 9 "$BUILD/test_fused" --device "$DEVICE" --every 5
+        check "$tool: expert path" 300 "$sanitizer" --tool $tool --error-exitcode 9 "$BUILD/test_ffn" --device "$DEVICE" --paths 6 --configs 2
+        unset MOET_RACECHECK
+    done
     for family in $families; do
         # Vendor kernels are not ours to check; what they read and write of our buffers memcheck sees all the same.
         case $family in
@@ -99,7 +124,6 @@ if [ -n "$sanitizer" ]; then
             ;;
         *)
             check "memcheck: $family" 90 "$sanitizer" --tool memcheck --error-exitcode 9 "$BUILD/test_conformance" --device "$DEVICE" --family "$family" --pairs --once --shapes 2
-            # wgmma_gemm has kernels of its own for racecheck (kernels/wgmma_gemm.cu says why), compiled here.
             MOET_RACECHECK=1 check "racecheck: $family" 300 "$sanitizer" --tool racecheck --error-exitcode 9 "$BUILD/test_conformance" --device "$DEVICE" --family "$family" --pairs --once --shapes 1
             ;;
         esac

@@ -14,6 +14,8 @@ make|make|builds
 cmake|cmake|builds
 libcjson-dev|/usr/include/cjson/cJSON.h|reads and writes tables and workloads
 libsqlite3-dev|/usr/include/sqlite3.h|the store of trials
+libminizip-dev|/usr/include/minizip/unzip.h|reads .npz files (verify --against)
+zlib1g-dev|/usr/include/zlib.h|unpacks them
 libopenblas-dev|/usr/include/*/cblas.h|the host_blas kernels
 EOF
     [ "${1:-}" = --test ] || return 0

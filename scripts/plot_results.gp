@@ -21,7 +21,7 @@ set logscale x 2
 set offsets graph 0.04, graph 0.04, 0, 0
 set xlabel "rows an expert (mean)"
 set ylabel "efficiency, %"
-set yrange [0:105]
+set yrange [0:112]
 do for [o in "up down"] {
     set title o." GEMM"
     if (o eq "up") { unset key } else { set key inside right bottom }

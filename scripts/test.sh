@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds and runs every test that needs no GPU: gcc, clang, AddressSanitizer and UndefinedBehaviorSanitizer, a build
-# without CUDA, line coverage of src/, two fuzzers. Everything under build-test/ (or $MOET_TEST_BUILD); under 15 minutes
+# without CUDA, line coverage of src/, three fuzzers. Everything under build-test/ (or $MOET_TEST_BUILD); under 15 minutes
 # on 2 cores. A step that fails does not stop the others; the last line counts the tests of all builds.
 #
 #   scripts/test.sh [STEP...]     steps: gcc clang sanitize nocuda coverage fuzz; all of them by default
@@ -72,7 +72,7 @@ run_sanitize() {
     build sanitize -DCMAKE_C_COMPILER=gcc -DMOET_SANITIZE=ON -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_FLAGS=-O1 || return
     # The thread pools of OpenMP and OpenBLAS live until the process ends.
     ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 LSAN_OPTIONS=suppressions=$SOURCE/tests/lsan.supp:print_suppressions=0 \
-        MOET_TEST_EVERY=31 tests sanitize -R '^(core|problem|routing|config|device|table|plan|workload|skew|store|emit|bench|conformance|bits|cli)$' -j "$JOBS"
+        MOET_TEST_EVERY=31 tests sanitize -R '^(core|problem|routing|config|device|table|plan|workload|skew|store|npz|emit|bench|ffn_reference|ffn_bound|stages|conformance|bits|cli|against)$' -j "$JOBS"
 }
 
 run_nocuda() {
@@ -90,7 +90,7 @@ run_coverage() {
     step "line coverage of src/"
     build coverage -DCMAKE_C_COMPILER=gcc -DMOET_COVERAGE=ON -DCMAKE_BUILD_TYPE=Debug || return
     find "$ROOT/coverage" -name '*.gcda' -delete
-    MOET_TEST_EVERY=61 MOET_TEST_COMPILE=none MOET_TEST_QUICK=1 tests coverage -R '^(core|problem|routing|config|device|table|plan|store|emit|bench|compile|conformance|libraries)$' -j 1
+    MOET_TEST_EVERY=61 MOET_TEST_COMPILE=none MOET_TEST_QUICK=1 tests coverage -R '^(core|problem|routing|config|device|table|plan|store|emit|bench|compile|conformance|libraries|ffn)$' -j 1
     local left_out=(--exclude 'src/backend_cuda\.c')
     grep -q 'no CUDA toolkit' "$ROOT/coverage.log" && left_out+=(--exclude 'src/module.*\.[ch]')
     if gcovr --root "$SOURCE" --object-directory "$ROOT/coverage" --filter 'src/' "${left_out[@]}" \
@@ -102,12 +102,12 @@ run_coverage() {
 }
 
 run_fuzz() {
-    step "fuzzing the two parsers, 20 s each"
+    step "fuzzing the three parsers, 20 s each"
     cmake -S "$SOURCE" -B "$ROOT/fuzz" -DCMAKE_C_COMPILER=clang -DMOET_FUZZ=ON -DCMAKE_BUILD_TYPE=Debug >"$ROOT/fuzz.log" 2>&1 &&
-        cmake --build "$ROOT/fuzz" -j "$JOBS" --target fuzz_table fuzz_workload >>"$ROOT/fuzz.log" 2>&1 ||
+        cmake --build "$ROOT/fuzz" -j "$JOBS" --target fuzz_table fuzz_workload fuzz_npy >>"$ROOT/fuzz.log" 2>&1 ||
         { tail -n 40 "$ROOT/fuzz.log"; miss "fuzz: build"; return; }
     local name
-    for name in table workload; do
+    for name in table workload npy; do
         mkdir -p "$ROOT/fuzz/corpus_$name"
         cp tests/corpus/$name/* "$ROOT/fuzz/corpus_$name/"
         if (cd "$ROOT/fuzz" && "$(find . -name fuzz_$name -type f | head -n 1)" -max_total_time=20 -max_len=8192 -timeout=10 -rss_limit_mb=4096 \

@@ -24,6 +24,8 @@ const moet_family *moet_family_find(const char *name)
     return NULL;
 }
 
+bool moet_family_serves(const moet_family *family, moet_op op) { return (op == MOET_OP_FFN) == (family->gemm != NULL); }
+
 moet_status moet_family_validator(const moet_family *family, char *text)
 {
     text[0] = '\0';
@@ -125,7 +127,7 @@ moet_status moet_config_parse(const char *text, moet_config *config)
 
 bool moet_config_equal(const moet_config *a, const moet_config *b)
 {
-    if (a->family != b->family) return false;
+    if (a->family != b->family || a->gathers != b->gathers || a->scatters != b->scatters) return false;
     for (int32_t i = 0; i < a->family->param_count; i++) {
         if (a->value[i] != b->value[i]) return false;
     }
@@ -156,12 +158,17 @@ bool moet_family_accepts(const moet_family *family, const moet_problem *problem,
     if (strcmp(family->backend, device->backend) != 0)
         return moet_refuse(why, "%s runs on the %s backend, the device is %s", family->name, family->backend,
                            device->backend);
-    if (moet_problem_validate(problem) != MOET_OK) return moet_refuse(why, "%s", moet_last_error());
+    if (problem->op != MOET_OP_FFN && problem->activation != MOET_ACTIVATION_NONE && !family->fuses_activation)
+        return moet_refuse(why, "%s has no fused activation", family->name);
+    /* Inside a path an up GEMM may have its activation, which by itself is no problem to be served. */
+    const moet_problem bare = problem->op == MOET_OP_UP ? moet_problem_gemm(problem, MOET_OP_UP) : *problem;
+    if (moet_problem_validate(&bare) != MOET_OK) return moet_refuse(why, "%s", moet_last_error());
     if (problem->x_dtype != MOET_DTYPE_BF16 || problem->w_dtype != MOET_DTYPE_BF16 ||
         problem->out_dtype != MOET_DTYPE_BF16 || problem->scales != MOET_SCALES_NONE)
         return moet_refuse(why, "%s serves BF16 without scales only", family->name);
-    if (problem->activation != MOET_ACTIVATION_NONE || problem->prob != MOET_PROB_NONE)
-        return moet_refuse(why, "%s has no fused activation or router weight", family->name);
+    if (!moet_family_serves(family, problem->op))
+        return moet_refuse(why, "%s serves %s", family->name,
+                           family->gemm ? "op ffn only" : "single GEMMs, not op ffn");
     return true;
 }
 
@@ -172,7 +179,7 @@ moet_status moet_default_config(const moet_problem *problem, int64_t rows_hint, 
     size_t used = 0;
     for (int32_t i = 0; moet_families[i]; i++) {
         const moet_family *family = moet_families[i];
-        if (strcmp(family->backend, device->backend) != 0) continue;
+        if (strcmp(family->backend, device->backend) != 0 || !moet_family_serves(family, problem->op)) continue;
         moet_config candidate = {.family = family};
         char why[MOET_REASON_SIZE];
         family->default_config(problem, rows_hint, device, &candidate);

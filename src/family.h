@@ -8,7 +8,8 @@
 #include "module.h"
 #include "moet.h"
 
-#define MOET_MAX_PARAMS 12
+#define MOET_MAX_PARAMS 28
+#define MOET_MAX_CUBINS 4 /* of one config */
 #define MOET_VALIDATOR_SIZE 64
 
 /* How a sweep walks a parameter. */
@@ -32,6 +33,9 @@ typedef struct moet_family moet_family;
 typedef struct moet_config {
     const moet_family *family;
     int16_t value[MOET_MAX_PARAMS];
+    /* Set by a path family, in no text. For its up GEMM: row r of the product is row source[r] of x. For its down GEMM:
+     * rows with a target go there. */
+    bool gathers, scatters;
 } moet_config;
 
 /* What a configuration can do. */
@@ -47,15 +51,25 @@ typedef struct moet_prepare_args {
     const moet_problem *problem;
     const moet_config *config;
     int64_t max_rows;
-    int32_t max_sms;         /* 0: all */
-    bool device_counts;      /* launches will pass device counts */
-    const moet_cubin *cubin; /* compiled kernel from a table; NULL: compile */
+    int64_t max_tokens;  /* FFN */
+    int32_t choices;     /* FFN */
+    int32_t max_sms;     /* 0: all */
+    bool device_counts;  /* launches will pass device counts */
+    int32_t cubin_count; /* compiled kernels from a table, as cubins() gave them; 0: compile */
+    const moet_cubin *cubins[MOET_MAX_CUBINS];
 } moet_prepare_args;
 
 typedef struct moet_family_launch_args {
     const void *x, *w, *bias; /* as moet_launch_args */
     void *out;
-    const int32_t *counts;
+    const moet_ffn_args *ffn; /* FFN: these instead of x, w, bias and out */
+    const int32_t *source;    /* [rows] row of x of each row, device memory: UP with a config that gathers */
+    int64_t x_stride;         /* then: elements from one row of x to the next */
+    const int32_t *target;    /* [rows] row of `scattered` of each row, -1: of out: DOWN with a config that scatters */
+    void *scattered;
+    int64_t scattered_stride; /* then: elements from one row of scattered to the next */
+    const float *prob;        /* of each row, on the device: UP with an activation and prob ADVANCE */
+    const int32_t *counts;    /* FFN: NULL with device counts, which follow from the ids */
     bool counts_on_device;
     int64_t rows;    /* M; with device counts, max_rows */
     void *workspace; /* workspace_bytes() of device memory, 256-byte aligned; NULL where that is 0 */
@@ -69,28 +83,38 @@ struct moet_family {
     const char *summary; /* one line for people */
     const moet_param *params;
     int32_t param_count;
+    /* Serves op UP with an activation too, inside the expert path: out is then [M, I], made of w's gates and ups. */
+    bool fuses_activation;
+    bool fuses_gather;  /* has configs that gather */
+    bool fuses_scatter; /* has configs that scatter */
+    /* NULL: serves the GEMMs, ops UP and DOWN. Else a path family: serves op FFN with this one as its GEMMs; a config
+     * is what is fused, then the up GEMM's values and the down GEMM's (kernels/ffn_path.h). */
+    const moet_family *gemm;
 
     moet_traits (*traits)(const moet_problem *problem, const moet_config *config);
     /* Pure. false with one line in why[MOET_REASON_SIZE] (moet_refuse). */
     bool (*applicable)(const moet_problem *problem, const moet_config *config, const moet_device_info *device,
                        char *why);
-    /* What runs where nothing was tuned. rows_hint: expected rows. */
+    /* What runs where nothing was tuned. rows_hint: expected rows. config->family is this family. */
     void (*default_config)(const moet_problem *problem, int64_t rows_hint, const moet_device_info *device,
                            moet_config *config);
-    size_t (*workspace_bytes)(const moet_problem *problem, const moet_config *config, const moet_device_info *device,
-                              int64_t max_rows);
+    size_t (*workspace_bytes)(const moet_prepare_args *args);
     /* Compiles or queries, allocates: everything that launch must not do. UNSUPPORTED (with a reason in the last
      * error) where only asking a vendor library could tell that a config does not apply. */
     moet_status (*prepare)(const moet_prepare_args *args, void **state);
     /* Enqueues. No allocation, no synchronisation. Launches of one state follow each other. */
     moet_status (*launch)(void *state, const moet_family_launch_args *args);
     void (*release)(void *state); /* NULL is fine */
-    /* The compiled kernel behind a state, owned by it; NULL function or result where there is none. */
-    const moet_cubin *(*cubin)(const void *state);
-    /* What NVRTC would compile for this config on this compute capability; NULL function where the family compiles
-     * nothing. false: not for this architecture. */
+    /* Path families only: the pieces of launch, as moet_permute and the others have them. `workspace` as in launch. */
+    moet_status (*permute)(void *state, const moet_ffn_args *args, const moet_permuted *permuted, void *workspace);
+    moet_status (*activate)(void *state, const void *up, const moet_permuted *permuted, void *out, void *stream);
+    moet_status (*unpermute)(void *state, const moet_ffn_args *args, const void *rows, const moet_permuted *permuted);
+    /* The compiled kernels behind a state, owned by it, into list[MOET_MAX_CUBINS]; their number. NULL function: none. */
+    int32_t (*cubins)(const void *state, const moet_cubin **list);
+    /* What NVRTC would compile for this config on this compute capability, the cubin of this index; NULL function where
+     * the family compiles nothing. false: past the last one, or not for this architecture. */
     bool (*source)(const moet_problem *problem, const moet_config *config, int32_t cc_major, int32_t cc_minor,
-                   moet_source *source);
+                   int32_t index, moet_source *source);
     /* Version of the library whose change makes measurements stale, "cublasLt 130100", into text[MOET_VALIDATOR_SIZE].
      * Loads the library if need be. NULL where the family stands on none: use moet_family_validator. */
     moet_status (*validator)(char *text);
@@ -99,6 +123,12 @@ struct moet_family {
 /* All families of this build, ended by NULL, in the order of families.def: the first applicable one is the default. */
 extern const moet_family *const moet_families[];
 const moet_family *moet_family_find(const char *name);
+
+/* Whether problems of this op are what the family is for. */
+bool moet_family_serves(const moet_family *family, moet_op op);
+
+/* The up GEMM's and the down GEMM's problem (op UP, DOWN) of an FFN problem. */
+moet_problem moet_problem_gemm(const moet_problem *path, moet_op op);
 
 /* The family's validator into text[MOET_VALIDATOR_SIZE]; "" where it stands on no library. */
 moet_status moet_family_validator(const moet_family *family, char *text);

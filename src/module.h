@@ -29,7 +29,7 @@ typedef struct moet_source {
     const char *text; /* embedded source text */
     const char *arch; /* "sm_80", "sm_90a" */
     int32_t option_count;
-    char options[MOET_SOURCE_MAX_OPTIONS][64]; /* "-DMOET_BM=128" */
+    char options[MOET_SOURCE_MAX_OPTIONS][96]; /* "-DMOET_BM=128" */
 } moet_source;
 
 /* Appends "-D<name>=<value>" / any option text. Asserts on overflow: the options are ours. */

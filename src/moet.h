@@ -9,6 +9,9 @@
  *   moet_launch(plan, &args)                       enqueues one grouped GEMM: no allocation, no synchronisation
  *   moet_plan_destroy(plan); moet_close(handle);
  *
+ * With op FFN a plan is the whole expert path of one rank, from received rows to combined output, and is launched by
+ * moet_ffn.
+ *
  * Every fallible function returns a moet_status; results come back through out-pointers and are untouched on an
  * error. moet_last_error() says what went wrong in one line. The caller owns what _open and _create return;
  * _close and _destroy accept NULL. Plans are destroyed before their handle is closed, and after the work that they
@@ -39,8 +42,9 @@ extern "C" {
 #define MOET_MAX_EXPERTS 1024
 #define MOET_MAX_ROWS (1 << 20)
 #define MOET_MAX_DIM (1 << 20)
+#define MOET_MAX_CHOICES 16  /* top-k */
 #define MOET_KEY_SIZE 256    /* bytes that hold any canonical problem key, with its NUL */
-#define MOET_CONFIG_SIZE 192 /* bytes that hold any configuration's text, with its NUL */
+#define MOET_CONFIG_SIZE 384 /* bytes that hold any configuration's text, with its NUL */
 #define MOET_REASON_SIZE 256 /* bytes of a reason or refusal, with its NUL */
 
 /* ---- status ------------------------------------------------------------------------------------------------ */
@@ -81,13 +85,26 @@ MOET_API const char *moet_last_error(void);
 /* E experts, H hidden size, I intermediate size. With M = rows over all experts, row-major throughout:
  *   UP    x [M, H], w [E, 2I, H] (nk) or [E, H, 2I] (kn), out [M, 2I]   N = 2I, K = H; gate half first
  *   DOWN  x [M, I], w [E, H, I]  (nk) or [E, I, H]  (kn), out [M, H]    N = H,  K = I
- * Any other grouped GEMM [M, K] x [E, N, K] is DOWN with H = N and I = K. */
-#define MOET_OP_TABLE(X) X(UP, "up") X(DOWN, "down")
+ * Any other grouped GEMM [M, K] x [E, N, K] is DOWN with H = N and I = K.
+ *   FFN   the expert path: permute, UP, activation, DOWN, combine (moet_ffn) */
+#define MOET_OP_TABLE(X) X(UP, "up") X(DOWN, "down") X(FFN, "ffn")
 #define MOET_DTYPE_TABLE(X) X(BF16, "bf16")
 #define MOET_SCALES_TABLE(X) X(NONE, "none")
 #define MOET_LAYOUT_TABLE(X) X(NK, "nk") X(KN, "kn")
-#define MOET_ACTIVATION_TABLE(X) X(NONE, "none")
-#define MOET_PROB_TABLE(X) X(NONE, "none")
+/* FFN, of gate g and up u, both FP32 out of one BF16 row of the up GEMM; s(x) = 1 / (1 + expf(-x)):
+ *   SWIGLU        g / (1 + expf(-g)) * u
+ *   SWIGLU_CLAMP  the same of min(g, c) and min(max(u, -c), c)
+ *   GPT_OSS       g * s(1.702 g) * (u + 1) of g and u clamped like that at 7
+ * left to right in FP32 without contraction, times the router weight with prob ADVANCE, then rounded once to BF16. NaN
+ * stays NaN through the clamps. */
+#define MOET_ACTIVATION_TABLE(X)                                                                                       \
+    X(NONE, "none") X(SWIGLU, "swiglu") X(SWIGLU_CLAMP, "swiglu_clamp") X(GPT_OSS, "gpt_oss")
+/* FFN, where a row is multiplied by its router weight: nowhere; in the activation (a bias of the down GEMM is then not
+ * weighted); in the sum over a token's experts. */
+#define MOET_PROB_TABLE(X) X(NONE, "none") X(ADVANCE, "advance") X(COMBINE, "combine")
+/* FFN. PADDLE: with prob COMBINE, a token with exactly one local expert gets that expert's row unweighted, as Paddle's
+ * moe_unpermute does; no difference elsewhere. */
+#define MOET_COMBINE_TABLE(X) X(EXACT, "exact") X(PADDLE, "paddle")
 /* TRAIN: one fp32 accumulation, no split-K, one rounding to BF16. A row's bits are then independent of the batch it is
  * in with the kernels of this library (wgmma_gemm, mma_gemm, host_tile); vendor libraries promise no such thing across
  * their kernels. FAST: split-K and other reorderings are allowed. */
@@ -100,6 +117,7 @@ MOET_API const char *moet_last_error(void);
 #define MOET_X_LAYOUT(name, text) MOET_LAYOUT_##name,
 #define MOET_X_ACTIVATION(name, text) MOET_ACTIVATION_##name,
 #define MOET_X_PROB(name, text) MOET_PROB_##name,
+#define MOET_X_COMBINE(name, text) MOET_COMBINE_##name,
 #define MOET_X_NUMERICS(name, text) MOET_NUMERICS_##name,
 typedef enum moet_op { MOET_OP_TABLE(MOET_X_OP) MOET_OP_COUNT } moet_op;
 typedef enum moet_dtype { MOET_DTYPE_TABLE(MOET_X_DTYPE) MOET_DTYPE_COUNT } moet_dtype;
@@ -107,6 +125,7 @@ typedef enum moet_scales { MOET_SCALES_TABLE(MOET_X_SCALES) MOET_SCALES_COUNT } 
 typedef enum moet_layout { MOET_LAYOUT_TABLE(MOET_X_LAYOUT) MOET_LAYOUT_COUNT } moet_layout;
 typedef enum moet_activation { MOET_ACTIVATION_TABLE(MOET_X_ACTIVATION) MOET_ACTIVATION_COUNT } moet_activation;
 typedef enum moet_prob { MOET_PROB_TABLE(MOET_X_PROB) MOET_PROB_COUNT } moet_prob;
+typedef enum moet_combine { MOET_COMBINE_TABLE(MOET_X_COMBINE) MOET_COMBINE_COUNT } moet_combine;
 typedef enum moet_numerics { MOET_NUMERICS_TABLE(MOET_X_NUMERICS) MOET_NUMERICS_COUNT } moet_numerics;
 #undef MOET_X_OP
 #undef MOET_X_DTYPE
@@ -114,6 +133,7 @@ typedef enum moet_numerics { MOET_NUMERICS_TABLE(MOET_X_NUMERICS) MOET_NUMERICS_
 #undef MOET_X_LAYOUT
 #undef MOET_X_ACTIVATION
 #undef MOET_X_PROB
+#undef MOET_X_COMBINE
 #undef MOET_X_NUMERICS
 #undef MOET_ENUM_VALUE
 
@@ -126,18 +146,22 @@ typedef struct moet_problem {
     moet_scales scales;
     moet_layout layout;
     moet_activation activation;
-    bool bias; /* BF16 [E, N], added in fp32 before the one rounding */
+    bool bias; /* BF16 [E, N], added in fp32 before the one rounding; FFN: of the up GEMM */
     moet_prob prob;
     moet_numerics numerics;
+    /* FFN only: else false, 0 and EXACT */
+    bool down_bias; /* BF16 [E, H] */
+    moet_combine combine;
+    double clamp; /* c > 0 of SWIGLU_CLAMP, else 0 */
 } moet_problem;
 
-/* Fills *problem with BF16, layout nk, no bias, train numerics. */
+/* Fills *problem with BF16, layout nk, no bias, train numerics; FFN: swiglu, prob combine, combine exact. */
 MOET_API void moet_problem_init(moet_problem *problem, moet_op op, int32_t experts, int32_t hidden, int32_t inter);
 
 /* INVALID, with the field and its bound, if the problem cannot be served. */
 MOET_API moet_status moet_problem_validate(const moet_problem *problem);
 
-/* Columns of the output, and length of the dot products. */
+/* Columns of the output, and length of the dot products. FFN: H, and H. */
 MOET_API int32_t moet_problem_n(const moet_problem *problem);
 MOET_API int32_t moet_problem_k(const moet_problem *problem);
 
@@ -155,6 +179,7 @@ typedef struct moet_routing {
     int64_t rows;         /* M, the sum of counts */
     int32_t max;          /* rows of the busiest expert */
     double max_over_mean; /* max / (rows / experts); 1 where rows is 0 */
+    int64_t tokens;       /* R; moet_routing_summarize takes rows for it */
 } moet_routing;
 
 /* counts[experts], each >= 0, summing to at most MOET_MAX_ROWS; else INVALID. */
@@ -164,7 +189,8 @@ MOET_API moet_status moet_routing_summarize(const int32_t *counts, int32_t exper
  * MOET_MAX_EXPERTS. */
 MOET_API double moet_routing_gini(const int32_t *counts, int32_t experts);
 
-/* Floating-point operations of the useful rows, and bytes of each operand moved once (active experts' weights). */
+/* Floating-point operations of the useful rows, and bytes of each operand moved once (active experts' weights); FFN:
+ * weights, R rows of x and R rows of out. */
 MOET_API double moet_problem_flops(const moet_problem *problem, const moet_routing *routing);
 MOET_API double moet_problem_bytes(const moet_problem *problem, const moet_routing *routing);
 
@@ -194,7 +220,9 @@ MOET_API const char *moet_device_key(const moet_handle *handle);
 typedef struct moet_plan moet_plan;
 
 typedef struct moet_plan_options {
-    int64_t max_rows;              /* bound on the rows of any launch; 1 to MOET_MAX_ROWS */
+    int64_t max_rows; /* bound on the rows of any launch; 1 to MOET_MAX_ROWS; FFN: 0 for max_tokens min(choices, E) */
+    int64_t max_tokens;            /* FFN: bound on the tokens of any launch; 1 to MOET_MAX_ROWS */
+    int32_t choices;               /* FFN: k, 1 to MOET_MAX_CHOICES */
     int32_t max_sms;               /* SMs (host: threads) to use at most; 0: all */
     bool device_counts;            /* launches read counts from device memory: replayable in a CUDA graph */
     int64_t expected_rows;         /* with device_counts: what to choose for; 0: max_rows */
@@ -227,6 +255,62 @@ typedef struct moet_launch_args {
  * past max_rows are neither read nor written. On the host backend the work is done on return. */
 MOET_API moet_status moet_launch(moet_plan *plan, const moet_launch_args *args);
 
+/* ---- the expert path --------------------------------------------------------------------------------------- */
+
+/* What one rank does between the two all-to-alls of expert-parallel prefill; docs/ffn.md. R tokens, k = options.choices.
+ * Strides are in elements from one token to the next, multiples of 8 and at least H for x and out, at least k for ids
+ * and weights; 0: the rows are dense. */
+typedef struct moet_ffn_args {
+    const void *x; /* [R, H] BF16 */
+    int64_t x_stride;
+    const void *ids; /* [R, k] int32 or int64: local expert, -1 where the choice is not local */
+    bool ids_int64;
+    int64_t ids_stride;
+    const float *weights; /* [R, k] router weights; may be NULL with prob NONE */
+    int64_t weights_stride;
+    const void *up;        /* [E, 2I, H] (nk) or [E, H, 2I] (kn) BF16, gate half first */
+    const void *up_bias;   /* [E, 2I] BF16, or NULL where the problem has no bias */
+    const void *down;      /* [E, H, I] (nk) or [E, I, H] (kn) BF16 */
+    const void *down_bias; /* [E, H] BF16, or NULL where the problem has no down_bias */
+    void *out;             /* [R, H] BF16; must not overlap the inputs */
+    int64_t out_stride;
+    int64_t tokens;               /* R, at most options.max_tokens */
+    const int32_t *device_tokens; /* device memory: R is read there at run time, tokens is not looked at; or NULL */
+    const int32_t *counts;        /* host memory, without options.device_counts: [E] choices of each expert in ids */
+    void *stream;                 /* as in moet_launch_args */
+} moet_ffn_args;
+
+/* Enqueues the path: no allocation, no synchronisation, capturable with options.device_counts. A token that names an
+ * expert twice, an id below -1 or of E and more, and rows past max_rows are not checked on a device: such a choice is
+ * taken as -1 (of a repeated one, the later), and rows past max_rows are left out. Without device_counts, counts are
+ * needed and must be those of ids. Matrices 16-byte aligned; ids and weights aligned to their elements. */
+MOET_API moet_status moet_ffn(moet_plan *plan, const moet_ffn_args *args);
+
+/* The pieces, for callers with their own order; each enqueues. rowmap [R, E] int32: row of the token in that expert,
+ * counted over all experts, -1 none (experts ascending, tokens ascending inside an expert, no padding). Between them
+ * moet_launch of UP and DOWN plans. */
+typedef struct moet_permuted {
+    int32_t *counts; /* [E] rows of each expert */
+    int32_t *places; /* [R, min(k, E)] the token's rows, ascending, then -1 */
+    int32_t *rowmap; /* [R, E]; NULL: not written, and places are read */
+    int32_t *source; /* [max_rows] token of each row */
+    float *prob;     /* [max_rows] router weight of each row, 1 without weights */
+    void *x;         /* [max_rows, H] BF16; NULL: not gathered */
+} moet_permuted;
+/* Reads x, ids, weights and their strides, tokens or device_tokens, stream of args. All in device memory. */
+MOET_API moet_status moet_permute(moet_plan *plan, const moet_ffn_args *args, const moet_permuted *permuted);
+/* up [rows, 2I] BF16 to out [rows, I] BF16, rows = the sum of permuted->counts; reads prob with prob ADVANCE. */
+MOET_API moet_status moet_activate(moet_plan *plan, const void *up, const moet_permuted *permuted, void *out,
+                                   void *stream);
+/* rows [M, H] BF16 to args->out; reads places, or rowmap where they are NULL, and prob with prob COMBINE; out,
+ * out_stride, tokens or device_tokens and stream of args. A token's rows are summed in FP32 from +0 over ascending
+ * experts, weighted ones by fmaf(row, prob, sum), and rounded once. A single unweighted row is copied, no row gives
+ * +0. */
+MOET_API moet_status moet_unpermute(moet_plan *plan, const moet_ffn_args *args, const void *rows,
+                                    const moet_permuted *permuted);
+
+/* ---- answers ------------------------------------------------------------------------------------------------- */
+
 /* Where an answer came from. */
 #define MOET_HIT_TABLE(X) X(EXACT, "exact") X(NEAREST, "nearest") X(DEFAULT, "default")
 typedef enum moet_hit {
@@ -253,7 +337,7 @@ typedef struct moet_choice {
 MOET_API moet_status moet_plan_query(const moet_plan *plan, const int32_t *counts, moet_choice *choice);
 
 /* Writes into text[size] the shell command that measures and verifies what moet_launch would run for these counts:
- * "moe-tune bench ...". INVALID where it does not fit. */
+ * "moe-tune bench ...". INVALID where it does not fit. FFN: with one local expert a token. */
 MOET_API moet_status moet_plan_replay_command(const moet_plan *plan, const int32_t *counts, char *text, size_t size);
 
 #ifdef __cplusplus

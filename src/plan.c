@@ -4,36 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "family.h"
-#include "table.h"
-
-struct moet_handle {
-    moet_device *device;
-    moet_table *table;  /* NULL: none */
-    char *table_dir;    /* NULL: none */
-    int32_t late_count; /* refused when a plan prepared them */
-    char **late;
-};
-
-/* A configuration with its state, shared by the points that chose it. */
-typedef struct prepared {
-    moet_config config;
-    void *state; /* NULL: preparation failed and nothing may choose it */
-} prepared;
-
-struct moet_plan {
-    moet_handle *handle;
-    moet_problem problem;
-    moet_plan_options options;
-    moet_table_kind kind;
-    const moet_table_problem *tuned; /* NULL: the table has nothing for this problem */
-    int32_t *point_prepared;         /* [tuned->point_count]: index into prepared, -1 none */
-    int32_t prepared_count;
-    prepared *prepared;
-    int32_t fallback; /* index of the default */
-    void *workspace;
-    size_t workspace_bytes;
-};
+#include "plan.h"
 
 /* ---- handle ---- */
 
@@ -105,6 +76,28 @@ static void refuse_late(moet_handle *handle, const moet_config *config, const ch
 
 /* ---- plan ---- */
 
+/* Zeros that stand for something become it. */
+static void resolve_options(const moet_problem *problem, moet_plan_options *options)
+{
+    if (problem->op == MOET_OP_FFN && options->max_rows == 0) {
+        const int64_t width = options->choices < problem->experts ? options->choices : problem->experts;
+        const int64_t rows = options->max_tokens * width;
+        options->max_rows = rows < MOET_MAX_ROWS ? rows : MOET_MAX_ROWS;
+    }
+    if (options->expected_rows == 0) options->expected_rows = options->max_rows;
+    if (options->expected_max_over_mean == 0) options->expected_max_over_mean = 1;
+}
+
+static moet_status validate_path_options(const moet_plan_options *options)
+{
+    if (options->max_tokens < 1 || options->max_tokens > MOET_MAX_ROWS)
+        return moet_fail(MOET_INVALID, "plan: max_tokens is %lld, must be 1 to %d", (long long)options->max_tokens,
+                         MOET_MAX_ROWS);
+    if (options->choices < 1 || options->choices > MOET_MAX_CHOICES)
+        return moet_fail(MOET_INVALID, "plan: choices is %d, must be 1 to %d", options->choices, MOET_MAX_CHOICES);
+    return MOET_OK;
+}
+
 static moet_status validate_options(const moet_plan_options *options)
 {
     if (options->max_rows < 1 || options->max_rows > MOET_MAX_ROWS)
@@ -131,7 +124,8 @@ static int32_t find_prepared(const moet_plan *plan, const moet_config *config)
 }
 
 /* Prepares a configuration and appends it; the array has room. */
-static moet_status prepare(moet_plan *plan, const moet_config *config, const moet_cubin *cubin, int32_t *index)
+static moet_status prepare(moet_plan *plan, const moet_config *config, const moet_cubin *const *cubins,
+                           int32_t cubin_count, int32_t *index)
 {
     moet_device *device = plan->handle->device;
     char why[MOET_REASON_SIZE];
@@ -145,14 +139,17 @@ static moet_status prepare(moet_plan *plan, const moet_config *config, const moe
                               .problem = &plan->problem,
                               .config = config,
                               .max_rows = plan->options.max_rows,
+                              .max_tokens = plan->options.max_tokens,
+                              .choices = plan->options.choices,
                               .max_sms = plan->options.max_sms,
                               .device_counts = plan->options.device_counts,
-                              .cubin = cubin};
+                              .cubin_count = cubin_count};
+    for (int32_t i = 0; i < cubin_count; i++) args.cubins[i] = cubins[i];
     void *state = NULL;
     MOET_TRY(config->family->prepare(&args, &state));
-    size_t bytes = config->family->workspace_bytes(&plan->problem, config, &device->info, plan->options.max_rows);
+    size_t bytes = config->family->workspace_bytes(&args);
     if (bytes > plan->workspace_bytes) plan->workspace_bytes = bytes;
-    plan->prepared[plan->prepared_count] = (prepared){.config = *config, .state = state};
+    plan->prepared[plan->prepared_count] = (moet_prepared){.config = *config, .state = state};
     *index = plan->prepared_count++;
     return MOET_OK;
 }
@@ -165,12 +162,12 @@ static moet_status prepare_tuned(moet_plan *plan)
         if (!winner->present) continue;
         int32_t index = find_prepared(plan, &winner->config);
         if (index < 0) {
-            moet_status status = prepare(plan, &winner->config, winner->cubin, &index);
+            moet_status status = prepare(plan, &winner->config, winner->cubins, winner->cubin_count, &index);
             if (status == MOET_NO_MEMORY || status == MOET_DEVICE) return status;
             if (status != MOET_OK) {
                 refuse_late(plan->handle, &winner->config, moet_last_error());
                 /* Remembered as unusable, so that it is tried once. */
-                plan->prepared[plan->prepared_count] = (prepared){.config = winner->config};
+                plan->prepared[plan->prepared_count] = (moet_prepared){.config = winner->config};
                 index = plan->prepared_count++;
             }
         }
@@ -191,7 +188,7 @@ static moet_status prepare_default(moet_plan *plan)
         const moet_family *family = moet_families[i];
         moet_config config = {.family = family};
         char why[MOET_REASON_SIZE];
-        if (strcmp(family->backend, device->backend) != 0) continue;
+        if (strcmp(family->backend, device->backend) != 0 || !moet_family_serves(family, plan->problem.op)) continue;
         family->default_config(&plan->problem, rows, device, &config);
         moet_traits traits = family->traits(&plan->problem, &config);
         if (device_counts ? !traits.device_counts : !traits.host_counts) continue;
@@ -203,9 +200,10 @@ static moet_status prepare_default(moet_plan *plan)
         moet_status status = MOET_UNSUPPORTED;
         if (family->applicable(&plan->problem, &config, device, why)) {
             const moet_table *table = plan->handle->table;
-            const moet_cubin *cubin =
-                table ? moet_table_default_cubin(table, &plan->problem, &config, plan->handle->device) : NULL;
-            status = prepare(plan, &config, cubin, &plan->fallback);
+            const moet_cubin *cubins[MOET_MAX_CUBINS];
+            int32_t count =
+                table ? moet_table_default_cubins(table, &plan->problem, &config, plan->handle->device, cubins) : 0;
+            status = prepare(plan, &config, cubins, count, &plan->fallback);
             if (status == MOET_OK) return MOET_OK;
             if (status == MOET_NO_MEMORY || status == MOET_NO_DEVICE_MEMORY || status == MOET_DEVICE) return status;
             snprintf(why, sizeof why, "%.200s", moet_last_error());
@@ -232,14 +230,15 @@ moet_status moet_plan_create(moet_handle *handle, const moet_problem *problem, c
                              moet_plan **plan)
 {
     MOET_TRY(moet_problem_validate(problem));
-    MOET_TRY(validate_options(options));
+    moet_plan_options resolved = *options;
+    if (problem->op == MOET_OP_FFN) MOET_TRY(validate_path_options(options));
+    resolve_options(problem, &resolved);
+    MOET_TRY(validate_options(&resolved));
     moet_plan *result = calloc(1, sizeof *result);
     if (!result) return moet_fail(MOET_NO_MEMORY, "plan: out of memory");
     result->handle = handle;
     result->problem = *problem;
-    result->options = *options;
-    if (result->options.expected_rows == 0) result->options.expected_rows = options->max_rows;
-    if (result->options.expected_max_over_mean == 0) result->options.expected_max_over_mean = 1;
+    result->options = resolved;
     result->kind = options->device_counts ? MOET_TABLE_DEVICE_COUNTS : MOET_TABLE_ANY;
     result->tuned = handle->table ? moet_table_find(handle->table, problem) : NULL;
 
@@ -281,16 +280,9 @@ size_t moet_plan_workspace_bytes(const moet_plan *plan) { return plan->workspace
 
 /* ---- launch ---- */
 
-typedef struct decision {
-    const prepared *prepared;
-    const moet_table_point *point; /* NULL: default */
-    moet_hit hit;
-    double distance;
-} decision;
-
-static decision decide(const moet_plan *plan, int64_t rows, double max_over_mean)
+static moet_decision decide(const moet_plan *plan, int64_t rows, double max_over_mean)
 {
-    decision d = {.prepared = &plan->prepared[plan->fallback], .hit = MOET_HIT_DEFAULT};
+    moet_decision d = {.prepared = &plan->prepared[plan->fallback], .hit = MOET_HIT_DEFAULT};
     if (!plan->tuned || rows == 0) return d;
     moet_hit hit;
     double distance;
@@ -305,7 +297,7 @@ static decision decide(const moet_plan *plan, int64_t rows, double max_over_mean
     return d;
 }
 
-static moet_status decide_for(const moet_plan *plan, const int32_t *counts, moet_routing *routing, decision *d)
+moet_status moet_plan_decide(const moet_plan *plan, const int32_t *counts, moet_routing *routing, moet_decision *d)
 {
     if (plan->options.device_counts) {
         *routing = (moet_routing){.rows = plan->options.max_rows};
@@ -324,9 +316,11 @@ static moet_status decide_for(const moet_plan *plan, const int32_t *counts, moet
 moet_status moet_launch(moet_plan *plan, const moet_launch_args *args)
 {
     moet_routing routing;
-    decision d;
+    moet_decision d;
+    if (plan->problem.op == MOET_OP_FFN)
+        return moet_fail(MOET_INVALID, "moet_launch: a plan of op ffn is launched by moet_ffn");
     if (plan->options.device_counts && !args->counts) return moet_fail(MOET_INVALID, "moet_launch: counts are NULL");
-    MOET_TRY(decide_for(plan, args->counts, &routing, &d));
+    MOET_TRY(moet_plan_decide(plan, args->counts, &routing, &d));
     if (routing.rows == 0) return MOET_OK;
     if (!args->x || !args->w || !args->out || (plan->problem.bias && !args->bias))
         return moet_fail(MOET_INVALID, "moet_launch: x, w, out or the problem's bias is NULL");
@@ -357,8 +351,8 @@ const char *moet_hit_name(moet_hit hit)
 moet_status moet_plan_query(const moet_plan *plan, const int32_t *counts, moet_choice *choice)
 {
     moet_routing routing;
-    decision d;
-    MOET_TRY(decide_for(plan, counts, &routing, &d));
+    moet_decision d;
+    MOET_TRY(moet_plan_decide(plan, counts, &routing, &d));
     *choice = (moet_choice){.hit = d.hit, .distance = d.distance};
     moet_config_format(&d.prepared->config, choice->config);
     if (d.point) {
@@ -387,8 +381,33 @@ static bool append_quoted(char *text, size_t size, size_t *used, const char *wor
     return fits && append(text, size, used, "'");
 }
 
+/* What the command line says of a path. */
+static bool append_path(char *text, size_t size, size_t *used, const moet_problem *p)
+{
+    static const char *const activations[] = {
+#define MOET_X(name, text) text,
+        MOET_ACTIVATION_TABLE(MOET_X)};
+    static const char *const probs[] = {MOET_PROB_TABLE(MOET_X)
+#undef MOET_X
+    };
+    char key[MOET_KEY_SIZE]; /* its text of the clamp is one that is read back exactly */
+    static const char field[] = ",clamp=";
+    moet_problem_format(p, key);
+    const char *clamp = strstr(key, field);
+    bool fits = append(text, size, used, " --activation %s --prob %s", activations[p->activation], probs[p->prob]);
+    if (p->combine == MOET_COMBINE_PADDLE) fits = fits && append(text, size, used, " --combine paddle");
+    if (p->activation != MOET_ACTIVATION_SWIGLU_CLAMP || !clamp) return fits;
+    clamp += strlen(field);
+    return fits && append(text, size, used, " --clamp %.*s", (int)strcspn(clamp, ","), clamp);
+}
+
 moet_status moet_plan_replay_command(const moet_plan *plan, const int32_t *counts, char *text, size_t size)
 {
+    static const char *const op_texts[] = {
+#define MOET_X(name, text) text,
+        MOET_OP_TABLE(MOET_X)
+#undef MOET_X
+    };
     const moet_problem *p = &plan->problem;
     moet_routing routing;
     if (!counts) return moet_fail(MOET_INVALID, "moet_plan_replay_command: counts are NULL");
@@ -405,10 +424,16 @@ moet_status moet_plan_replay_command(const moet_plan *plan, const int32_t *count
     fits = fits && (plan->handle->table_dir ? append(text, size, &used, " --table ") &&
                                                   append_quoted(text, size, &used, plan->handle->table_dir)
                                             : append(text, size, &used, " --default"));
-    fits = fits && append(text, size, &used, " --workloads - --ops %s --layout %s --numerics %s%s%s",
-                          p->op == MOET_OP_UP ? "up" : "down", p->layout == MOET_LAYOUT_NK ? "nk" : "kn",
-                          p->numerics == MOET_NUMERICS_TRAIN ? "train" : "fast", p->bias ? " --bias" : "",
-                          plan->options.device_counts ? " --device-counts" : "");
+    const bool is_path = p->op == MOET_OP_FFN;
+    const char *bias = !p->bias && !(is_path && p->down_bias) ? ""
+                       : is_path && !p->down_bias             ? " --bias=up"
+                       : is_path && !p->bias                  ? " --bias=down"
+                                                              : " --bias";
+    fits =
+        fits && append(text, size, &used, " --workloads - --ops %s --layout %s --numerics %s%s%s", op_texts[p->op],
+                       p->layout == MOET_LAYOUT_NK ? "nk" : "kn", p->numerics == MOET_NUMERICS_TRAIN ? "train" : "fast",
+                       bias, plan->options.device_counts ? " --device-counts" : "");
+    if (is_path) fits = fits && append_path(text, size, &used, p);
     if (!fits)
         return moet_fail(MOET_INVALID, "moet_plan_replay_command: the command does not fit into %zu bytes", size);
     return MOET_OK;

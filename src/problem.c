@@ -1,9 +1,11 @@
 #include <errno.h>
+#include <float.h>
+#include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "status.h"
+#include "family.h"
 
 /* ---- the fields of the key text: one row each ---- */
 
@@ -14,11 +16,12 @@ static const char *const scales_names[] = {MOET_SCALES_TABLE(MOET_X) NULL};
 static const char *const layout_names[] = {MOET_LAYOUT_TABLE(MOET_X) NULL};
 static const char *const activation_names[] = {MOET_ACTIVATION_TABLE(MOET_X) NULL};
 static const char *const prob_names[] = {MOET_PROB_TABLE(MOET_X) NULL};
+static const char *const combine_names[] = {MOET_COMBINE_TABLE(MOET_X) NULL};
 static const char *const numerics_names[] = {MOET_NUMERICS_TABLE(MOET_X) NULL};
 #undef MOET_X
 static const char *const bool_names[] = {"0", "1", NULL};
 
-typedef enum field_type { FIELD_NAME, FIELD_NUMBER, FIELD_BOOL } field_type;
+typedef enum field_type { FIELD_NAME, FIELD_NUMBER, FIELD_BOOL, FIELD_REAL } field_type;
 typedef struct field {
     const char *key;
     field_type type;
@@ -42,7 +45,14 @@ static const field fields[] = {
     {"bias", FIELD_BOOL, offsetof(moet_problem, bias), bool_names},
     {"prob", FIELD_NAME, offsetof(moet_problem, prob), prob_names},
     {"numerics", FIELD_NAME, offsetof(moet_problem, numerics), numerics_names},
+    /* FFN only: the texts of the other ops end here, as stores and tables hold them. */
+    {"down_bias", FIELD_BOOL, offsetof(moet_problem, down_bias), bool_names},
+    {"combine", FIELD_NAME, offsetof(moet_problem, combine), combine_names},
+    {"clamp", FIELD_REAL, offsetof(moet_problem, clamp), NULL},
 };
+enum { FFN_FIELDS = 3, REAL_SIZE = 32 };
+
+static int32_t field_count(moet_op op) { return MOET_COUNT_OF(fields) - (op == MOET_OP_FFN ? 0 : FFN_FIELDS); }
 
 static int32_t field_get(const field *f, const moet_problem *problem)
 {
@@ -75,11 +85,40 @@ static int32_t name_count(const char *const *names)
     return n;
 }
 
+/* The shortest text that reads back as the same number; the decimal point is a point in every locale. */
+static void real_format(double value, char text[REAL_SIZE])
+{
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(text, REAL_SIZE, "%.*g", digits, value + 0.0); /* -0 is 0 */
+        if (strtod(text, NULL) == value) break;
+    }
+    char *point = strchr(text, localeconv()->decimal_point[0]);
+    if (point) *point = '.';
+}
+
+static bool real_parse(const char *text, double *value)
+{
+    char local[REAL_SIZE], again[REAL_SIZE], *end;
+    snprintf(local, sizeof local, "%s", text);
+    char *point = strchr(local, '.');
+    if (point) *point = localeconv()->decimal_point[0];
+    *value = strtod(local, &end);
+    /* The canonical text only, so that one problem has one text. */
+    real_format(*value, again);
+    return text[0] >= '0' && text[0] <= '9' && !*end && strcmp(text, again) == 0;
+}
+
 /* ---- public ---- */
 
 void moet_problem_init(moet_problem *problem, moet_op op, int32_t experts, int32_t hidden, int32_t inter)
 {
-    *problem = (moet_problem){.op = op, .experts = experts, .hidden = hidden, .inter = inter};
+    const bool is_path = op == MOET_OP_FFN;
+    *problem = (moet_problem){.op = op,
+                              .experts = experts,
+                              .hidden = hidden,
+                              .inter = inter,
+                              .activation = is_path ? MOET_ACTIVATION_SWIGLU : MOET_ACTIVATION_NONE,
+                              .prob = is_path ? MOET_PROB_COMBINE : MOET_PROB_NONE};
 }
 
 int32_t moet_problem_n(const moet_problem *problem)
@@ -89,7 +128,46 @@ int32_t moet_problem_n(const moet_problem *problem)
 
 int32_t moet_problem_k(const moet_problem *problem)
 {
-    return problem->op == MOET_OP_UP ? problem->hidden : problem->inter;
+    return problem->op == MOET_OP_DOWN ? problem->inter : problem->hidden;
+}
+
+moet_problem moet_problem_gemm(const moet_problem *path, moet_op op)
+{
+    moet_problem gemm = *path;
+    gemm.op = op;
+    gemm.bias = op == MOET_OP_UP ? path->bias : path->down_bias;
+    gemm.activation = MOET_ACTIVATION_NONE;
+    gemm.prob = MOET_PROB_NONE;
+    gemm.down_bias = false;
+    gemm.combine = MOET_COMBINE_EXACT;
+    gemm.clamp = 0;
+    return gemm;
+}
+
+/* The fields that say what the path does between and after its GEMMs. */
+static moet_status validate_path(const moet_problem *p)
+{
+    const char *op = op_names[p->op];
+    if (p->op != MOET_OP_FFN) {
+        if (p->activation != MOET_ACTIVATION_NONE || p->prob != MOET_PROB_NONE || p->combine != MOET_COMBINE_EXACT)
+            return moet_fail(MOET_INVALID, "problem: op %s has activation none, prob none and combine exact", op);
+        if (p->down_bias || p->clamp != 0)
+            return moet_fail(MOET_INVALID, "problem: op %s has neither down_bias nor clamp", op);
+        return MOET_OK;
+    }
+    if (p->activation == MOET_ACTIVATION_NONE) return moet_fail(MOET_INVALID, "problem: op %s needs an activation", op);
+    if (p->activation == MOET_ACTIVATION_SWIGLU_CLAMP) {
+        if (!(p->clamp >= (double)FLT_MIN && p->clamp <= (double)FLT_MAX))
+            return moet_fail(MOET_INVALID, "problem: clamp is %g, must be %g to %g", p->clamp, (double)FLT_MIN,
+                             (double)FLT_MAX);
+    } else if (p->clamp != 0) {
+        return moet_fail(MOET_INVALID, "problem: clamp is %g, must be 0 with activation %s", p->clamp,
+                         activation_names[p->activation]);
+    }
+    if (p->combine == MOET_COMBINE_PADDLE && p->prob != MOET_PROB_COMBINE)
+        return moet_fail(MOET_INVALID, "problem: combine paddle differs with prob combine only, prob is %s",
+                         prob_names[p->prob]);
+    return MOET_OK;
 }
 
 moet_status moet_problem_validate(const moet_problem *problem)
@@ -108,6 +186,10 @@ moet_status moet_problem_validate(const moet_problem *problem)
         return moet_fail(MOET_INVALID, "problem: hidden is %d, must be 1 to %d", problem->hidden, MOET_MAX_DIM);
     if (problem->inter < 1 || problem->inter > MOET_MAX_DIM)
         return moet_fail(MOET_INVALID, "problem: inter is %d, must be 1 to %d", problem->inter, MOET_MAX_DIM);
+    MOET_TRY(validate_path(problem));
+    if (problem->op == MOET_OP_FFN && (problem->hidden % 8 || problem->inter % 8))
+        return moet_fail(MOET_INVALID, "problem: hidden %d and inter %d of op %s must be multiples of 8",
+                         problem->hidden, problem->inter, op_names[problem->op]);
     int32_t n = moet_problem_n(problem), k = moet_problem_k(problem);
     if (n % 8 || k % 8)
         return moet_fail(MOET_INVALID,
@@ -119,11 +201,17 @@ moet_status moet_problem_validate(const moet_problem *problem)
 void moet_problem_format(const moet_problem *problem, char *text)
 {
     size_t used = 0;
-    for (int32_t i = 0; i < MOET_COUNT_OF(fields); i++) {
+    for (int32_t i = 0; i < field_count(problem->op); i++) {
         const field *f = &fields[i];
-        int32_t value = field_get(f, problem);
+        int32_t value = f->type == FIELD_REAL ? 0 : field_get(f, problem);
+        char real[REAL_SIZE];
         int n;
-        if (f->type == FIELD_NUMBER)
+        if (f->type == FIELD_REAL) {
+            double number;
+            memcpy(&number, (const char *)problem + f->offset, sizeof number);
+            real_format(number, real);
+            n = snprintf(text + used, MOET_KEY_SIZE - used, "%s%s=%s", i ? "," : "", f->key, real);
+        } else if (f->type == FIELD_NUMBER)
             n = snprintf(text + used, MOET_KEY_SIZE - used, "%s%s=%d", i ? "," : "", f->key, value);
         else
             n = snprintf(text + used, MOET_KEY_SIZE - used, "%s%s=%s", i ? "," : "", f->key, f->names[value]);
@@ -135,7 +223,7 @@ moet_status moet_problem_parse(const char *text, moet_problem *problem)
 {
     moet_problem result = {0};
     const char *at = text;
-    for (int32_t i = 0; i < MOET_COUNT_OF(fields); i++) {
+    for (int32_t i = 0; i < field_count(result.op); i++) { /* op is the first */
         const field *f = &fields[i];
         size_t key_length = strlen(f->key);
         if (strncmp(at, f->key, key_length) != 0 || at[key_length] != '=')
@@ -143,13 +231,21 @@ moet_status moet_problem_parse(const char *text, moet_problem *problem)
                              (int)(at - text));
         at += key_length + 1;
         size_t length = strcspn(at, ",");
-        char value_text[32];
+        char value_text[REAL_SIZE];
         if (length == 0 || length >= sizeof value_text)
             return moet_fail(MOET_MALFORMED, "problem key '%.200s': no value for '%s'", text, f->key);
         memcpy(value_text, at, length);
         value_text[length] = '\0';
-        int32_t value;
-        if (f->type == FIELD_NUMBER) {
+        int32_t value = 0;
+        if (f->type == FIELD_REAL) {
+            double number;
+            if (!real_parse(value_text, &number))
+                return moet_fail(MOET_MALFORMED,
+                                 "problem key '%.200s': %s is '%s', a number in its shortest form "
+                                 "expected",
+                                 text, f->key, value_text);
+            memcpy((char *)&result + f->offset, &number, sizeof number);
+        } else if (f->type == FIELD_NUMBER) {
             char *end;
             errno = 0;
             long number = strtol(value_text, &end, 10);
@@ -164,9 +260,9 @@ moet_status moet_problem_parse(const char *text, moet_problem *problem)
                 return moet_fail(MOET_MALFORMED, "problem key '%.200s': %s is '%s', which this version does not know",
                                  text, f->key, value_text);
         }
-        field_set(f, &result, value);
+        if (f->type != FIELD_REAL) field_set(f, &result, value);
         at += length;
-        bool last = i == MOET_COUNT_OF(fields) - 1;
+        bool last = i == field_count(result.op) - 1;
         if (last ? *at != '\0' : *at != ',')
             return moet_fail(MOET_MALFORMED, "problem key '%.200s': %s at character %d", text,
                              last ? "more text than expected" : "a ',' is missing", (int)(at - text));

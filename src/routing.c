@@ -16,6 +16,7 @@ moet_status moet_routing_summarize(const int32_t *counts, int32_t experts, moet_
     if (r.rows > MOET_MAX_ROWS)
         return moet_fail(MOET_INVALID, "routing: %lld rows in all, at most %d are served", (long long)r.rows,
                          MOET_MAX_ROWS);
+    r.tokens = r.rows;
     if (r.rows > 0) r.max_over_mean = (double)r.max * experts / (double)r.rows;
     *routing = r;
     return MOET_OK;
@@ -43,11 +44,17 @@ double moet_routing_gini(const int32_t *counts, int32_t experts)
 
 double moet_problem_flops(const moet_problem *problem, const moet_routing *routing)
 {
+    if (problem->op == MOET_OP_FFN) return 6.0 * (double)routing->rows * problem->hidden * problem->inter;
     return 2.0 * (double)routing->rows * moet_problem_n(problem) * moet_problem_k(problem);
 }
 
 double moet_problem_bytes(const moet_problem *problem, const moet_routing *routing)
 {
+    if (problem->op == MOET_OP_FFN) {
+        const double hidden = problem->hidden, inter = problem->inter;
+        const double biases = (problem->bias ? 2 * inter : 0) + (problem->down_bias ? hidden : 0);
+        return 2.0 * (routing->active * (3 * hidden * inter + biases) + 2.0 * (double)routing->tokens * hidden);
+    }
     double n = moet_problem_n(problem), k = moet_problem_k(problem);
     return 2.0 * (routing->active * (n * k + (problem->bias ? n : 0)) + (double)routing->rows * (n + k));
 }

@@ -50,6 +50,7 @@ typedef struct reader {
     const char *dir; /* NULL: cubins are not read */
     const moet_device *device;
     moet_table *table;
+    int64_t version;   /* of the document */
     char place[160];   /* "devices[0].problems[3].points[1]" */
     bool other_device; /* inside another device's section: checked, then refused */
     char device_key[MOET_DEVICE_KEY_SIZE];
@@ -188,8 +189,6 @@ static bool arch_runs(const char *arch, const moet_device_info *info)
 static moet_status load_cubin(reader *r, const char *sha256, const char *arch, const moet_cubin **cubin)
 {
     moet_table *table = r->table;
-    *cubin = NULL;
-    if (!r->dir) return MOET_OK;
     for (int32_t i = 0; i < table->cubin_count; i++) {
         if (strcmp(table->cubins[i].sha256, sha256) == 0) {
             *cubin = &table->cubins[i];
@@ -219,25 +218,69 @@ static moet_status load_cubin(reader *r, const char *sha256, const char *arch, c
 
 /* The members that winners and defaults share. */
 typedef struct kernel_text {
-    const char *config, *validator, *cubin, *arch;
+    const char *config, *validator;
     int64_t version;
+    int32_t cubin_count;
+    struct {
+        const char *sha256, *arch;
+    } cubins[MOET_MAX_CUBINS];
 } kernel_text;
+
+/* Version 1: a kernel has one cubin or none. */
+static moet_status read_single_cubin(const reader *r, const cJSON *object, kernel_text *kernel)
+{
+    const char *sha256, *arch;
+    MOET_TRY(get_text_or_null(r, object, "cubin", hash_digits, &sha256));
+    MOET_TRY(get_text_or_null(r, object, "arch", 15, &arch));
+    if (sha256 && !is_hash(sha256)) return malformed(r, "\"cubin\" is no SHA-256");
+    if (!sha256 != !arch) return malformed(r, "\"cubin\" and \"arch\" must both be there or both be null");
+    kernel->cubin_count = sha256 != NULL;
+    kernel->cubins[0].sha256 = sha256;
+    kernel->cubins[0].arch = arch;
+    return MOET_OK;
+}
+
+static moet_status read_cubins(const reader *r, const cJSON *object, kernel_text *kernel)
+{
+    const cJSON *list;
+    MOET_TRY(get(r, object, "cubins", cJSON_Array, &list));
+    if (array_size(list) > MOET_MAX_CUBINS)
+        return malformed(r, "%d cubins, must be 0 to %d", array_size(list), MOET_MAX_CUBINS);
+    int32_t n = 0;
+    for (const cJSON *item = list->child; item; item = item->next, n++) {
+        if (!is_object(item)) return malformed(r, "cubins[%d]: an object is expected", n);
+        MOET_TRY(get_text(r, item, "sha256", hash_digits, &kernel->cubins[n].sha256));
+        MOET_TRY(get_text(r, item, "arch", 15, &kernel->cubins[n].arch));
+        if (!is_hash(kernel->cubins[n].sha256)) return malformed(r, "cubins[%d]: \"sha256\" is no SHA-256", n);
+    }
+    kernel->cubin_count = n;
+    return MOET_OK;
+}
 
 static moet_status read_kernel_text(const reader *r, const cJSON *object, kernel_text *kernel)
 {
     MOET_TRY(get_text(r, object, "config", MOET_CONFIG_SIZE - 1, &kernel->config));
     MOET_TRY(get_integer(r, object, "version", 0, INT32_MAX, &kernel->version));
     MOET_TRY(get_text(r, object, "validator", 63, &kernel->validator));
-    MOET_TRY(get_text_or_null(r, object, "cubin", hash_digits, &kernel->cubin));
-    MOET_TRY(get_text_or_null(r, object, "arch", 15, &kernel->arch));
-    if (kernel->cubin && !is_hash(kernel->cubin)) return malformed(r, "\"cubin\" is no SHA-256");
-    if (!kernel->cubin != !kernel->arch)
-        return malformed(r, "\"cubin\" and \"arch\" must both be there or both be null");
-    return MOET_OK;
+    return r->version == 1 ? read_single_cubin(r, object, kernel) : read_cubins(r, object, kernel);
+}
+
+/* How many kernels this build would compile for a config on this device; 0: nothing. */
+static int32_t count_sources(const moet_problem *problem, const moet_config *config, const moet_device_info *info)
+{
+    moet_source source;
+    char why[MOET_REASON_SIZE];
+    int32_t n = 0;
+    /* What does not apply is refused when a plan prepares it; its sources mean nothing. */
+    if (!config->family->source || !config->family->applicable(problem, config, info, why)) return 0;
+    while (n < MOET_MAX_CUBINS && config->family->source(problem, config, info->cc_major, info->cc_minor, n, &source))
+        n++;
+    return n;
 }
 
 /* Whether this build on this device can use it; else why[] holds expected and found. */
-static bool kernel_serves(const reader *r, const kernel_text *kernel, moet_config *config, char *why)
+static bool kernel_serves(const reader *r, const moet_problem *problem, const kernel_text *kernel, moet_config *config,
+                          char *why)
 {
     if (r->other_device)
         return moet_refuse(why, "made for another device: %.100s expected, %.100s found", r->device_key,
@@ -255,14 +298,32 @@ static bool kernel_serves(const reader *r, const kernel_text *kernel, moet_confi
         return moet_refuse(why, "%.60s expected: %.160s", kernel->validator, moet_last_error());
     if (strcmp(validator, kernel->validator) != 0)
         return moet_refuse(why, "%.60s expected, %.60s found", kernel->validator, validator);
-    if (kernel->arch && !arch_runs(kernel->arch, &r->device->info))
-        return moet_refuse(why, "kernel for %s expected to run, the device has compute capability %d.%d", kernel->arch,
-                           r->device->info.cc_major, r->device->info.cc_minor);
+    const moet_device_info *info = &r->device->info;
+    for (int32_t i = 0; i < kernel->cubin_count; i++) {
+        const char *arch = kernel->cubins[i].arch;
+        if (!arch_runs(arch, info))
+            return moet_refuse(why, "kernel for %s expected to run, the device has compute capability %d.%d", arch,
+                               info->cc_major, info->cc_minor);
+    }
+    /* A family takes its kernels by their place in the list. */
+    int32_t wanted = count_sources(problem, config, info);
+    if (kernel->cubin_count > 0 && wanted > 0 && kernel->cubin_count != wanted)
+        return moet_refuse(why, "%d compiled kernels expected, %d found", wanted, kernel->cubin_count);
     return true;
 }
 
-static moet_status read_winner(reader *r, const cJSON *point, const char *name, const char *problem_key,
-                               const moet_table_point *at, moet_table_winner *winner)
+static moet_status load_cubins(reader *r, const kernel_text *kernel, const moet_cubin **cubins, int32_t *cubin_count)
+{
+    *cubin_count = 0;
+    if (!r->dir) return MOET_OK;
+    for (int32_t i = 0; i < kernel->cubin_count; i++)
+        MOET_TRY(load_cubin(r, kernel->cubins[i].sha256, kernel->cubins[i].arch, &cubins[i]));
+    *cubin_count = kernel->cubin_count;
+    return MOET_OK;
+}
+
+static moet_status read_winner(reader *r, const cJSON *point, const char *name, const moet_problem *problem,
+                               const char *problem_key, const moet_table_point *at, moet_table_winner *winner)
 {
     const cJSON *object, *measured_kind;
     kernel_text kernel;
@@ -279,13 +340,13 @@ static moet_status read_winner(reader *r, const cJSON *point, const char *name, 
 
     char why[MOET_REASON_SIZE];
     moet_config config = {0};
-    if (!kernel_serves(r, &kernel, &config, why)) {
+    if (!kernel_serves(r, problem, &kernel, &config, why)) {
         char what[MOET_KEY_SIZE + 64];
         snprintf(what, sizeof what, "%s rows=%lld max=%d %s", problem_key, (long long)at->rows, at->max, name);
         return refuse(r, what, "%s", why);
     }
     moet_table_winner result = {.present = true, .config = config, .time_ns = time_ns};
-    if (kernel.cubin) MOET_TRY(load_cubin(r, kernel.cubin, kernel.arch, &result.cubin));
+    MOET_TRY(load_cubins(r, &kernel, result.cubins, &result.cubin_count));
     *winner = result;
     r->table->entry_count++;
     return MOET_OK;
@@ -293,9 +354,10 @@ static moet_status read_winner(reader *r, const cJSON *point, const char *name, 
 
 /* ---- points, problems, devices ---- */
 
-static moet_status read_point(reader *r, const cJSON *object, const char *problem_key, int32_t experts,
+static moet_status read_point(reader *r, const cJSON *object, const char *problem_key, const moet_problem *problem,
                               moet_table_point *point)
 {
+    const int32_t experts = problem->experts;
     int64_t rows, active, max;
     const char *ignored;
     const cJSON *counts;
@@ -326,21 +388,21 @@ static moet_status read_point(reader *r, const cJSON *object, const char *proble
     point->max_over_mean = routing.max_over_mean;
     point->log_rows = log((double)rows);
     point->log_skew = log(routing.max_over_mean);
-    MOET_TRY(read_winner(r, object, "any", problem_key, point, &point->winner[MOET_TABLE_ANY]));
-    return read_winner(r, object, "device_counts", problem_key, point, &point->winner[MOET_TABLE_DEVICE_COUNTS]);
+    MOET_TRY(read_winner(r, object, "any", problem, problem_key, point, &point->winner[MOET_TABLE_ANY]));
+    return read_winner(r, object, "device_counts", problem, problem_key, point,
+                       &point->winner[MOET_TABLE_DEVICE_COUNTS]);
 }
 
 static moet_status read_default(reader *r, const cJSON *object, moet_table_problem *problem)
 {
     kernel_text kernel;
-    moet_config config = {0};
-    const moet_cubin *cubin = NULL;
+    moet_table_default result = {0};
     char why[MOET_REASON_SIZE];
     MOET_TRY(read_kernel_text(r, object, &kernel));
     /* A default of another version is of no use, and no entry either: nobody asked for it by name. */
-    if (!kernel_serves(r, &kernel, &config, why) || !kernel.cubin) return MOET_OK;
-    MOET_TRY(load_cubin(r, kernel.cubin, kernel.arch, &cubin));
-    problem->defaults[problem->default_count++] = (moet_table_default){.config = config, .cubin = cubin};
+    if (!kernel_serves(r, &problem->problem, &kernel, &result.config, why)) return MOET_OK;
+    MOET_TRY(load_cubins(r, &kernel, result.cubins, &result.cubin_count));
+    if (result.cubin_count > 0) problem->defaults[problem->default_count++] = result;
     return MOET_OK;
 }
 
@@ -366,7 +428,7 @@ static moet_status read_problem(reader *r, const cJSON *object, moet_table_probl
     for (const cJSON *item = points->child; item; item = item->next) {
         snprintf(r->place + place, sizeof r->place - place, ".points[%d]", problem->point_count);
         if (!is_object(item)) return malformed(r, "an object is expected");
-        MOET_TRY(read_point(r, item, key, problem->problem.experts, &problem->points[problem->point_count++]));
+        MOET_TRY(read_point(r, item, key, &problem->problem, &problem->points[problem->point_count++]));
     }
     int32_t i = 0;
     for (const cJSON *item = defaults->child; item; item = item->next) {
@@ -452,11 +514,14 @@ static moet_status check_hash(const reader *r, const char *text, size_t size_byt
     return MOET_OK;
 }
 
+/* At least as many as the document names, of any version. */
 static int32_t count_cubins(const cJSON *item)
 {
     int32_t n = 0;
-    for (const cJSON *child = item->child; child; child = child->next)
-        n += (child->string && strcmp(child->string, "cubin") == 0) + count_cubins(child);
+    for (const cJSON *child = item->child; child; child = child->next) {
+        if (child->string) n += strcmp(child->string, "cubin") == 0 || strcmp(child->string, "sha256") == 0;
+        n += count_cubins(child);
+    }
     return n;
 }
 
@@ -464,17 +529,16 @@ static moet_status read_document(reader *r, const cJSON *root, const char *text,
 {
     const char *format, *hash, *parent;
     const cJSON *devices;
-    int64_t version;
     if (!is_object(root)) return malformed(r, "an object is expected");
     MOET_TRY(check_depth(r, root, 0));
     MOET_TRY(get_text(r, root, "format", text_limit, &format));
     if (strcmp(format, "moe-tune table") != 0) return malformed(r, "\"format\" is '%.60s', no moe-tune table", format);
-    MOET_TRY(get_integer(r, root, "version", 1, INT32_MAX, &version));
-    if (version != MOET_TABLE_FORMAT_VERSION)
+    MOET_TRY(get_integer(r, root, "version", 1, INT32_MAX, &r->version));
+    if (r->version > MOET_TABLE_FORMAT_VERSION)
         return moet_fail(MOET_MISMATCH,
-                         "%s/table.json: format version %d expected, %lld found; emit the table with this "
+                         "%s/table.json: format version %d or older expected, %lld found; emit the table with this "
                          "version of moe-tune",
-                         r->dir ? r->dir : "", MOET_TABLE_FORMAT_VERSION, (long long)version);
+                         r->dir ? r->dir : "", MOET_TABLE_FORMAT_VERSION, (long long)r->version);
     MOET_TRY(get_text(r, root, "hash", hash_digits, &hash));
     if (!is_hash(hash)) return malformed(r, "\"hash\" is no SHA-256");
     if (checks_hash) MOET_TRY(check_hash(r, text, size_bytes, hash));
@@ -552,74 +616,4 @@ void moet_table_close(moet_table *table)
     free(table->cubins);
     free(table->refusals);
     free(table);
-}
-
-/* ---- lookup ---- */
-
-static bool problems_equal(const moet_problem *a, const moet_problem *b)
-{
-    return a->op == b->op && a->experts == b->experts && a->hidden == b->hidden && a->inter == b->inter &&
-           a->x_dtype == b->x_dtype && a->w_dtype == b->w_dtype && a->out_dtype == b->out_dtype &&
-           a->scales == b->scales && a->layout == b->layout && a->activation == b->activation && a->bias == b->bias &&
-           a->prob == b->prob && a->numerics == b->numerics;
-}
-
-const moet_table_problem *moet_table_find(const moet_table *table, const moet_problem *problem)
-{
-    for (int32_t i = 0; i < table->problem_count; i++) {
-        if (problems_equal(&table->problems[i].problem, problem)) return &table->problems[i];
-    }
-    return NULL;
-}
-
-static bool sources_equal(const moet_source *a, const moet_source *b)
-{
-    if (a->text != b->text || strcmp(a->arch, b->arch) != 0 || a->option_count != b->option_count) return false;
-    for (int32_t i = 0; i < a->option_count; i++) {
-        if (strcmp(a->options[i], b->options[i]) != 0) return false;
-    }
-    return true;
-}
-
-const moet_cubin *moet_table_default_cubin(const moet_table *table, const moet_problem *problem,
-                                           const moet_config *config, const moet_device *device)
-{
-    const moet_family *family = config->family;
-    moet_source wanted, offered;
-    if (!family->source || !family->source(problem, config, device->info.cc_major, device->info.cc_minor, &wanted))
-        return NULL;
-    for (int32_t i = 0; i < table->problem_count; i++) {
-        const moet_table_problem *p = &table->problems[i];
-        for (int32_t j = 0; j < p->default_count; j++) {
-            const moet_table_default *d = &p->defaults[j];
-            if (d->config.family == family &&
-                family->source(&p->problem, &d->config, device->info.cc_major, device->info.cc_minor, &offered) &&
-                sources_equal(&wanted, &offered))
-                return d->cubin;
-        }
-    }
-    return NULL;
-}
-
-const moet_table_point *moet_table_lookup(const moet_table_problem *problem, moet_table_kind kind,
-                                          const int32_t *usable, int64_t rows, double max_over_mean, moet_hit *hit,
-                                          double *distance)
-{
-    const double log_rows = log((double)rows), log_skew = log(max_over_mean);
-    const moet_table_point *best = NULL;
-    double best_square = MOET_NEAREST_LIMIT * MOET_NEAREST_LIMIT;
-    for (int32_t i = 0; i < problem->point_count; i++) {
-        const moet_table_point *point = &problem->points[i];
-        if (!point->winner[kind].present || (usable && usable[i] < 0)) continue;
-        double by_rows = log_rows - point->log_rows, by_skew = log_skew - point->log_skew;
-        double square = by_rows * by_rows + by_skew * by_skew;
-        if (square > best_square || (best && square == best_square)) continue;
-        best = point;
-        best_square = square;
-    }
-    if (!best) return NULL;
-    bool exact = best->rows == rows && best_square < 1e-18;
-    *hit = exact ? MOET_HIT_EXACT : MOET_HIT_NEAREST;
-    *distance = exact ? 0 : sqrt(best_square);
-    return best;
 }

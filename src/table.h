@@ -6,7 +6,8 @@
 #include "family.h"
 #include "moet.h"
 
-#define MOET_TABLE_FORMAT_VERSION 1
+/* What emit writes. Version 1, with at most one cubin a kernel, is read too. */
+#define MOET_TABLE_FORMAT_VERSION 2
 
 /* Which counts a configuration must be able to take. Each point of a table has up to one winner of each kind. */
 typedef enum moet_table_kind { MOET_TABLE_ANY, MOET_TABLE_DEVICE_COUNTS, MOET_TABLE_KIND_COUNT } moet_table_kind;
@@ -15,7 +16,8 @@ typedef struct moet_table_winner {
     bool present; /* false: not tuned, or refused */
     moet_config config;
     int64_t time_ns;
-    const moet_cubin *cubin; /* owned by the table; NULL where the family compiles nothing */
+    int32_t cubin_count;                       /* 0 where the family compiles nothing */
+    const moet_cubin *cubins[MOET_MAX_CUBINS]; /* owned by the table */
 } moet_table_winner;
 
 /* One tuned workload of a problem. */
@@ -28,10 +30,11 @@ typedef struct moet_table_point {
     moet_table_winner winner[MOET_TABLE_KIND_COUNT];
 } moet_table_point;
 
-/* A family default and its compiled kernel. */
+/* A family default and its compiled kernels. */
 typedef struct moet_table_default {
     moet_config config;
-    const moet_cubin *cubin; /* owned by the table; never NULL: defaults without a kernel need no table */
+    int32_t cubin_count;                       /* never 0: defaults without a kernel need no table */
+    const moet_cubin *cubins[MOET_MAX_CUBINS]; /* owned by the table */
 } moet_table_default;
 
 typedef struct moet_table_problem {
@@ -59,16 +62,17 @@ moet_status moet_table_load(const char *dir, const moet_device *device, moet_tab
 void moet_table_close(moet_table *table);
 
 /* Parses the text of a table.json whose cubins lie in `dir` (NULL: cubin files are not read and winners that need one
- * have cubin NULL; for tests). check_hash false passes over a wrong hash: so that a fuzzer gets past it. */
+ * have none; for tests). check_hash false passes over a wrong hash: so that a fuzzer gets past it. */
 moet_status moet_table_parse(const char *text, size_t size_bytes, const char *dir, bool check_hash,
                              const moet_device *device, moet_table **table);
 
 const moet_table_problem *moet_table_find(const moet_table *table, const moet_problem *problem);
 
-/* The compiled kernel of a config for a problem, from the defaults of any problem for which the family compiles the
- * same source with the same options; NULL if there is none. */
-const moet_cubin *moet_table_default_cubin(const moet_table *table, const moet_problem *problem,
-                                           const moet_config *config, const moet_device *device);
+/* The compiled kernels of a config for a problem into list[MOET_MAX_CUBINS], as moet_family's cubins() would give them,
+ * and their number: each from the defaults of any problem for which the family compiles the same source with the same
+ * options. 0 where one of them is not there. */
+int32_t moet_table_default_cubins(const moet_table *table, const moet_problem *problem, const moet_config *config,
+                                  const moet_device *device, const moet_cubin **list);
 
 /* The point that answers for a routing with rows > 0, NULL where none is near enough (moet.h, MOET_NEAREST_LIMIT): the
  * exact one, else the nearest; of equally near ones the first. usable (may be NULL): points with usable[i] < 0 are

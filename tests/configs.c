@@ -139,3 +139,28 @@ bool test_same_source(const moet_source *a, const moet_source *b)
         if (strcmp(a->options[i], b->options[i]) != 0) return false;
     return true;
 }
+
+void test_fused_problems(int32_t hidden, int32_t inter, moet_problem problems[TEST_FUSED_PROBLEMS])
+{
+    for (int32_t i = 0; i < TEST_FUSED_PROBLEMS; i++) {
+        moet_problem_init(&problems[i], MOET_OP_UP, TEST_FUSED_EXPERTS, hidden, inter);
+        problems[i].layout = (moet_layout)(i & 1);
+        problems[i].bias = i & 2;
+        problems[i].activation = MOET_ACTIVATION_SWIGLU;
+    }
+}
+
+bool test_fused_choice(const test_choice *choice, const moet_problem *problems, const moet_device_info *device,
+                       int64_t nth, moet_problem *fused, moet_config *config)
+{
+    const moet_family *family = choice->config.family;
+    char why[MOET_REASON_SIZE];
+    *fused = problems[choice->problem];
+    fused->activation = (moet_activation)(MOET_ACTIVATION_SWIGLU + nth % 3);
+    fused->prob = nth % TEST_FUSED_KINDS < 3 ? MOET_PROB_ADVANCE : MOET_PROB_NONE;
+    fused->clamp = fused->activation == MOET_ACTIVATION_SWIGLU_CLAMP ? 0.75 : 0;
+    *config = choice->config;
+    config->gathers = family->fuses_gather && nth / TEST_FUSED_KINDS % 2;
+    if (config->gathers && !family->applicable(fused, config, device, why)) config->gathers = false;
+    return family->applicable(fused, config, device, why);
+}

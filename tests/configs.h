@@ -28,6 +28,16 @@ void test_configs_create(const moet_family *family, const moet_problem *problems
                          const moet_device_info *device, bool pairs, test_configs *configs);
 void test_configs_destroy(test_configs *configs);
 
+/* For GEMMs with a fused activation: four problems of `experts` experts, either layout with and without bias, and what
+ * is fused in the nth choice of their pairwise set: every activation with and without router weight, in turn. */
+enum { TEST_FUSED_PROBLEMS = 4, TEST_FUSED_EXPERTS = 8 };
+void test_fused_problems(int32_t hidden, int32_t inter, moet_problem problems[TEST_FUSED_PROBLEMS]);
+enum { TEST_FUSED_KINDS = 6 };
+/* false where the activation of the nth choice does not go with its config. Every second half dozen gathers, where it
+ * can. */
+bool test_fused_choice(const test_choice *choice, const moet_problem *problems, const moet_device_info *device,
+                       int64_t nth, moet_problem *fused, moet_config *config);
+
 /* Whether two configs compile to the same kernel: they differ in run-time values at most. */
 bool test_same_source(const moet_source *a, const moet_source *b);
 

@@ -2,6 +2,11 @@
 
 #include "test.h"
 
+void fill_arch(const moet_device *device, const char *kernel, char arch[16])
+{
+    snprintf(arch, 16, "sm_%d%d%s", device->info.cc_major, device->info.cc_minor, strlen(kernel) & 1 ? "a" : "");
+}
+
 int64_t fill_run(moet_store *store, const moet_device *device)
 {
     moet_store_run run = {.device = &device->info,
@@ -62,11 +67,12 @@ bool fill_put(moet_store *store, int64_t run, const fill_trial *t)
                                          .copy_ns = 12,
                                          .read_ns = 13,
                                          .clocks = {.sm_mhz = 1980}};
-    if (t->cubin) {
-        trial.cubin.bytes = (void *)(uintptr_t)t->cubin;
-        trial.cubin.size_bytes = strlen(t->cubin);
-        moet_sha256_text(t->cubin, strlen(t->cubin), trial.cubin.sha256);
-        strcpy(trial.cubin.arch, "sm_90");
+    for (int32_t i = 0; i < MOET_MAX_CUBINS && t->cubins[i]; i++, trial.cubin_count++) {
+        moet_cubin *cubin = &trial.cubins[i];
+        cubin->bytes = (void *)(uintptr_t)t->cubins[i];
+        cubin->size_bytes = strlen(t->cubins[i]);
+        moet_sha256_text(t->cubins[i], strlen(t->cubins[i]), cubin->sha256);
+        fill_arch(t->device, t->cubins[i], cubin->arch);
     }
     bool inserted = false;
     TEST_OK(moet_store_put_trial(store, run, &key, &trial, t->is_default, t->final_rounds, t->replace, &inserted));
@@ -84,11 +90,13 @@ static moet_status dump_row(void *context, const moet_store_trial_row *row)
     FILE *out = context;
     fprintf(out, "%s|%s|%s|%s|", row->device_key, row->problem_key, row->workload_name, row->skew);
     for (int32_t e = 0; e < row->experts; e++) fprintf(out, "%d ", row->counts[e]);
-    fprintf(out, "|%lld|%.12g|%.12g|%s|%d|%s|%d%d%d%d|%d%d|%d|%s|%lld|%lld|%d|%.12g|%.12g|%s|%s|%s\n",
-            (long long)row->rows, row->max_over_mean, row->gini, row->config, row->family_version, row->validator,
-            row->device_counts, row->eager, row->final_rounds, row->is_default, row->is_winner[0], row->is_winner[1],
-            row->status, row->reason, (long long)row->median_ns, (long long)row->noise_ns, row->sample_count,
-            row->efficiency, row->error, row->bit_class, row->cubin_sha256, row->measured_at);
+    fprintf(out, "|%lld|%.12g|%.12g|%s|%d|%s|%d%d%d%d|%d%d|%d|%s|%lld|%lld|%d|%.12g|%.12g|%s|%s|", (long long)row->rows,
+            row->max_over_mean, row->gini, row->config, row->family_version, row->validator, row->device_counts,
+            row->eager, row->final_rounds, row->is_default, row->is_winner[0], row->is_winner[1], row->status,
+            row->reason, (long long)row->median_ns, (long long)row->noise_ns, row->sample_count, row->efficiency,
+            row->error, row->bit_class, row->measured_at);
+    for (int32_t i = 0; i < row->cubin_count; i++) fprintf(out, "%s %s ", row->cubins[i].sha256, row->cubins[i].arch);
+    fprintf(out, "\n");
     return MOET_OK;
 }
 
@@ -112,5 +120,34 @@ void fill_config(const moet_device *device, const moet_problem *problem, int32_t
     for (;;) {
         if (family->applicable(problem, config, &device->info, why) && n-- == 0) return;
         assert_true(moet_config_next(config));
+    }
+}
+
+void fill_random(moet_store *store, const moet_device *host, const moet_device *elsewhere, const moet_problem *problem,
+                 uint64_t seed, int32_t most)
+{
+    static const int32_t counts[][4] = {{16, 16, 16, 16}, {61, 1, 1, 1}, {256, 256, 256, 256}, {0, 0, 0, 5}};
+    assert_int_equal(problem->experts, 4);
+    static const char *const kernels[] = {"a kernel", "kernel b", "c", "the kernel d", "e", "f"};
+    uint64_t random = seed;
+    moet_config configs[4];
+    for (int32_t i = 0; i < 4; i++) fill_config(host, problem, i, &configs[i]);
+    int64_t runs[2] = {fill_run(store, host), fill_run(store, elsewhere)};
+    for (int32_t i = 0; i < 40; i++) {
+        int32_t which = (int32_t)test_between(&random, 0, 1);
+        fill_trial t = {.device = which ? elsewhere : host,
+                        .problem = problem,
+                        .counts = counts[test_between(&random, 0, 3)],
+                        .config = &configs[test_between(&random, 0, 3)],
+                        .device_counts = test_between(&random, 0, 1),
+                        .final_rounds = test_between(&random, 0, 2) == 0,
+                        .is_default = test_between(&random, 0, 3) == 0,
+                        .median_ns = test_between(&random, 1000, 1010),
+                        .noise_ns = 3,
+                        .samples = (int32_t)test_between(&random, 3, 5),
+                        .status = test_between(&random, 0, 5) ? MOET_TRIAL_OK : MOET_TRIAL_FAILED};
+        int32_t cubins = (int32_t)test_between(&random, 0, most);
+        for (int32_t j = 0; j < cubins; j++) t.cubins[j] = kernels[2 * test_between(&random, 0, 2) + (j & 1)];
+        fill_put(store, runs[which], &t);
     }
 }

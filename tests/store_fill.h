@@ -15,12 +15,21 @@ typedef struct fill_trial {
     moet_trial_status status;
     int64_t median_ns, noise_ns;
     int32_t samples;
-    const char *cubin; /* bytes of a made-up kernel; NULL: none */
+    const char *cubins[MOET_MAX_CUBINS]; /* bytes of made-up kernels; NULL: no more */
 } fill_trial;
+
+/* What a made-up kernel is compiled for: with an 'a' or without, by its length, as GEMMs and helper kernels of one
+ * config may differ. */
+void fill_arch(const moet_device *device, const char *kernel, char arch[16]);
 
 int64_t fill_run(moet_store *store, const moet_device *device);
 /* Whether it was inserted. */
 bool fill_put(moet_store *store, int64_t run, const fill_trial *trial);
+
+/* Random trials of two devices and of up to `most` kernels each, many of which other seeds make too. The problem has
+ * four experts; the configs are the host's. */
+void fill_random(moet_store *store, const moet_device *host, const moet_device *elsewhere, const moet_problem *problem,
+                 uint64_t seed, int32_t most);
 
 /* Every trial, one a line, all but row ids; malloc'd. */
 char *fill_dump(moet_store *store);

@@ -37,14 +37,48 @@ void test_output_destroy(moet_device *device, test_output *output)
 
 /* ---- a config ---- */
 
-static void keep_kernel(const test_subject *s, const moet_source *source)
+void test_kernel_release(test_kernel *kernel)
+{
+    for (int32_t i = 0; i < kernel->count; i++) moet_cubin_release(&kernel->cubins[i]);
+    kernel->count = 0;
+}
+
+/* What the config compiles, into sources[MOET_MAX_CUBINS]; the number. */
+static int32_t gather_sources(const test_subject *s, moet_source *sources)
 {
     const moet_family *family = s->config->family;
-    const moet_cubin *cubin = family->cubin ? family->cubin(s->state) : NULL;
-    if (!cubin) return;
-    moet_cubin_release(&s->kernel->cubin);
-    TEST_OK(moet_cubin_copy(cubin, &s->kernel->cubin));
-    s->kernel->source = *source;
+    const moet_device_info *info = &s->device->info;
+    moet_source source;
+    int32_t n = 0;
+    if (!family->source) return 0;
+    for (; family->source(s->problem, s->config, info->cc_major, info->cc_minor, n, &source); n++) {
+        if (n == MOET_MAX_CUBINS) test_fail("%s: more than %d sources", s->config_text, n);
+        sources[n] = source;
+    }
+    return n;
+}
+
+static bool is_kept(const test_kernel *kernel, const moet_source *sources, int32_t count)
+{
+    if (count == 0 || kernel->count != count) return false;
+    for (int32_t i = 0; i < count; i++) {
+        if (!test_same_source(&sources[i], &kernel->sources[i])) return false;
+    }
+    return true;
+}
+
+/* A family lists its kernels in the order of its sources, all of them. */
+static void keep_kernels(const test_subject *s, const moet_source *sources, int32_t count)
+{
+    const moet_family *family = s->config->family;
+    const moet_cubin *list[MOET_MAX_CUBINS];
+    int32_t listed = family->cubins ? family->cubins(s->state, list) : 0;
+    if (listed != count) test_fail("%s: %d sources, %d cubins", s->config_text, count, listed);
+    test_kernel_release(s->kernel);
+    for (; s->kernel->count < count; s->kernel->count++) {
+        TEST_OK(moet_cubin_copy(list[s->kernel->count], &s->kernel->cubins[s->kernel->count]));
+        s->kernel->sources[s->kernel->count] = sources[s->kernel->count];
+    }
 }
 
 int32_t test_few_sms(int64_t nth) { return nth & 1 ? 4 : 2; }
@@ -52,18 +86,19 @@ int32_t test_few_sms(int64_t nth) { return nth & 1 ? 4 : 2; }
 bool test_subject_open(test_subject *s, char *why)
 {
     const moet_family *family = s->config->family;
-    const moet_device_info *info = &s->device->info;
-    moet_source source;
-    bool has_source = family->source && family->source(s->problem, s->config, info->cc_major, info->cc_minor, &source);
-    bool is_kept = has_source && s->kernel->cubin.bytes && test_same_source(&source, &s->kernel->source);
+    moet_source sources[MOET_MAX_CUBINS];
     moet_prepare_args args = {.device = s->device,
                               .problem = s->problem,
                               .config = s->config,
                               .max_rows = s->max_rows,
                               .max_sms = s->max_sms,
-                              .device_counts = s->on_device,
-                              .cubin = is_kept ? &s->kernel->cubin : NULL};
+                              .device_counts = s->on_device};
     moet_config_format(s->config, s->config_text);
+    int32_t source_count = gather_sources(s, sources);
+    if (is_kept(s->kernel, sources, source_count)) {
+        args.cubin_count = source_count;
+        for (int32_t i = 0; i < source_count; i++) args.cubins[i] = &s->kernel->cubins[i];
+    }
     if (s->max_sms) snprintf(s->config_text + strlen(s->config_text), 32, " on %d SMs at most", s->max_sms);
     moet_status status = family->prepare(&args, &s->state);
     if (status == MOET_UNSUPPORTED || status == MOET_NOT_FOUND) {
@@ -72,9 +107,9 @@ bool test_subject_open(test_subject *s, char *why)
         return false;
     }
     if (status != MOET_OK) test_fail("%s (%s): prepare: %s", s->config_text, s->label, moet_last_error());
-    if (has_source && !is_kept) keep_kernel(s, &source);
+    if (args.cubin_count == 0) keep_kernels(s, sources, source_count);
     TEST_OK(s->device->backend->stream_create(s->device, &s->stream));
-    size_t size_bytes = family->workspace_bytes(s->problem, s->config, info, s->max_rows);
+    size_t size_bytes = family->workspace_bytes(&args);
     if (size_bytes) {
         TEST_OK(s->device->backend->alloc(s->device, size_bytes, &s->workspace));
         TEST_OK(s->device->backend->fill(s->device, s->workspace, TEST_POISON, size_bytes)); /* whatever was there */

@@ -28,12 +28,14 @@ typedef struct test_output {
 void test_output_create(moet_device *device, test_output *output, size_t size_bytes);
 void test_output_destroy(moet_device *device, test_output *output);
 
-/* The kernel compiled last: of configs that differ in run-time values alone only the first one is compiled, or read
+/* What was compiled last: of configs that differ in run-time values alone only the first one is compiled, or read
  * from the cache on disk. Starts as zero. */
 typedef struct test_kernel {
-    moet_source source;
-    moet_cubin cubin;
+    int32_t count;
+    moet_source sources[MOET_MAX_CUBINS];
+    moet_cubin cubins[MOET_MAX_CUBINS];
 } test_kernel;
+void test_kernel_release(test_kernel *kernel);
 
 typedef struct test_subject {
     /* set before test_subject_open */

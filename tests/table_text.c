@@ -23,23 +23,36 @@ static void write_quoted(FILE *out, const char *name, const char *value)
         fprintf(out, "\"%s\":null,", name);
 }
 
-static void write_kernel(FILE *out, const text_winner *w)
+static void write_cubins(FILE *out, int32_t version, const text_winner *w)
+{
+    if (version == 1) {
+        assert_null(w->cubins[1].sha256);
+        write_quoted(out, "cubin", w->cubins[0].sha256);
+        fprintf(out, w->cubins[0].arch ? "\"arch\":\"%s\"" : "\"arch\":null", w->cubins[0].arch);
+        return;
+    }
+    fprintf(out, "\"cubins\":[");
+    for (int32_t i = 0; i < MOET_COUNT_OF(w->cubins) && w->cubins[i].sha256; i++)
+        fprintf(out, "%s{\"sha256\":\"%s\",\"arch\":\"%s\"}", i ? "," : "", w->cubins[i].sha256, w->cubins[i].arch);
+    fprintf(out, "]");
+}
+
+static void write_kernel(FILE *out, int32_t version, const text_winner *w)
 {
     write_quoted(out, "config", w->config);
     fprintf(out, "\"version\":%d,", w->version);
     write_quoted(out, "validator", w->validator ? w->validator : "");
-    write_quoted(out, "cubin", w->cubin);
-    fprintf(out, w->arch ? "\"arch\":\"%s\"" : "\"arch\":null", w->arch);
+    write_cubins(out, version, w);
 }
 
-static void write_winner(FILE *out, const char *name, const text_winner *w)
+static void write_winner(FILE *out, int32_t version, const char *name, const text_winner *w)
 {
     if (!w->config) {
         fprintf(out, "\"%s\":null", name);
         return;
     }
     fprintf(out, "\"%s\":{", name);
-    write_kernel(out, w);
+    write_kernel(out, version, w);
     fprintf(out, ",\"device_counts\":%s,\"time_ns\":%lld,\"noise_ns\":10,\"default_time_ns\":null}",
             w->device_counts ? "true" : "false", (long long)w->time_ns);
 }
@@ -47,14 +60,21 @@ static void write_winner(FILE *out, const char *name, const text_winner *w)
 char *text_table(const moet_device *device, const moet_problem *problem, const text_point *points, int32_t point_count,
                  const text_winner *defaults, int32_t default_count)
 {
+    return text_table_of_version(2, device, problem, points, point_count, defaults, default_count);
+}
+
+char *text_table_of_version(int32_t version, const moet_device *device, const moet_problem *problem,
+                            const text_point *points, int32_t point_count, const text_winner *defaults,
+                            int32_t default_count)
+{
     char *text = NULL, key[MOET_KEY_SIZE];
     size_t size;
     const moet_device_info *info = &device->info;
     FILE *out = open_memstream(&text, &size);
     assert_non_null(out);
     fprintf(out,
-            "{\n\"format\":\"moe-tune table\",\n\"version\":1,\n\"hash\":\"%s\",\n\"parent\":null,\n\"devices\":[{",
-            blank_hash);
+            "{\n\"format\":\"moe-tune table\",\n\"version\":%d,\n\"hash\":\"%s\",\n\"parent\":null,\n\"devices\":[{",
+            version, blank_hash);
     write_quoted(out, "key", device->key);
     write_quoted(out, "backend", info->backend);
     write_quoted(out, "name", info->name);
@@ -78,15 +98,15 @@ char *text_table(const moet_device *device, const moet_problem *problem, const t
                 i ? "," : "", (long long)r.rows, r.active, r.max);
         for (int32_t e = 0; e < problem->experts; e++) fprintf(out, "%s%d", e ? "," : "", points[i].counts[e]);
         fprintf(out, "],\n");
-        write_winner(out, "any", &points[i].any);
+        write_winner(out, version, "any", &points[i].any);
         fprintf(out, ",\n");
-        write_winner(out, "device_counts", &points[i].device_counts);
+        write_winner(out, version, "device_counts", &points[i].device_counts);
         fprintf(out, "}");
     }
     fprintf(out, "],\n\"defaults\":[");
     for (int32_t i = 0; i < default_count; i++) {
         fprintf(out, "%s{", i ? "," : "");
-        write_kernel(out, &defaults[i]);
+        write_kernel(out, version, &defaults[i]);
         fprintf(out, "}");
     }
     fprintf(out, "]}]}]\n}\n");

@@ -10,7 +10,10 @@
 typedef struct text_winner {
     const char *config; /* NULL: no winner */
     int32_t version;
-    const char *validator, *cubin, *arch;
+    const char *validator;
+    struct {
+        const char *sha256, *arch;
+    } cubins[MOET_MAX_CUBINS + 1]; /* sha256 NULL: no more */
     bool device_counts;
     int64_t time_ns;
 } text_winner;
@@ -24,9 +27,15 @@ typedef struct text_point {
 text_winner text_winner_of(const moet_config *config, char config_text[MOET_CONFIG_SIZE], char validator[64],
                            int64_t time_ns);
 
-/* A whole table of one device and one problem, with its right hash; malloc'd. defaults may be 0. */
+/* A whole table, of the newest version, of one device and one problem, with its right hash; malloc'd. defaults may be
+ * 0. */
 char *text_table(const moet_device *device, const moet_problem *problem, const text_point *points, int32_t point_count,
                  const text_winner *defaults, int32_t default_count);
+
+/* The same in another version of the format: 1 or 2. */
+char *text_table_of_version(int32_t version, const moet_device *device, const moet_problem *problem,
+                            const text_point *points, int32_t point_count, const text_winner *defaults,
+                            int32_t default_count);
 
 /* Puts the right hash into the text (64 characters behind the first "hash"), after a change elsewhere. */
 void text_rehash(char *text);

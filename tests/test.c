@@ -164,8 +164,15 @@ void test_random_problem(uint64_t *state, moet_problem *problem)
     problem->out_dtype = (moet_dtype)test_between(state, 0, MOET_DTYPE_COUNT - 1);
     problem->scales = (moet_scales)test_between(state, 0, MOET_SCALES_COUNT - 1);
     problem->layout = (moet_layout)test_between(state, 0, MOET_LAYOUT_COUNT - 1);
-    problem->activation = (moet_activation)test_between(state, 0, MOET_ACTIVATION_COUNT - 1);
     problem->bias = test_between(state, 0, 1);
-    problem->prob = (moet_prob)test_between(state, 0, MOET_PROB_COUNT - 1);
     problem->numerics = (moet_numerics)test_between(state, 0, MOET_NUMERICS_COUNT - 1);
+    if (op != MOET_OP_FFN) return;
+    problem->activation = (moet_activation)test_between(state, 1, MOET_ACTIVATION_COUNT - 1);
+    problem->prob = (moet_prob)test_between(state, 0, MOET_PROB_COUNT - 1);
+    problem->down_bias = test_between(state, 0, 1);
+    if (problem->prob == MOET_PROB_COMBINE) problem->combine = (moet_combine)test_between(state, 0, 1);
+    if (problem->activation != MOET_ACTIVATION_SWIGLU_CLAMP) return;
+    /* Any magnitude and any number of digits. */
+    problem->clamp = ldexp((double)(1 + (test_random(state) >> 12)), (int)test_between(state, -170, 60));
+    if (test_between(state, 0, 1)) problem->clamp = (double)test_between(state, 1, 1000) / 100;
 }

@@ -17,7 +17,7 @@ static int group_open(void **state)
     moet_problem_init(&problem, MOET_OP_UP, 4, 64, 32);
     if (moet_device_open("host", &host) != MOET_OK) return 1;
     return moet_bench_create(host, 7, false, &bench) != MOET_OK ||
-           moet_bench_set_workload(bench, &problem, counts) != MOET_OK;
+           moet_bench_set_workload(bench, &problem, counts, 0) != MOET_OK;
 }
 
 static int group_close(void **state)
@@ -153,7 +153,7 @@ static void test_times(void **state)
     static launcher slow;
     int32_t subject, config_subject;
     moet_config config;
-    TEST_OK(moet_bench_set_workload(bench, &problem, counts));
+    TEST_OK(moet_bench_set_workload(bench, &problem, counts, 0));
     TEST_OK(moet_default_config(&problem, 64, false, &host->info, &config));
     TEST_OK(moet_bench_add_config(bench, &config, false, &config_subject));
     slow = (launcher){.flaw = NONE};
@@ -213,8 +213,8 @@ static void test_too_large(void **state)
     assert_non_null(rows);
     rows[0] = 8;
     moet_problem_init(&huge, MOET_OP_DOWN, MOET_MAX_EXPERTS, MOET_MAX_DIM, MOET_MAX_DIM); /* 2 PB of weights */
-    TEST_FAILS(MOET_NO_DEVICE_MEMORY, NULL, moet_bench_set_workload(bench, &huge, rows));
-    TEST_OK(moet_bench_set_workload(bench, &problem, counts)); /* and another may be set */
+    TEST_FAILS(MOET_NO_DEVICE_MEMORY, NULL, moet_bench_set_workload(bench, &huge, rows, 0));
+    TEST_OK(moet_bench_set_workload(bench, &problem, counts, 0)); /* and another may be set */
     free(rows);
 }
 
@@ -232,12 +232,54 @@ static void test_ceilings(void **state)
     moet_bench_destroy(NULL);
 }
 
+/* A family of three kernels, which runs host_tile. */
+static const moet_cubin three[] = {
+    {.bytes = (void *)(uintptr_t) "up", .size_bytes = 2, .sha256 = "1", .arch = "sm_90a"},
+    {.bytes = (void *)(uintptr_t) "down", .size_bytes = 4, .sha256 = "2"},
+    {.bytes = (void *)(uintptr_t) "helper", .size_bytes = 6, .sha256 = "3"}};
+static int32_t list_three(const void *state, const moet_cubin **list)
+{
+    (void)state;
+    for (int32_t i = 0; i < 3; i++) list[i] = &three[i];
+    return 3;
+}
+
+/* A trial has copies of all its config's cubins, in order, and they outlive the bench's workload. */
+static void test_cubins(void **state)
+{
+    (void)state;
+    moet_family family = *moet_family_find("host_tile");
+    moet_config config;
+    moet_trial trial;
+    int32_t subject;
+    family.cubins = list_three;
+    moet_config_first(&family, &config);
+    char why[MOET_REASON_SIZE];
+    while (!family.applicable(&problem, &config, &host->info, why)) assert_true(moet_config_next(&config));
+    TEST_OK(moet_bench_set_workload(bench, &problem, counts, 0));
+    TEST_OK(moet_bench_add_config(bench, &config, false, &subject));
+    TEST_OK(moet_bench_trial(bench, subject, &trial));
+    TEST_OK(moet_bench_set_workload(bench, &problem, counts, 0));
+    assert_int_equal(trial.status, MOET_TRIAL_OK);
+    assert_int_equal(trial.cubin_count, 3);
+    for (int32_t i = 0; i < 3; i++) {
+        assert_int_equal(trial.cubins[i].size_bytes, three[i].size_bytes);
+        assert_memory_equal(trial.cubins[i].bytes, three[i].bytes, three[i].size_bytes);
+        assert_string_equal(trial.cubins[i].sha256, three[i].sha256);
+        assert_string_equal(trial.cubins[i].arch, three[i].arch);
+        assert_ptr_not_equal(trial.cubins[i].bytes, three[i].bytes);
+    }
+    moet_trial_release(&trial);
+    assert_int_equal(trial.cubin_count, 0);
+    assert_null(trial.cubins[0].bytes);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_stats),    cmocka_unit_test(test_trial_status), cmocka_unit_test(test_flaws_are_found),
         cmocka_unit_test(test_times),    cmocka_unit_test(test_inapplicable), cmocka_unit_test(test_too_large),
-        cmocka_unit_test(test_ceilings),
+        cmocka_unit_test(test_ceilings), cmocka_unit_test(test_cubins),
     };
     return cmocka_run_group_tests_name("bench", tests, group_open, group_close);
 }

@@ -200,7 +200,7 @@ static bool compute_reference(bit_input *in, const uint16_t *x)
     free(bits);
     test_output_destroy(device, &out);
     test_buffer_destroy(device, &padded);
-    moet_cubin_release(&kernel.cubin);
+    test_kernel_release(&kernel);
     test_subject_close(&s);
     return true;
 }
@@ -369,7 +369,7 @@ static void check_family(const moet_family *family)
             input_destroy(&in);
         }
     }
-    moet_cubin_release(&kernel.cubin);
+    test_kernel_release(&kernel);
     test_configs_destroy(&configs);
     free(seen);
     if (!has_reference) skip();

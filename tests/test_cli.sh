@@ -138,6 +138,27 @@ cp good.db newer.db
 python3 -c 'import sqlite3; c=sqlite3.connect("newer.db"); c.execute("PRAGMA user_version=99"); c.commit()'
 expect 1 "99" "$MOE" show --db newer.db
 expect 1 "99" small_sweep --db newer.db
+# A database of the first version: read and merged from as it is, migrated by what writes.
+cp good.db older.db
+python3 - <<'EOF'
+import sqlite3
+c = sqlite3.connect("older.db", isolation_level=None)
+c.execute("PRAGMA journal_mode = DELETE")
+c.execute("ALTER TABLE trials ADD COLUMN cubin_sha256 TEXT REFERENCES cubins (sha256)")
+c.execute("DROP TABLE trial_cubins")
+c.execute("PRAGMA user_version = 1")
+EOF
+sum=$(sha256sum <older.db)
+"$MOE" show --db good.db --trials --format csv >good.csv
+expect 0 "" "$MOE" show --db older.db --trials --format csv
+is "trials of an older database" "$(cat out)" "$(cat good.csv)"
+expect 0 "" "$MOE" emit --db older.db --out older-table
+expect 0 "" "$MOE" merge --db from-older.db older.db
+expect 0 "" "$MOE" show --db from-older.db --trials --format csv
+is "trials merged from an older database" "$(cat out)" "$(cat good.csv)"
+is "the older database" "$(sha256sum <older.db)" "$sum"
+expect 0 "" small_sweep --db older.db
+is "the version after a sweep" "$(query older.db "PRAGMA user_version")" 2
 echo "this is a diary" >diary.db
 expect 2 "diary.db" "$MOE" show --db diary.db
 is "a text as database" "$(cat diary.db)" "this is a diary"

@@ -41,14 +41,82 @@ static void gather_family(const moet_family *family, const moet_device_info *inf
     for (int32_t i = 0; i < configs.count; i++) {
         const test_choice *choice = &configs.choices[i];
         moet_source source;
-        if (!family->source(&problems[choice->problem], &choice->config, info->cc_major, info->cc_minor, &source))
-            test_fail("%s: no source for %d.%d", family->name, info->cc_major, info->cc_minor);
-        add_source(&source);
+        int32_t index = 0;
+        while (family->source(&problems[choice->problem], &choice->config, info->cc_major, info->cc_minor, index,
+                              &source)) {
+            if (index++ == MOET_MAX_CUBINS) test_fail("%s: more than %d sources", family->name, MOET_MAX_CUBINS);
+            add_source(&source);
+        }
+        if (index == 0) test_fail("%s: no source for %d.%d", family->name, info->cc_major, info->cc_minor);
     }
     if (configs.legal > 0)
         print_message("%s for %d.%d: %d of %lld configs, %d kernels more\n", family->name, info->cc_major,
                       info->cc_minor, configs.count, (long long)configs.legal, source_count - before);
     test_configs_destroy(&configs);
+}
+
+/* With the activations, a pairwise set always: each is as many kernels as there are without. test_fused runs them. */
+static void gather_fused(const moet_family *family, const moet_device_info *info)
+{
+    moet_problem problems[TEST_FUSED_PROBLEMS];
+    test_configs configs;
+    const int32_t before = source_count;
+    test_fused_problems(1024, 512, problems);
+    test_configs_create(family, problems, TEST_FUSED_PROBLEMS, info, true, &configs);
+    for (int32_t i = 0; i < configs.count; i++) {
+        moet_problem problem;
+        moet_config config;
+        moet_source source;
+        if (!test_fused_choice(&configs.choices[i], problems, info, i, &problem, &config)) continue;
+        assert_true(family->source(&problem, &config, info->cc_major, info->cc_minor, 0, &source));
+        add_source(&source);
+    }
+    if (configs.legal > 0)
+        print_message("%s with an activation for %d.%d: %d of %lld configs, %d kernels more\n", family->name,
+                      info->cc_major, info->cc_minor, configs.count, (long long)configs.legal, source_count - before);
+    test_configs_destroy(&configs);
+}
+
+/* With rows that are stored elsewhere, a pairwise set always. test_fused runs them. */
+static void gather_scattering(const moet_family *family, const moet_device_info *info)
+{
+    moet_problem problems[TEST_FUSED_PROBLEMS];
+    test_configs configs;
+    const int32_t before = source_count;
+    test_fused_problems(1024, 512, problems);
+    for (int32_t i = 0; i < TEST_FUSED_PROBLEMS; i++) problems[i].activation = MOET_ACTIVATION_NONE;
+    test_configs_create(family, problems, TEST_FUSED_PROBLEMS, info, true, &configs);
+    for (int32_t i = 0; i < configs.count; i++) {
+        moet_config config = configs.choices[i].config;
+        moet_source source;
+        char why[MOET_REASON_SIZE];
+        config.scatters = true;
+        if (!family->applicable(&problems[configs.choices[i].problem], &config, info, why)) continue;
+        assert_true(
+            family->source(&problems[configs.choices[i].problem], &config, info->cc_major, info->cc_minor, 0, &source));
+        add_source(&source);
+    }
+    if (configs.legal > 0)
+        print_message("%s scattering for %d.%d: %d of %lld configs, %d kernels more\n", family->name, info->cc_major,
+                      info->cc_minor, configs.count, (long long)configs.legal, source_count - before);
+    test_configs_destroy(&configs);
+}
+
+/* Of a path the kernels that are not its GEMMs', which are compiled for their own family: the same for all problems. */
+static void gather_path(const moet_family *family, const moet_device_info *info)
+{
+    moet_problem problem;
+    moet_config config;
+    moet_source source;
+    moet_problem_init(&problem, MOET_OP_FFN, 8, 1024, 512);
+    moet_config_first(family, &config);
+    for (int32_t i = 0; i < 3; i++) {
+        const bool is_there = family->source(&problem, &config, info->cc_major, info->cc_minor, i, &source);
+        if (i == 2 && !is_there) test_fail("%s: no stages for %d.%d", family->name, info->cc_major, info->cc_minor);
+    }
+    assert_false(family->source(&problem, &config, info->cc_major, info->cc_minor, 3, &source));
+    family->source(&problem, &config, info->cc_major, info->cc_minor, 2, &source);
+    add_source(&source);
 }
 
 static void gather(bool all)
@@ -65,7 +133,13 @@ static void gather(bool all)
                                      .cc_minor = cc[1],
                                      .sm_count = 132,
                                      .smem_per_block_optin_bytes = cc[0] == 9 ? 232448 : 166912};
-            if (!only || atoi(only) == cc[0]) gather_family(moet_families[i], &info, all);
+            if (only && atoi(only) != cc[0]) continue;
+            if (moet_families[i]->gemm)
+                gather_path(moet_families[i], &info);
+            else
+                gather_family(moet_families[i], &info, all);
+            if (moet_families[i]->fuses_activation) gather_fused(moet_families[i], &info);
+            if (moet_families[i]->fuses_scatter) gather_scattering(moet_families[i], &info);
         }
     }
 }
@@ -82,7 +156,7 @@ static int64_t sum_of(const char *log, const char *unit)
     return sum;
 }
 
-/* Nothing is spilled, and no array that should be in registers is in local memory. */
+/* Nothing is spilled, no array that should be in registers is in local memory, tensor instructions overlap. */
 static int check_log(const moet_source *source, const char *log)
 {
     const int64_t spilled = sum_of(log, " bytes spill stores"), local = sum_of(log, " bytes stack frame");
@@ -91,7 +165,12 @@ static int check_log(const moet_source *source, const char *log)
     else if (spilled > 0 || local > 0)
         fprintf(stderr, "%s %s %s: %lld bytes of registers are spilled, %lld bytes of local memory\n", source->name,
                 source->arch, source->option_count ? source->options[0] : "", (long long)spilled, (long long)local);
-    return spilled != 0 || local != 0;
+    /* ptxas then waits for every wgmma by itself. */
+    const bool is_serial = strstr(log, "instructions are serialized") != NULL;
+    if (is_serial)
+        fprintf(stderr, "%s %s %s: wgmma instructions are serialized\n", source->name, source->arch,
+                source->option_count ? source->options[0] : "");
+    return spilled != 0 || local != 0 || is_serial;
 }
 
 static int compile_one(const moet_source *source)
@@ -228,10 +307,10 @@ static void test_help(void **state)
     moet_problem_init(&problem, MOET_OP_UP, 8, 1024, 512);
     family->default_config(&problem, 4096, &info, &config);
     for (int32_t i = 0; i < MOET_COUNT_OF(names); i++) unsetenv(names[i]);
-    assert_true(family->source(&problem, &config, 9, 0, &plain));
+    assert_true(family->source(&problem, &config, 9, 0, 0, &plain));
     for (int32_t i = 0; i < MOET_COUNT_OF(names); i++) {
         setenv(names[i], "1", 1);
-        assert_true(family->source(&problem, &config, 9, 0, &helped));
+        assert_true(family->source(&problem, &config, 9, 0, 0, &helped));
         unsetenv(names[i]);
         assert_int_equal(helped.option_count, plain.option_count + 1);
         TEST_OK(moet_module_compile(&helped, &cubin, NULL));

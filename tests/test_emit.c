@@ -1,5 +1,6 @@
 /* emit∘load: the table that a store emits is the table that libmoet loads; byte-stable, all or nothing. */
 #include "store_fill.h"
+#include "table_text.h"
 #include "test.h"
 
 #include <sys/stat.h>
@@ -272,6 +273,135 @@ static void test_merged(void **state)
     free(text_ba);
 }
 
+static void check_cubins(const moet_cubin *const *cubins, int32_t count, const char *const *wanted)
+{
+    for (int32_t i = 0; i < count; i++) {
+        char arch[16];
+        fill_arch(host, wanted[i], arch);
+        assert_int_equal(cubins[i]->size_bytes, strlen(wanted[i]));
+        assert_memory_equal(cubins[i]->bytes, wanted[i], strlen(wanted[i]));
+        assert_string_equal(cubins[i]->arch, arch);
+    }
+    assert_null(wanted[count]);
+}
+
+/* The folder's only problem and point. */
+static const moet_table_problem *load_only(const char *dir, moet_table **table)
+{
+    TEST_OK(moet_table_load(dir, host, table));
+    assert_int_equal((*table)->refusal_count, 0);
+    assert_int_equal((*table)->problem_count, 1);
+    assert_int_equal((*table)->problems[0].point_count, 1);
+    return &(*table)->problems[0];
+}
+
+/* Several kernels a config: all of them come back, in their order, whatever their hashes' order is. */
+static void test_several_kernels(void **state)
+{
+    (void)state;
+    static const int32_t counts[] = {30, 2};
+    static const char *const orders[][MOET_MAX_CUBINS + 1] = {{"up kernel", "down kernel", "helpers"},
+                                                              {"helpers", "down kernel", "up kernel"},
+                                                              {"down kernel", "up kernel"},
+                                                              {"down kernel", "up kernel", "helpers", "more helpers"}};
+    char db[512], dir[512], path[700], digits[MOET_SHA256_TEXT_SIZE], hash[MOET_SHA256_TEXT_SIZE] = "";
+    moet_store *store;
+    moet_emitted emitted;
+    moet_table *table;
+    moet_problem problem;
+    moet_config config, slower;
+    moet_problem_init(&problem, MOET_OP_DOWN, 2, 64, 64);
+    fill_config(host, &problem, 0, &config);
+    fill_config(host, &problem, 1, &slower);
+    path_of("several.db", db);
+    path_of("several", dir);
+    TEST_OK(moet_store_open(db, MOET_STORE_WRITE, &store));
+    int64_t run = fill_run(store, host);
+    fill_trial fallback = {.device = host,
+                           .problem = &problem,
+                           .counts = counts,
+                           .config = &slower,
+                           .is_default = true,
+                           .median_ns = 9000,
+                           .cubins = {"another up kernel", "helpers", "helpers"}};
+    fill_put(store, run, &fallback);
+    for (int32_t i = 0; i < MOET_COUNT_OF(orders); i++) {
+        fill_trial t = {.device = host,
+                        .problem = &problem,
+                        .counts = counts,
+                        .config = &config,
+                        .median_ns = 5000,
+                        .replace = true};
+        memcpy(t.cubins, orders[i], sizeof t.cubins);
+        fill_put(store, run, &t);
+        TEST_OK(moet_emit(store, dir, NULL, &emitted));
+        assert_string_not_equal(emitted.hash, hash); /* the order alone makes another table */
+        strcpy(hash, emitted.hash);
+        const moet_table_problem *p = load_only(dir, &table);
+        const moet_table_winner *winner = &p->points[0].winner[MOET_TABLE_ANY];
+        assert_int_equal(winner->cubin_count, orders[i][2] ? orders[i][3] ? 4 : 3 : 2);
+        check_cubins(winner->cubins, winner->cubin_count, orders[i]);
+        assert_int_equal(p->default_count, 1);
+        assert_int_equal(p->defaults[0].cubin_count, 3);
+        /* A kernel that is named twice is one file and one cubin. */
+        assert_ptr_equal(p->defaults[0].cubins[1], p->defaults[0].cubins[2]);
+        assert_memory_equal(p->defaults[0].cubins[0]->bytes, "another up kernel", 17);
+        assert_memory_equal(p->defaults[0].cubins[1]->bytes, "helpers", 7);
+        assert_int_equal(emitted.cubins, i == 3 ? 5 : 4);
+        assert_int_equal(table->cubin_count, emitted.cubins);
+        assert_int_equal(test_file_count(dir), 1 + emitted.cubins); /* those that no entry names are gone */
+        moet_table_close(table);
+        TEST_OK(moet_emit(store, dir, NULL, &emitted));
+        assert_false(emitted.changed);
+    }
+    moet_sha256_text("more helpers", 12, digits); /* the last of the list counts as the first does */
+    snprintf(path, sizeof path, "%s/%s.cubin", dir, digits);
+    assert_int_equal(unlink(path), 0);
+    TEST_FAILS(MOET_NOT_FOUND, digits, moet_table_load(dir, host, &table));
+    test_file_write(path, "more halpers", 12);
+    TEST_FAILS(MOET_MISMATCH, "SHA-256", moet_table_load(dir, host, &table));
+    TEST_OK(moet_emit(store, dir, NULL, &emitted)); /* puts it right */
+    load_only(dir, &table);
+    moet_table_close(table);
+    moet_store_close(store);
+}
+
+/* A folder with a table of version 1 is one of ours: it is the new table's parent. */
+static void test_over_version_1(void **state)
+{
+    (void)state;
+    static const int32_t counts[] = {30, 2};
+    char db[512], dir[512], validator[64], name[MOET_CONFIG_SIZE];
+    moet_store *store;
+    moet_emitted emitted;
+    moet_table *table;
+    moet_problem problem;
+    moet_config config;
+    moet_problem_init(&problem, MOET_OP_DOWN, 2, 64, 64);
+    fill_config(host, &problem, 0, &config);
+    path_of("over.db", db);
+    path_of("over", dir);
+    assert_int_equal(mkdir(dir, 0777), 0);
+    text_point point = {.counts = counts, .any = text_winner_of(&config, name, validator, 5000)};
+    char *old = text_table_of_version(1, host, &problem, &point, 1, NULL, 0);
+    text_write(dir, old);
+    TEST_OK(moet_table_load(dir, host, &table));
+    TEST_OK(moet_store_open(db, MOET_STORE_WRITE, &store));
+    fill_trial t = {
+        .device = host, .problem = &problem, .counts = counts, .config = &config, .median_ns = 5000, .cubins = {"k"}};
+    fill_put(store, fill_run(store, host), &t);
+    TEST_OK(moet_emit(store, dir, NULL, &emitted));
+    assert_true(emitted.changed);
+    char *text = table_text(dir), parent[100];
+    snprintf(parent, sizeof parent, "\"parent\":\t\"%s\"", table->hash);
+    TEST_CONTAINS(text, parent);
+    TEST_CONTAINS(text, "\"version\":\t2,");
+    moet_table_close(table);
+    free(text);
+    free(old);
+    moet_store_close(store);
+}
+
 #ifdef MOET_CUDA
 /* Kernels go with the table, and go again when no winner needs them. */
 static void test_kernels(void **state)
@@ -304,7 +434,7 @@ static void test_kernels(void **state)
                     .counts = counts,
                     .config = &configs[0],
                     .median_ns = 5000,
-                    .cubin = "first kernel",
+                    .cubins = {"first kernel"},
                     .device_counts = true};
     fill_put(store, run, &t);
     TEST_OK(moet_emit(store, dir, NULL, &emitted));
@@ -320,7 +450,7 @@ static void test_kernels(void **state)
     assert_int_equal(table->cubin_count, 1);
     moet_table_close(table);
     t.config = &configs[1];
-    t.cubin = "second kernel";
+    t.cubins[0] = "second kernel";
     t.median_ns = 1000;
     fill_put(store, run, &t);
     TEST_OK(moet_emit(store, dir, NULL, &emitted));
@@ -335,8 +465,10 @@ static void test_kernels(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_emit_and_load), cmocka_unit_test(test_byte_stable), cmocka_unit_test(test_one_device),
-        cmocka_unit_test(test_refusals),      cmocka_unit_test(test_merged),
+        cmocka_unit_test(test_emit_and_load),  cmocka_unit_test(test_byte_stable),
+        cmocka_unit_test(test_one_device),     cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_merged),         cmocka_unit_test(test_several_kernels),
+        cmocka_unit_test(test_over_version_1),
 #ifdef MOET_CUDA
         cmocka_unit_test(test_kernels),
 #endif

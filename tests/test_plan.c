@@ -391,6 +391,33 @@ static void test_replay_command(void **state)
     moet_close(handle);
 }
 
+static void test_replay_of_paths(void **state)
+{
+    (void)state;
+    moet_handle *handle;
+    moet_plan *plan;
+    moet_problem path;
+    char text[1000];
+    const moet_plan_options options = {.max_tokens = 64, .choices = 8};
+    moet_problem_init(&path, MOET_OP_FFN, 4, 64, 32);
+    path.activation = MOET_ACTIVATION_SWIGLU_CLAMP;
+    path.clamp = 1.25;
+    path.bias = path.down_bias = true;
+    TEST_OK(moet_open(NULL, "host", &handle));
+    TEST_OK(moet_plan_create(handle, &path, &options, &plan));
+    TEST_OK(moet_plan_replay_command(plan, skewed, text, sizeof text));
+    TEST_CONTAINS(text, "--ops ffn --layout nk --numerics train --bias --activation swiglu_clamp --prob combine "
+                        "--clamp 1.25");
+    moet_plan_destroy(plan);
+    path.bias = false;
+    path.combine = MOET_COMBINE_PADDLE;
+    TEST_OK(moet_plan_create(handle, &path, &options, &plan));
+    TEST_OK(moet_plan_replay_command(plan, skewed, text, sizeof text));
+    TEST_CONTAINS(text, " --bias=down --activation swiglu_clamp --prob combine --combine paddle --clamp 1.25");
+    moet_plan_destroy(plan);
+    moet_close(handle);
+}
+
 /* Two tables side by side, each in its own thread, many times. */
 static void *run_thread(void *table)
 {
@@ -525,6 +552,7 @@ int main(void)
         cmocka_unit_test(test_refusals_of_plans),
         cmocka_unit_test(test_refusals_of_launches),
         cmocka_unit_test(test_replay_command),
+        cmocka_unit_test(test_replay_of_paths),
         cmocka_unit_test(test_two_handles_in_two_threads),
         cmocka_unit_test(test_launch_allocates_nothing),
         cmocka_unit_test(test_late_refusal),

@@ -1,6 +1,9 @@
 /* Problem keys: parse(format(p)) == p, every kind of malformed key, bounds, shapes, work. */
 #include "test.h"
 
+#include <locale.h>
+#include <math.h>
+
 static void assert_same(const moet_problem *a, const moet_problem *b)
 {
     assert_int_equal(a->op, b->op);
@@ -16,6 +19,9 @@ static void assert_same(const moet_problem *a, const moet_problem *b)
     assert_int_equal(a->bias, b->bias);
     assert_int_equal(a->prob, b->prob);
     assert_int_equal(a->numerics, b->numerics);
+    assert_int_equal(a->down_bias, b->down_bias);
+    assert_int_equal(a->combine, b->combine);
+    assert_true(a->clamp == b->clamp);
 }
 
 static void test_round_trip(void **state)
@@ -47,6 +53,43 @@ static void test_longest_key_fits(void **state)
     assert_true(strlen(text) + 20 < MOET_KEY_SIZE);
     TEST_OK(moet_problem_parse(text, &parsed));
     assert_same(&problem, &parsed);
+
+    moet_problem_init(&problem, MOET_OP_FFN, MOET_MAX_EXPERTS, MOET_MAX_DIM, MOET_MAX_DIM);
+    problem.bias = problem.down_bias = true;
+    problem.activation = MOET_ACTIVATION_SWIGLU_CLAMP;
+    problem.combine = MOET_COMBINE_PADDLE;
+    problem.clamp = 1.2345678901234567e-37;
+    moet_problem_format(&problem, text);
+    assert_true(strlen(text) + 20 < MOET_KEY_SIZE);
+    TEST_OK(moet_problem_parse(text, &parsed));
+    assert_same(&problem, &parsed);
+}
+
+/* Stores and tables hold these texts. */
+static void test_texts(void **state)
+{
+    (void)state;
+    moet_problem problem;
+    char text[MOET_KEY_SIZE];
+    moet_problem_init(&problem, MOET_OP_UP, 8, 7168, 2048);
+    moet_problem_format(&problem, text);
+    assert_string_equal(text, "op=up,experts=8,hidden=7168,inter=2048,x=bf16,w=bf16,out=bf16,scales=none,layout=nk,"
+                              "activation=none,bias=0,prob=none,numerics=train");
+    moet_problem_init(&problem, MOET_OP_FFN, 8, 7168, 2048);
+    moet_problem_format(&problem, text);
+    assert_string_equal(text, "op=ffn,experts=8,hidden=7168,inter=2048,x=bf16,w=bf16,out=bf16,scales=none,layout=nk,"
+                              "activation=swiglu,bias=0,prob=combine,numerics=train,down_bias=0,combine=exact,clamp=0");
+    problem.activation = MOET_ACTIVATION_SWIGLU_CLAMP;
+    problem.clamp = 0.1;
+    moet_problem_format(&problem, text);
+    TEST_CONTAINS(text, ",clamp=0.1");
+    setlocale(LC_ALL, "de_DE.UTF-8"); /* whose decimal point is a comma, where it is installed */
+    moet_problem parsed;
+    moet_problem_format(&problem, text);
+    TEST_CONTAINS(text, ",clamp=0.1");
+    TEST_OK(moet_problem_parse(text, &parsed));
+    assert_same(&problem, &parsed);
+    setlocale(LC_ALL, "C");
 }
 
 static const char good[] = "op=up,experts=8,hidden=7168,inter=2048,x=bf16,w=bf16,out=bf16,scales=none,layout=nk,"
@@ -95,7 +138,11 @@ static void refuse_with(const char *from, const char *to, const char *words)
 static void test_malformed(void **state)
 {
     (void)state;
-    refuse_with("op=up", "op=ffn", "op is 'ffn'");
+    refuse_with("op=up", "op=sideways", "op is 'sideways'");
+    refuse_with("op=up", "op=ffn", "a ',' is missing");
+    refuse_with("numerics=train", "numerics=train,down_bias=0", "more text than expected");
+    refuse_with("activation=none", "activation=swiglu", "activation none");
+    refuse_with("prob=none", "prob=combine", "prob none");
     refuse_with("op=up", "op=", "no value for 'op'");
     refuse_with("op=up,", "", "'op=' expected");
     refuse_with("experts=8", "experts=0", "experts");
@@ -121,6 +168,79 @@ static void test_malformed(void **state)
     refuse_with("bias=0", "bias=false", "bias is 'false'");
     refuse_with("numerics=train", "numerics=exact", "numerics is 'exact'");
     refuse_with(",numerics=train", "", "a ',' is missing");
+}
+
+static const char good_path[] = "op=ffn,experts=8,hidden=64,inter=64,x=bf16,w=bf16,out=bf16,scales=none,layout=nk,"
+                                "activation=swiglu_clamp,bias=0,prob=combine,numerics=train,";
+
+static void test_malformed_paths(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *tail, *words;
+    } cases[] = {
+        {"", "'down_bias='"},
+        {"down_bias=0,combine=exact", "a ',' is missing"},
+        {"down_bias=0,combine=best,clamp=1", "combine is 'best'"},
+        {"down_bias=2,combine=exact,clamp=1", "down_bias is '2'"},
+        {"down_bias=0,combine=exact,clamp=", "no value"},
+        {"down_bias=0,combine=exact,clamp=1.0", "clamp is '1.0'"},
+        {"down_bias=0,combine=exact,clamp=+1", "clamp is '+1'"},
+        {"down_bias=0,combine=exact,clamp=-1", "clamp is '-1'"},
+        {"down_bias=0,combine=exact,clamp=0x1", "clamp is '0x1'"},
+        {"down_bias=0,combine=exact,clamp=1e400", "clamp is '1e400'"},
+        {"down_bias=0,combine=exact,clamp=inf", "clamp is 'inf'"},
+        {"down_bias=0,combine=exact,clamp=nan", "clamp is 'nan'"},
+        {"down_bias=0,combine=exact,clamp=0", "clamp is 0"},
+        {"down_bias=0,combine=exact,clamp=1e+60", "clamp is 1e+60"},
+        {"down_bias=0,combine=exact,clamp=1,", "more text"},
+        {"down_bias=0,combine=exact,clamp=1.2345678901234567890123456789012345", "no value"},
+    };
+    for (int32_t i = 0; i < MOET_COUNT_OF(cases); i++) {
+        char text[MOET_KEY_SIZE];
+        snprintf(text, sizeof text, "%s%s", good_path, cases[i].tail);
+        refuse(text, cases[i].words);
+    }
+}
+
+/* What goes with what. */
+static void test_path_fields(void **state)
+{
+    (void)state;
+    moet_problem problem;
+#define REFUSE_PATH(op, change, words)                                                                                 \
+    do {                                                                                                               \
+        moet_problem_init(&problem, op, 8, 64, 64);                                                                    \
+        TEST_OK(moet_problem_validate(&problem));                                                                      \
+        change;                                                                                                        \
+        TEST_FAILS(MOET_INVALID, words, moet_problem_validate(&problem));                                              \
+    } while (0)
+    for (int32_t op = MOET_OP_UP; op <= MOET_OP_DOWN; op++) {
+        REFUSE_PATH((moet_op)op, problem.activation = MOET_ACTIVATION_SWIGLU, "activation none");
+        REFUSE_PATH((moet_op)op, problem.prob = MOET_PROB_ADVANCE, "prob none");
+        REFUSE_PATH((moet_op)op, problem.combine = MOET_COMBINE_PADDLE, "combine exact");
+        REFUSE_PATH((moet_op)op, problem.down_bias = true, "down_bias");
+        REFUSE_PATH((moet_op)op, problem.clamp = 1, "clamp");
+        REFUSE_PATH((moet_op)op, problem.clamp = (double)NAN, "clamp");
+    }
+    REFUSE_PATH(MOET_OP_FFN, problem.activation = MOET_ACTIVATION_NONE, "needs an activation");
+    REFUSE_PATH(MOET_OP_FFN, problem.activation = MOET_ACTIVATION_SWIGLU_CLAMP, "clamp is 0");
+    REFUSE_PATH(MOET_OP_FFN, problem.clamp = 7, "must be 0 with activation swiglu");
+    REFUSE_PATH(MOET_OP_FFN, problem.clamp = (double)NAN, "must be 0");
+    REFUSE_PATH(MOET_OP_FFN, (problem.combine = MOET_COMBINE_PADDLE, problem.prob = MOET_PROB_NONE), "paddle");
+    REFUSE_PATH(MOET_OP_FFN, (problem.combine = MOET_COMBINE_PADDLE, problem.prob = MOET_PROB_ADVANCE), "paddle");
+    REFUSE_PATH(MOET_OP_FFN, problem.hidden = 12, "multiples of 8");
+    REFUSE_PATH(MOET_OP_FFN, problem.inter = 12, "multiples of 8"); /* which UP alone would take */
+    problem.inter = 64;
+    problem.activation = MOET_ACTIVATION_SWIGLU_CLAMP;
+    static const double clamps[] = {-1, 1e-60, 1e60, (double)INFINITY, -(double)INFINITY, (double)NAN};
+    for (int32_t i = 0; i < MOET_COUNT_OF(clamps); i++) {
+        problem.clamp = clamps[i];
+        TEST_FAILS(MOET_INVALID, "clamp is", moet_problem_validate(&problem));
+    }
+    problem.clamp = 7;
+    problem.combine = MOET_COMBINE_PADDLE;
+    TEST_OK(moet_problem_validate(&problem));
 }
 
 /* One character changed: refused, or the canonical text of another problem. */
@@ -197,6 +317,7 @@ static void test_enums_out_of_range(void **state)
     REFUSE_FIELD(layout, MOET_LAYOUT_COUNT, "layout is");
     REFUSE_FIELD(activation, MOET_ACTIVATION_COUNT, "activation is");
     REFUSE_FIELD(prob, MOET_PROB_COUNT, "prob is");
+    REFUSE_FIELD(combine, MOET_COMBINE_COUNT, "combine is");
     REFUSE_FIELD(numerics, MOET_NUMERICS_COUNT, "numerics is");
 }
 
@@ -218,18 +339,27 @@ static void test_shape_and_work(void **state)
     assert_true(moet_problem_bytes(&up, &routing) == 2.0 * (2 * 48 * 64 + 8 * (48 + 64)));
     up.bias = true;
     assert_true(moet_problem_bytes(&up, &routing) == 2.0 * (2 * (48 * 64 + 48) + 8 * (48 + 64)));
+
+    moet_problem path;
+    moet_problem_init(&path, MOET_OP_FFN, 4, 64, 24);
+    assert_int_equal(moet_problem_n(&path), 64);
+    assert_int_equal(moet_problem_k(&path), 64);
+    assert_int_equal(routing.tokens, 8); /* a token is one row where nobody says otherwise */
+    routing.tokens = 5;
+    assert_true(moet_problem_flops(&path, &routing) == 6.0 * 8 * 64 * 24);
+    assert_true(moet_problem_bytes(&path, &routing) == 2.0 * (2 * 3 * 64 * 24 + 2 * 5 * 64));
+    path.bias = path.down_bias = true;
+    assert_true(moet_problem_bytes(&path, &routing) == 2.0 * (2 * (3 * 64 * 24 + 48 + 64) + 2 * 5 * 64));
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),
-        cmocka_unit_test(test_longest_key_fits),
-        cmocka_unit_test(test_prefixes),
-        cmocka_unit_test(test_malformed),
-        cmocka_unit_test(test_one_character_changed),
-        cmocka_unit_test(test_bounds),
-        cmocka_unit_test(test_enums_out_of_range),
+        cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_longest_key_fits),
+        cmocka_unit_test(test_prefixes),       cmocka_unit_test(test_texts),
+        cmocka_unit_test(test_malformed),      cmocka_unit_test(test_malformed_paths),
+        cmocka_unit_test(test_path_fields),    cmocka_unit_test(test_one_character_changed),
+        cmocka_unit_test(test_bounds),         cmocka_unit_test(test_enums_out_of_range),
         cmocka_unit_test(test_shape_and_work),
     };
     return cmocka_run_group_tests_name("problem", tests, NULL, NULL);

@@ -287,14 +287,14 @@ static void test_cubins(void **state)
     moet_store *store = open_fresh("cubins.db", path);
     moet_config config;
     fill_trial t = trial_of(&config, 0, 1000);
-    t.cubin = "compiled kernel";
+    t.cubins[0] = "compiled kernel";
     fill_put(store, fill_run(store, host), &t);
-    moet_sha256_text(t.cubin, strlen(t.cubin), digits);
+    moet_sha256_text(t.cubins[0], strlen(t.cubins[0]), digits);
     moet_cubin cubin = {0};
     TEST_OK(moet_store_get_cubin(store, digits, &cubin));
-    assert_int_equal(cubin.size_bytes, strlen(t.cubin));
-    assert_memory_equal(cubin.bytes, t.cubin, cubin.size_bytes);
-    assert_string_equal(cubin.arch, "sm_90");
+    assert_int_equal(cubin.size_bytes, strlen(t.cubins[0]));
+    assert_memory_equal(cubin.bytes, t.cubins[0], cubin.size_bytes);
+    assert_string_equal(cubin.arch, "sm_00a");
     moet_cubin_release(&cubin);
     digits[0] = digits[0] == '0' ? '1' : '0';
     TEST_FAILS(MOET_NOT_FOUND, digits, moet_store_get_cubin(store, digits, &cubin));
@@ -304,36 +304,63 @@ static void test_cubins(void **state)
     assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
     assert_int_equal(sqlite3_exec(db, "UPDATE cubins SET bytes = x'00'", NULL, NULL, NULL), SQLITE_OK);
     sqlite3_close(db);
-    moet_sha256_text(t.cubin, strlen(t.cubin), digits);
+    moet_sha256_text(t.cubins[0], strlen(t.cubins[0]), digits);
     TEST_OK(moet_store_open(path, MOET_STORE_READ, &store));
     assert_int_not_equal(moet_store_get_cubin(store, digits, &cubin), MOET_OK);
     moet_store_close(store);
 }
 
+static moet_status see_cubins(void *context, const moet_store_trial_row *row)
+{
+    *(moet_store_trial_row *)context = *row;
+    return MOET_OK;
+}
+
+/* A trial's kernels come back in the order in which they were put, one named twice included. */
+static void test_several_cubins(void **state)
+{
+    (void)state;
+    static const char *const kernels[] = {"up", "down", "helper", "down"};
+    char path[512], digits[MOET_SHA256_TEXT_SIZE], arch[16];
+    moet_store *store = open_fresh("several.db", path);
+    moet_config config;
+    moet_store_trial_row row;
+    fill_trial t = trial_of(&config, 0, 1000);
+    t.replace = true;
+    int64_t run = fill_run(store, host);
+    for (int32_t count = MOET_MAX_CUBINS; count >= 0; count--) { /* each replaces the one before */
+        for (int32_t i = 0; i < MOET_MAX_CUBINS; i++) t.cubins[i] = i < count ? kernels[i] : NULL;
+        fill_put(store, run, &t);
+        TEST_OK(moet_store_each_trial(store, NULL, see_cubins, &row));
+        assert_int_equal(row.cubin_count, count);
+        for (int32_t i = 0; i < count; i++) {
+            moet_sha256_text(kernels[i], strlen(kernels[i]), digits);
+            fill_arch(host, kernels[i], arch);
+            assert_string_equal(row.cubins[i].sha256, digits);
+            assert_string_equal(row.cubins[i].arch, arch);
+        }
+        seen s = winners_of(store);
+        assert_int_equal(s.rows, 1);
+        assert_memory_equal(s.winner[0].trial.cubins, row.cubins, sizeof row.cubins);
+    }
+    t.cubins[0] = kernels[0];
+    t.cubins[1] = kernels[1];
+    fill_put(store, run, &t);
+    moet_store_close(store);
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "DELETE FROM trial_cubins WHERE position = 0", NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+    TEST_OK(moet_store_open(path, MOET_STORE_READ, &store));
+    TEST_FAILS(MOET_MALFORMED, path, moet_store_each_trial(store, NULL, see_cubins, &row));
+    moet_store_close(store);
+}
+
 /* ---- merging ---- */
 
-/* A database of random trials, many of which other seeds make too. */
-static void fill_random(moet_store *store, uint64_t seed)
+static void fill_random_here(moet_store *store, uint64_t seed)
 {
-    uint64_t random = seed;
-    moet_config configs[4];
-    for (int32_t i = 0; i < 4; i++) fill_config(host, &problem, i, &configs[i]);
-    int64_t runs[2] = {fill_run(store, host), fill_run(store, &elsewhere)};
-    for (int32_t i = 0; i < 40; i++) {
-        int32_t which = (int32_t)test_between(&random, 0, 1);
-        fill_trial t = {.device = which ? &elsewhere : host,
-                        .problem = &problem,
-                        .counts = counts[test_between(&random, 0, 3)],
-                        .config = &configs[test_between(&random, 0, 3)],
-                        .device_counts = test_between(&random, 0, 1),
-                        .final_rounds = test_between(&random, 0, 2) == 0,
-                        .is_default = test_between(&random, 0, 3) == 0,
-                        .median_ns = test_between(&random, 1000, 1010),
-                        .noise_ns = 3,
-                        .samples = (int32_t)test_between(&random, 3, 5),
-                        .status = test_between(&random, 0, 5) ? MOET_TRIAL_OK : MOET_TRIAL_FAILED};
-        fill_put(store, runs[which], &t);
-    }
+    fill_random(store, host, &elsewhere, &problem, seed, MOET_MAX_CUBINS);
 }
 
 static char *merged(const char *name, const uint64_t *seeds, int32_t count)
@@ -361,7 +388,7 @@ static void test_merge(void **state)
         char path[512], name[64];
         snprintf(name, sizeof name, "part-%d.db", (int)seed);
         moet_store *part = open_fresh(name, path);
-        fill_random(part, seed);
+        fill_random_here(part, seed);
         moet_store_close(part);
     }
     /* Whatever the order, the same database. */
@@ -468,7 +495,7 @@ static void test_foreign_files(void **state)
 
     /* Cut in the middle: an error, no crash, in whatever it shows. */
     store = open_fresh("cut.db", path);
-    fill_random(store, 9);
+    fill_random_here(store, 9);
     moet_store_close(store);
     char *whole = test_file_read(path, &size);
     for (size_t part = 1; part < 16; part++) {
@@ -489,9 +516,9 @@ static void test_foreign_files(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_put_and_read),  cmocka_unit_test(test_the_file), cmocka_unit_test(test_winners),
-        cmocka_unit_test(test_done),          cmocka_unit_test(test_cubins),   cmocka_unit_test(test_merge),
-        cmocka_unit_test(test_foreign_files),
+        cmocka_unit_test(test_put_and_read),   cmocka_unit_test(test_the_file),      cmocka_unit_test(test_winners),
+        cmocka_unit_test(test_done),           cmocka_unit_test(test_cubins),        cmocka_unit_test(test_merge),
+        cmocka_unit_test(test_several_cubins), cmocka_unit_test(test_foreign_files),
     };
     return cmocka_run_group_tests_name("store", tests, group_open, group_close);
 }

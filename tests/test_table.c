@@ -12,6 +12,7 @@
 static moet_device *host;
 static moet_problem problem;
 static const int32_t balanced[4] = {16, 16, 16, 16}, skewed[4] = {61, 1, 1, 1}, large[4] = {256, 256, 256, 256};
+#define DIGITS "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 static char config_text[3][MOET_CONFIG_SIZE], validator[3][64];
 
 static int group_open(void **state)
@@ -168,9 +169,9 @@ static void test_malformed(void **state)
     (void)state;
     malformed("moe-tune table", "moe-tune chair", "no moe-tune table");
     malformed("\"format\"", "\"formal\"", "\"format\" is missing");
-    malformed("\"version\":1,\n", "\"version\":\"1\",\n", "\"version\" has the wrong type");
-    malformed("\"version\":1,\n", "\"version\":1.5,\n", "\"version\" is no integer");
-    malformed("\"version\":1,\n", "\"version\":1,\"version\":1,\n", "\"version\" stands twice");
+    malformed("\"version\":2,\n", "\"version\":\"2\",\n", "\"version\" has the wrong type");
+    malformed("\"version\":2,\n", "\"version\":2.5,\n", "\"version\" is no integer");
+    malformed("\"version\":2,\n", "\"version\":2,\"version\":2,\n", "\"version\" stands twice");
     malformed("\"hash\":\"", "\"hash\":\"X", "hash");
     malformed("\"parent\":null", "\"parent\":\"abc\"", "parent");
     malformed("\"devices\":[{", "\"devices\":[7,{", "devices[0]");
@@ -192,8 +193,16 @@ static void test_malformed(void **state)
     malformed("[16,16,16,16]", "[16,16,16,16.5]", "no integer");
     malformed("[16,16,16,16]", "[16,16,16,\"16\"]", "counts");
     malformed("\"config\":\"", "\"config\":3,\"x\":\"", "\"config\" has the wrong type");
-    malformed("\"cubin\":null", "\"cubin\":\"../../etc/passwd\"", "cubin");
-    malformed("\"cubin\":null,\"arch\":null", "\"cubin\":null,\"arch\":\"sm_90a\"", "both");
+#define CUBIN "{\"sha256\":\"" DIGITS "\",\"arch\":\"sm_90a\"}"
+    malformed("\"cubins\":[]", "\"cubins\":[{\"sha256\":\"../../etc/passwd\",\"arch\":\"sm_90\"}]", "no SHA-256");
+    malformed("\"cubins\":[]", "\"cubins\":[" CUBIN ",{\"sha256\":\"" DIGITS "\"}]", "\"arch\" is missing");
+    malformed("\"cubins\":[]", "\"cubins\":[" CUBIN ",{\"sha256\":null,\"arch\":\"sm_90\"}]", "wrong type");
+    malformed("\"cubins\":[]", "\"cubins\":[" CUBIN ",{\"sha256\":\"" DIGITS "\",\"arch\":\"0123456789abcdef\"}]",
+              "longer than");
+    malformed("\"cubins\":[]", "\"cubins\":[\"" DIGITS "\"]", "cubins[0]");
+    malformed("\"cubins\":[]", "\"cubins\":null", "\"cubins\" has the wrong type");
+    malformed("\"cubins\":[]", "\"cubins\":[" CUBIN "," CUBIN "," CUBIN "," CUBIN "," CUBIN "]", "5 cubins");
+    malformed("\"cubins\":[]", "\"cubin\":null,\"arch\":null", "\"cubins\" is missing"); /* as version 1 had it */
     malformed("\"time_ns\":1000", "\"time_ns\":0", "\"time_ns\" is 0");
     malformed("\"time_ns\":1000", "\"time_ns\":-4", "time_ns");
     malformed("\"noise_ns\":10", "\"noise_ns\":-1", "noise_ns");
@@ -201,6 +210,57 @@ static void test_malformed(void **state)
     malformed("\"default_time_ns\":null", "\"default_time_ns\":0", "default_time_ns");
     malformed("\"defaults\":[", "\"defaults\":[[]", "defaults[0]");
     malformed("\"any\":{", "\"any\":[],\"y\":{", "\"any\" has the wrong type");
+}
+
+/* ---- format version 1 ---- */
+
+static void malformed_1(const char *from, const char *to, const char *words)
+{
+    text_point points[] = {{.counts = balanced, .any = winner(0, 1000)}};
+    char *text = text_replace(text_table_of_version(1, host, &problem, points, 1, NULL, 0), from, to);
+    moet_table *table;
+    TEST_FAILS(MOET_MALFORMED, words, parse(text, false, &table));
+    free(text);
+}
+
+/* Tables of the first version keep serving, with their cubins as lists of one. */
+static void test_version_1(void **state)
+{
+    (void)state;
+    char folder[256], path[512], digits[MOET_SHA256_TEXT_SIZE];
+    static const char image[] = "compiled for this machine";
+    moet_sha256_text(image, sizeof image, digits);
+    text_point points[] = {{.counts = balanced, .any = winner(0, 1000)}, {.counts = skewed, .any = winner(1, 2000)}};
+    points[1].any.cubins[0].sha256 = digits;
+    points[1].any.cubins[0].arch = "sm_0";
+    char *text = text_table_of_version(1, host, &problem, points, 2, &points[1].any, 1);
+    TEST_CONTAINS(text, "\"version\":1,\n");
+    TEST_CONTAINS(text, "\"cubin\":null,\"arch\":null");
+    moet_table *table;
+    test_folder_make(folder);
+    text_write(folder, text);
+    TEST_FAILS(MOET_NOT_FOUND, digits, moet_table_load(folder, host, &table));
+    snprintf(path, sizeof path, "%s/%s.cubin", folder, digits);
+    test_file_write(path, image, sizeof image);
+    TEST_OK(moet_table_load(folder, host, &table));
+    assert_int_equal(table->entry_count, 2);
+    assert_int_equal(table->refusal_count, 0);
+    const moet_table_problem *p = moet_table_find(table, &problem);
+    assert_int_equal(p->points[0].winner[MOET_TABLE_ANY].cubin_count, 0);
+    const moet_table_winner *compiled = &p->points[1].winner[MOET_TABLE_ANY];
+    assert_int_equal(compiled->cubin_count, 1);
+    assert_memory_equal(compiled->cubins[0]->bytes, image, sizeof image);
+    assert_string_equal(compiled->cubins[0]->arch, "sm_0");
+    assert_int_equal(p->default_count, 1);
+    assert_int_equal(p->defaults[0].cubin_count, 1);
+    assert_ptr_equal(p->defaults[0].cubins[0], compiled->cubins[0]);
+    moet_table_close(table);
+    free(text);
+    test_folder_remove(folder);
+    malformed_1("\"cubin\":null", "\"cubin\":\"../../etc/passwd\"", "cubin");
+    malformed_1("\"cubin\":null,\"arch\":null", "\"cubin\":null,\"arch\":\"sm_90a\"", "both");
+    malformed_1("\"cubin\":null,\"arch\":null", "\"cubin\":\"" DIGITS "\",\"arch\":null", "both");
+    malformed_1("\"cubin\":null,\"arch\":null", "\"cubins\":[]", "\"cubin\" is missing"); /* of version 2 */
 }
 
 static void test_repeats(void **state)
@@ -304,9 +364,9 @@ static void test_hash_and_version(void **state)
     TEST_OK(parse(text, false, &table));
     moet_table_close(table);
     free(text);
-    text = text_replace(good_table(), "\"version\":1,\n", "\"version\":2,\n");
+    text = text_replace(good_table(), "\"version\":2,\n", "\"version\":3,\n");
     text_rehash(text);
-    TEST_FAILS(MOET_MISMATCH, "version 1 expected, 2 found", parse(text, true, &table));
+    TEST_FAILS(MOET_MISMATCH, "version 2 or older expected, 3 found", parse(text, true, &table));
     free(text);
 }
 
@@ -334,6 +394,60 @@ static void test_folders(void **state)
     test_folder_remove(folder);
 }
 
+/* ---- cubins ---- */
+
+/* A family that compiles three kernels: the first belongs to the layout, the second to the config, the third to
+ * nothing, as helper kernels do. */
+static const char *const sizes[] = {"1", "2", NULL};
+static const moet_param made_up_params[] = {{"size", sizes, MOET_SEARCH_FIRST}};
+static bool made_up_source(const moet_problem *of, const moet_config *config, int32_t cc_major, int32_t cc_minor,
+                           int32_t index, moet_source *source)
+{
+    static const char texts[3][8] = {"up", "down", "helper"};
+    (void)cc_major, (void)cc_minor;
+    if (index >= 3) return false;
+    *source = (moet_source){.name = "made_up.cu", .text = texts[index], .arch = "sm_90a"};
+    if (index == 0) moet_source_option(source, "-DLAYOUT=%d", of->layout);
+    if (index == 1) moet_source_option(source, "-DSIZE=%s", moet_config_text(config, 0));
+    return true;
+}
+static const moet_family made_up = {
+    .name = "made_up", .params = made_up_params, .param_count = 1, .source = made_up_source};
+
+/* An untuned problem gets all kernels of a config, each from where the same is compiled, or none. */
+static void test_default_cubins(void **state)
+{
+    (void)state;
+    moet_device gpu = {.info = {.backend = "cuda", .cc_major = 9}};
+    moet_cubin cubins[6];
+    moet_config one = {.family = &made_up, .value = {0}}, two = {.family = &made_up, .value = {1}};
+    moet_table_default defaults[2] = {
+        {.config = one, .cubin_count = 3, .cubins = {&cubins[0], &cubins[1], &cubins[2]}},
+        {.config = two, .cubin_count = 3, .cubins = {&cubins[3], &cubins[4], &cubins[5]}},
+    };
+    moet_table_problem problems[2] = {
+        {.problem = problem, .default_count = 1, .defaults = &defaults[0]},
+        {.problem = problem, .default_count = 1, .defaults = &defaults[1]},
+    };
+    problems[1].problem.layout = MOET_LAYOUT_KN;
+    moet_table table = {.problem_count = 1, .problems = problems};
+    const moet_cubin *list[MOET_MAX_CUBINS] = {NULL};
+    moet_problem other = problem;
+    other.experts = 8;
+    assert_int_equal(moet_table_default_cubins(&table, &other, &one, &gpu, list), 3);
+    for (int32_t i = 0; i < 3; i++) assert_ptr_equal(list[i], &cubins[i]);
+    assert_int_equal(moet_table_default_cubins(&table, &other, &two, &gpu, list), 0); /* lacks the second */
+    other.layout = MOET_LAYOUT_KN;
+    assert_int_equal(moet_table_default_cubins(&table, &other, &one, &gpu, list), 0); /* lacks the first */
+    table.problem_count = 2;
+    assert_int_equal(moet_table_default_cubins(&table, &other, &one, &gpu, list), 3);
+    assert_ptr_equal(list[0], &cubins[3]);
+    assert_ptr_equal(list[1], &cubins[1]);
+    assert_ptr_equal(list[2], &cubins[2]);
+    moet_config plain = {.family = moet_family_find("host_tile")};
+    assert_int_equal(moet_table_default_cubins(&table, &problem, &plain, &gpu, list), 0);
+}
+
 /* ---- cubins: on a made-up GPU ---- */
 
 #ifdef MOET_CUDA
@@ -355,8 +469,8 @@ static void test_cubins(void **state)
     static const char image[] = "not really a cubin";
     moet_sha256_text(image, sizeof image, digits);
     text_winner w = text_winner_of(&config, config_name, library, 5000);
-    w.cubin = digits;
-    w.arch = "sm_90a";
+    w.cubins[0].sha256 = digits;
+    w.cubins[0].arch = "sm_90a";
     w.device_counts = true;
     text_point points[] = {{.counts = balanced, .any = w, .device_counts = w}};
     char *text = text_table(&gpu, &problem, points, 1, &w, 1);
@@ -372,7 +486,8 @@ static void test_cubins(void **state)
     assert_int_equal(table->entry_count, 2);
     assert_int_equal(table->cubin_count, 1); /* read once */
     const moet_table_problem *p = moet_table_find(table, &problem);
-    const moet_cubin *cubin = p->points[0].winner[MOET_TABLE_ANY].cubin;
+    assert_int_equal(p->points[0].winner[MOET_TABLE_ANY].cubin_count, 1);
+    const moet_cubin *cubin = p->points[0].winner[MOET_TABLE_ANY].cubins[0], *list[MOET_MAX_CUBINS];
     assert_non_null(cubin);
     assert_int_equal(cubin->size_bytes, sizeof image);
     assert_memory_equal(cubin->bytes, image, sizeof image);
@@ -380,11 +495,12 @@ static void test_cubins(void **state)
     /* The default's cubin serves a problem that compiles the same, not one that compiles otherwise. */
     moet_problem other = problem;
     other.experts = 8;
-    assert_ptr_equal(moet_table_default_cubin(table, &other, &config, &gpu), cubin);
+    assert_int_equal(moet_table_default_cubins(table, &other, &config, &gpu, list), 1);
+    assert_ptr_equal(list[0], cubin);
     other.layout = MOET_LAYOUT_KN;
-    assert_null(moet_table_default_cubin(table, &other, &config, &gpu));
+    assert_int_equal(moet_table_default_cubins(table, &other, &config, &gpu, list), 0);
     moet_config plain = {.family = moet_family_find("host_tile")};
-    assert_null(moet_table_default_cubin(table, &problem, &plain, &gpu));
+    assert_int_equal(moet_table_default_cubins(table, &problem, &plain, &gpu, list), 0);
     moet_table_close(table);
 
     /* Another architecture. */
@@ -394,7 +510,7 @@ static void test_cubins(void **state)
     } cases[] = {{"sm_90", true},    {"sm_90a", true},  {"sm_80", false},
                  {"sm_100a", false}, {"sm_90x", false}, {"ptx", false}};
     for (int32_t i = 0; i < MOET_COUNT_OF(cases); i++) {
-        points[0].any.arch = points[0].device_counts.arch = cases[i].arch;
+        points[0].any.cubins[0].arch = points[0].device_counts.cubins[0].arch = cases[i].arch;
         char *again = text_table(&gpu, &problem, points, 1, NULL, 0);
         TEST_OK(moet_table_parse(again, strlen(again), NULL, true, &gpu, &table));
         assert_int_equal(table->entry_count, cases[i].runs ? 2 : 0);
@@ -403,6 +519,26 @@ static void test_cubins(void **state)
         moet_table_close(table);
         free(again);
     }
+    /* More kernels than the config has. */
+    points[0].any.cubins[0].arch = "sm_90a";
+    points[0].any.cubins[1].sha256 = digits;
+    points[0].any.cubins[1].arch = "sm_90";
+    points[0].device_counts.cubins[0].arch = "sm_90a";
+    char *two = text_table(&gpu, &problem, points, 1, NULL, 0);
+    TEST_OK(moet_table_parse(two, strlen(two), NULL, true, &gpu, &table));
+    assert_int_equal(table->entry_count, 1);
+    assert_int_equal(table->refusal_count, 1);
+    TEST_CONTAINS(table->refusals[0], "1 compiled kernels expected, 2 found");
+    moet_table_close(table);
+    free(two);
+    /* One of several is for another architecture. */
+    points[0].any.cubins[1].arch = "sm_80";
+    two = text_table(&gpu, &problem, points, 1, NULL, 0);
+    TEST_OK(moet_table_parse(two, strlen(two), NULL, true, &gpu, &table));
+    assert_int_equal(table->refusal_count, 1);
+    TEST_CONTAINS(table->refusals[0], "kernel for sm_80 expected");
+    moet_table_close(table);
+    free(two);
     free(text);
     test_folder_remove(folder);
 }
@@ -460,6 +596,7 @@ int main(void)
         cmocka_unit_test(test_other_device),
         cmocka_unit_test(test_unknown_member),
         cmocka_unit_test(test_malformed),
+        cmocka_unit_test(test_version_1),
         cmocka_unit_test(test_repeats),
         cmocka_unit_test(test_deep_and_long),
         cmocka_unit_test(test_text_behind_the_end),
@@ -467,6 +604,7 @@ int main(void)
         cmocka_unit_test(test_corrupt),
         cmocka_unit_test(test_hash_and_version),
         cmocka_unit_test(test_folders),
+        cmocka_unit_test(test_default_cubins),
 #ifdef MOET_CUDA
         cmocka_unit_test(test_cubins),
 #endif

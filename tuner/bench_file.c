@@ -74,7 +74,10 @@ static moet_status read_point(const cJSON *object, const char *where, moet_bench
     MOET_TRY(read_number(object, "rows", where, true, 0, MOET_MAX_ROWS, &rows));
     MOET_TRY(read_number(object, "time_us", where, true, 1e-6, 1e15, &point->time_us));
     MOET_TRY(read_number(object, "efficiency", where, false, 0, 1e6, &point->efficiency));
+    double tokens = rows;
+    MOET_TRY(read_number(object, "tokens", where, false, 0, MOET_MAX_ROWS, &tokens));
     point->rows = (int64_t)rows;
+    point->tokens = (int64_t)tokens;
     return read_counts(object, where, point);
 }
 
@@ -177,8 +180,8 @@ void moet_bench_file_release(moet_bench_file *file)
 
 bool moet_bench_point_matches(const moet_bench_point *a, const moet_bench_point *b)
 {
-    if (a->rows != b->rows || strcmp(a->name, b->name) != 0 || strcmp(a->skew, b->skew) != 0 ||
-        strcmp(a->op, b->op) != 0 || strcmp(a->layout, b->layout) != 0) {
+    if (a->rows != b->rows || a->tokens != b->tokens || strcmp(a->name, b->name) != 0 ||
+        strcmp(a->skew, b->skew) != 0 || strcmp(a->op, b->op) != 0 || strcmp(a->layout, b->layout) != 0) {
         return false;
     }
     if (a->counts == NULL || b->counts == NULL) {

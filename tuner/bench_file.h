@@ -12,6 +12,7 @@ typedef struct moet_bench_point {
     char layout[8]; /* "nk" where the line has none */
     char peer[64];
     int64_t rows;
+    int64_t tokens; /* op ffn; as many as rows where the line has none */
     double time_us, efficiency; /* efficiency 0: not in the line */
     int32_t experts;            /* 0: no counts in the line */
     int32_t *counts;            /* [experts], owned */
@@ -28,7 +29,7 @@ typedef struct moet_bench_file {
 moet_status moet_bench_file_read(const char *path, moet_bench_file *file);
 void moet_bench_file_release(moet_bench_file *file);
 
-/* Same name, rows, skew, op and layout, and counts where both have them: the same thing was measured. */
+/* Same name, rows, tokens, skew, op and layout, and counts where both have them: the same thing was measured. */
 bool moet_bench_point_matches(const moet_bench_point *a, const moet_bench_point *b);
 
 #endif

@@ -5,10 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../kernels/ffn_path.h"
+
+/* By its own name, or a path family by that of its GEMMs. */
 static bool is_chosen(const moet_family *family, const moet_text_list *families)
 {
     for (int32_t i = 0; i < families->count; i++) {
-        if (strcmp(families->texts[i], family->name) == 0) {
+        if (strcmp(families->texts[i], family->name) == 0 ||
+            (family->gemm != NULL && strcmp(families->texts[i], family->gemm->name) == 0)) {
             return true;
         }
     }
@@ -83,6 +87,7 @@ typedef struct listing {
     int64_t rows;
     const moet_device_info *device;
     const moet_text_list *families;
+    const moet_known_gemms *known; /* NULL: nothing */
     moet_candidates *list;
 } listing;
 
@@ -96,6 +101,197 @@ static bool is_searched_first(const moet_config *config)
     }
     return true;
 }
+
+static bool has_config(const moet_candidates *list, const moet_config *config)
+{
+    for (int32_t i = 0; i < list->count; i++) {
+        if (moet_config_equal(&list->items[i].config, config)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ---- paths: two GEMMs, whose times add up ---- */
+
+enum { UP, DOWN };
+
+/* One half's values from another config of the family, with what is fused into it. */
+static void copy_half(const moet_config *from, int32_t which, moet_config *to)
+{
+    const int32_t count = to->family->gemm->param_count, first = MOET_PATH_PARAMS + which * count;
+    memcpy(to->value + first, from->value + first, (size_t)count * sizeof to->value[0]);
+    if (which == UP) {
+        to->value[MOET_PATH_ACT] = from->value[MOET_PATH_ACT];
+        to->value[MOET_PATH_GATHER] = from->value[MOET_PATH_GATHER];
+    } else {
+        to->value[MOET_PATH_COMBINE] = from->value[MOET_PATH_COMBINE];
+    }
+}
+
+void moet_known_gemms_add(const moet_config *config, int32_t *count, moet_config configs[64])
+{
+    int32_t of_family = 0;
+    for (int32_t i = 0; i < *count; i++) {
+        if (moet_config_equal(&configs[i], config)) {
+            return;
+        }
+        of_family += configs[i].family == config->family;
+    }
+    if (of_family < MOET_KNOWN_GEMMS && *count < 64) {
+        configs[(*count)++] = *config;
+    }
+}
+
+static bool is_known(const moet_config *configs, int32_t count, const moet_family *gemm)
+{
+    for (int32_t i = 0; i < count; i++) {
+        if (configs[i].family == gemm) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static moet_status add_once(const listing *l, const moet_config *config, const char *validator)
+{
+    return has_config(l->list, config) ? MOET_OK
+                                       : add_config(l->list, l->problem, l->device, config, false, true, validator, "");
+}
+
+static void put_half(const moet_config *gemm, int32_t which, moet_config *path)
+{
+    const int32_t count = gemm->family->param_count;
+    memcpy(path->value + MOET_PATH_PARAMS + which * count, gemm->value, (size_t)count * sizeof gemm->value[0]);
+}
+
+/* A GEMM config in place of one half of the default: with every way of fusing (thorough), or as the default does, else
+ * by passes. The up half is activated either way. */
+static moet_status add_half(const listing *l, const moet_config *default_config, const moet_config *gemm, int32_t which,
+                            bool thorough, const char *validator)
+{
+    const int32_t own = which == UP ? MOET_PATH_GATHER : MOET_PATH_COMBINE, acts = which == UP ? 2 : 1;
+    const bool is_fusible = which == UP ? gemm->family->fuses_gather : gemm->family->fuses_scatter;
+    for (int32_t variant = 0; variant < 2 * acts; variant++) {
+        char why[MOET_REASON_SIZE];
+        moet_config path = *default_config;
+        const bool is_pass = variant % 2 == 0;
+        put_half(gemm, which, &path);
+        path.value[own] = (int16_t)!is_pass;
+        if (which == UP) {
+            path.value[MOET_PATH_ACT] = (int16_t)(variant / 2);
+        }
+        if (!is_pass && !is_fusible) {
+            continue;
+        }
+        if (!is_pass && !path.family->applicable(l->problem, &path, l->device, why)) {
+            /* What does not go with it is mostly a parameter that is not searched at first: its first. */
+            for (int32_t i = 0; i < gemm->family->param_count; i++) {
+                if (gemm->family->params[i].search != MOET_SEARCH_FIRST) {
+                    path.value[MOET_PATH_PARAMS + which * gemm->family->param_count + i] = 0;
+                }
+            }
+        }
+        if (!thorough && path.value[own] != default_config->value[own]) {
+            moet_config like_default = path;
+            like_default.value[own] = default_config->value[own];
+            if (like_default.family->applicable(l->problem, &like_default, l->device, why)) {
+                continue;
+            }
+        }
+        MOET_TRY(add_once(l, &path, validator));
+    }
+    return MOET_OK;
+}
+
+/* A path's space is the product of its GEMMs': of each what is known to be fast, else what is searched first, beside
+ * the other's default. */
+static moet_status add_path(const listing *l, const moet_config *default_config, const char *validator)
+{
+    const moet_known_gemms *known = l->known;
+    const moet_family *gemm_family = default_config->family->gemm;
+    if (known != NULL && is_known(known->ups, known->up_count, gemm_family) &&
+        is_known(known->downs, known->down_count, gemm_family)) {
+        for (int32_t i = 0; i < known->up_count; i++) {
+            if (known->ups[i].family == gemm_family) {
+                MOET_TRY(add_half(l, default_config, &known->ups[i], UP, true, validator));
+            }
+        }
+        for (int32_t i = 0; i < known->down_count; i++) {
+            if (known->downs[i].family == gemm_family) {
+                MOET_TRY(add_half(l, default_config, &known->downs[i], DOWN, true, validator));
+            }
+        }
+        return MOET_OK;
+    }
+    moet_config gemm;
+    moet_config_first(gemm_family, &gemm);
+    do {
+        if (is_searched_first(&gemm)) {
+            MOET_TRY(add_half(l, default_config, &gemm, UP, false, validator));
+            MOET_TRY(add_half(l, default_config, &gemm, DOWN, false, validator));
+        }
+    } while (moet_config_next(&gemm));
+    return MOET_OK;
+}
+
+/* The fastest candidates that are the default but for this half and what is fused into it: indices into
+ * found[MOET_CANDIDATES_HALVES], fastest first. The count. */
+static int32_t find_halves(const moet_candidates *list, const moet_config *default_config, int32_t which,
+                           int32_t *found)
+{
+    int32_t count = 0;
+    for (int32_t i = 0; i < list->count; i++) {
+        const moet_candidate *c = &list->items[i];
+        if (c->config.family != default_config->family || c->status != MOET_TRIAL_OK || c->median_ns <= 0) {
+            continue;
+        }
+        moet_config rest = c->config;
+        copy_half(default_config, which, &rest);
+        bool repeated = false; /* the default is there for each kind of counts */
+        for (int32_t j = 0; j < count; j++) {
+            repeated = repeated || moet_config_equal(&list->items[found[j]].config, &c->config);
+        }
+        if (repeated || !moet_config_equal(&rest, default_config)) {
+            continue;
+        }
+        int32_t place = count;
+        while (place > 0 && list->items[found[place - 1]].median_ns > c->median_ns) place--;
+        if (place == MOET_CANDIDATES_HALVES) {
+            continue;
+        }
+        count += count < MOET_CANDIDATES_HALVES;
+        memmove(&found[place + 1], &found[place], (size_t)(count - place - 1) * sizeof *found);
+        found[place] = i;
+    }
+    return count;
+}
+
+moet_status moet_candidates_add_crossed(moet_candidates *list, const moet_problem *problem,
+                                        const moet_device_info *device)
+{
+    const moet_family *crossed = NULL;
+    for (int32_t i = 0; i < list->count && list->items[i].family_default; i++) {
+        const moet_candidate one = list->items[i];
+        int32_t ups[MOET_CANDIDATES_HALVES], downs[MOET_CANDIDATES_HALVES];
+        if (!one.is_chosen || one.config.family->gemm == NULL || one.config.family == crossed) {
+            continue;
+        }
+        crossed = one.config.family;
+        const int32_t up_count = find_halves(list, &one.config, UP, ups);
+        const int32_t down_count = find_halves(list, &one.config, DOWN, downs);
+        for (int32_t j = 0; j < up_count * down_count; j++) {
+            moet_config config = list->items[ups[j / down_count]].config;
+            copy_half(&list->items[downs[j % down_count]].config, DOWN, &config);
+            if (!has_config(list, &config)) {
+                MOET_TRY(add_config(list, problem, device, &config, false, true, one.validator, ""));
+            }
+        }
+    }
+    return MOET_OK;
+}
+
+/* ---- the list ---- */
 
 /* A family's default (defaults true) or what else of its space is searched first. */
 static moet_status add_family(const listing *l, const moet_family *family, bool defaults)
@@ -118,6 +314,9 @@ static moet_status add_family(const listing *l, const moet_family *family, bool 
     if (missing[0] != '\0' || !chosen) {
         return MOET_OK;
     }
+    if (family->gemm != NULL) {
+        return add_path(l, &default_config, validator);
+    }
     moet_config config;
     moet_config_first(family, &config);
     do {
@@ -129,15 +328,16 @@ static moet_status add_family(const listing *l, const moet_family *family, bool 
 }
 
 moet_status moet_candidates_list(const moet_problem *problem, int64_t rows, const moet_device_info *device,
-                                 const moet_text_list *families, moet_candidates *list)
+                                 const moet_text_list *families, const moet_known_gemms *known, moet_candidates *list)
 {
     MOET_TRY(moet_candidates_check(device, families));
     moet_candidates made = {0};
-    listing l = {problem, rows, device, families, &made};
+    listing l = {problem, rows, device, families, known, &made};
     moet_status status = MOET_OK;
     for (int32_t pass = 0; pass < 2; pass++) {
         for (int32_t i = 0; moet_families[i] != NULL && status == MOET_OK; i++) {
-            if (strcmp(moet_families[i]->backend, device->backend) == 0) {
+            if (strcmp(moet_families[i]->backend, device->backend) == 0 &&
+                moet_family_serves(moet_families[i], problem->op)) {
                 status = add_family(&l, moet_families[i], pass == 0);
             }
         }
@@ -148,16 +348,6 @@ moet_status moet_candidates_list(const moet_problem *problem, int64_t rows, cons
     }
     *list = made;
     return MOET_OK;
-}
-
-static bool has_config(const moet_candidates *list, const moet_config *config)
-{
-    for (int32_t i = 0; i < list->count; i++) {
-        if (moet_config_equal(&list->items[i].config, config)) {
-            return true;
-        }
-    }
-    return false;
 }
 
 moet_status moet_candidates_add_around(moet_candidates *list, const moet_problem *problem,

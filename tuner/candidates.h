@@ -3,8 +3,13 @@
  * Of the chosen families of the device's backend, every configuration whose parameters that are not searched first
  * (moet_search) have their first value, and every family's default whether chosen or not; later, around the best of
  * these, configurations that differ in one parameter (moet_candidates_add_around).
- * A configuration that takes counts from the device is tried so (the slower way round serves both kinds); one that
- * cannot, with host counts. A family's default that can do both is tried both ways, as a plan may use it either way. */
+ * Of a path family (op FFN), whose space is the product of its GEMMs', each such configuration of the GEMM family as
+ * the up GEMM with each way of activating, and as the down GEMM, beside the default's other half; later the best up
+ * halves with the best down halves (moet_candidates_add_crossed). Where GEMMs of ops up and down were measured on the
+ * same rows (moet_known_gemms), only the fastest of these are halves, with each way of gathering and combining.
+ * A configuration that takes counts from the device is
+ * tried so (the slower way round serves both kinds); one that cannot, with host counts. A family's default that can do
+ * both is tried both ways, as a plan may use it either way. */
 #ifndef MOET_CANDIDATES_H
 #define MOET_CANDIDATES_H
 
@@ -35,19 +40,34 @@ typedef struct moet_candidates {
                               those around others */
 } moet_candidates;
 
-/* Family names to take (count 0: all of the backend): INVALID names one that is unknown, UNSUPPORTED where none is of
- * the backend. */
+/* Family names to take; that of a GEMM family takes the path family made of it too (count 0: all of the backend):
+ * INVALID names one that is unknown, UNSUPPORTED where none is of the backend. */
 moet_status moet_candidates_check(const moet_device_info *device, const moet_text_list *families);
 
-/* families as above. A family whose library is missing gives one inapplicable candidate, its default. */
+/* Configurations of GEMM families that were measured as op `up` and as op `down` on the same rows, the fastest first, at
+ * most MOET_KNOWN_GEMMS of a family. */
+#define MOET_KNOWN_GEMMS 5
+typedef struct moet_known_gemms {
+    int32_t up_count, down_count;
+    moet_config ups[64], downs[64];
+} moet_known_gemms;
+/* Adds one to ups[] or downs[], which is the next fastest; past MOET_KNOWN_GEMMS of its family it is left out. */
+void moet_known_gemms_add(const moet_config *config, int32_t *count, moet_config configs[64]);
+
+/* families as above. known: for op FFN; NULL: nothing. A family whose library is missing gives one inapplicable
+ * candidate, its default. */
 moet_status moet_candidates_list(const moet_problem *problem, int64_t rows, const moet_device_info *device,
-                                 const moet_text_list *families, moet_candidates *list);
+                                 const moet_text_list *families, const moet_known_gemms *known, moet_candidates *list);
 void moet_candidates_release(moet_candidates *list);
 
 /* Adds what the list lacks of the configurations that differ from items[center] in one parameter of MOET_SEARCH_AROUND.
  * Pointers into items[] end. */
 moet_status moet_candidates_add_around(moet_candidates *list, const moet_problem *problem,
                                        const moet_device_info *device, int32_t center);
+/* Adds what the list lacks of the fastest up halves of each path family crossed with its fastest down halves. */
+#define MOET_CANDIDATES_HALVES 3 /* of each */
+moet_status moet_candidates_add_crossed(moet_candidates *list, const moet_problem *problem,
+                                        const moet_device_info *device);
 /* How many configurations there are around one, at most. */
 int32_t moet_candidates_around(const moet_config *center);
 int32_t moet_candidates_applicable(const moet_candidates *list);

@@ -41,6 +41,10 @@ enum option_key {
     KEY_LAYOUT,
     KEY_NUMERICS,
     KEY_BIAS,
+    KEY_ACTIVATION,
+    KEY_CLAMP,
+    KEY_PROB,
+    KEY_COMBINE,
     KEY_DEVICE_COUNTS,
     KEY_SECONDS,
     KEY_ROUNDS,
@@ -60,10 +64,27 @@ static const struct argp_option options[] = {
      .doc = "This configuration, as `show` prints it, without plan and table, in the same rounds; may be given again "
             "(peers \"config1\", \"config2\"...)"},
     {.name = "match", .key = KEY_MATCH, .arg = "TEXT", .doc = "Only workloads whose name holds TEXT"},
-    {.name = "ops", .key = KEY_OPS, .arg = "LIST", .doc = "up, down (default both)"},
+    {.name = "ops", .key = KEY_OPS, .arg = "LIST", .doc = "up, down, ffn (default up,down)"},
     {.name = "layout", .key = KEY_LAYOUT, .arg = "LIST", .doc = "Weights as nk, kn (default nk)"},
     {.name = "numerics", .key = KEY_NUMERICS, .arg = "MODE", .doc = "train or fast (default train)"},
-    {.name = "bias", .key = KEY_BIAS, .arg = "yes|no", .flags = OPTION_ARG_OPTIONAL, .doc = "With a bias (default no)"},
+    {.name = "bias",
+     .key = KEY_BIAS,
+     .arg = "yes|no|up|down",
+     .flags = OPTION_ARG_OPTIONAL,
+     .doc = "Which GEMMs have one (default no)"},
+    {.name = "activation",
+     .key = KEY_ACTIVATION,
+     .arg = "NAME",
+     .doc = "Op ffn: swiglu, swiglu_clamp, gpt_oss (default swiglu)"},
+    {.name = "clamp", .key = KEY_CLAMP, .arg = "C", .doc = "Op ffn: the bound of swiglu_clamp"},
+    {.name = "prob",
+     .key = KEY_PROB,
+     .arg = "WHERE",
+     .doc = "Op ffn: router weights at none, advance (the activation), combine (default advance)"},
+    {.name = "combine",
+     .key = KEY_COMBINE,
+     .arg = "HOW",
+     .doc = "Op ffn: exact, paddle (a token's only local expert unweighted; default exact)"},
     {.name = "device-counts", .key = KEY_DEVICE_COUNTS, .doc = "Rows per expert in device memory"},
     {.name = "rounds", .key = KEY_ROUNDS, .arg = "N", .doc = "Rounds a point (default 11)"},
     {.name = "seconds", .key = KEY_SECONDS, .arg = "N", .doc = "Begin no point after N seconds"},
@@ -104,8 +125,20 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case KEY_NUMERICS:
         status = moet_parse_numerics(arg, "--numerics", &a->problem.numerics);
         break;
+    case KEY_ACTIVATION:
+        status = moet_parse_activation(arg, "--activation", &a->problem.activation);
+        break;
+    case KEY_CLAMP:
+        status = moet_parse_decimal(arg, "--clamp", 0, 1e6, &a->problem.clamp);
+        break;
+    case KEY_PROB:
+        status = moet_parse_prob(arg, "--prob", &a->problem.prob);
+        break;
+    case KEY_COMBINE:
+        status = moet_parse_combine(arg, "--combine", &a->problem.combine);
+        break;
     case KEY_BIAS:
-        status = moet_parse_yes(arg, "--bias", &a->problem.bias);
+        status = moet_parse_bias(arg, "--bias", &a->problem.bias, &a->problem.down_bias);
         break;
     case KEY_DEVICE_COUNTS:
         a->device_counts = true;
@@ -196,10 +229,12 @@ static moet_status print_point(const moet_sweep_task *task, const char *peer, co
 {
     const moet_workload *w = task->workload;
     double time_ns = (double)trial->median_ns;
+    const bool is_path = task->problem.op == MOET_OP_FFN;
     cJSON *line = cJSON_CreateObject();
     bool complete =
         cJSON_AddStringToObject(line, "name", w->name) != NULL &&
         add_number(line, "rows", "%lld", (long long)w->rows) &&
+        (!is_path || add_number(line, "tokens", "%lld", (long long)(w->tokens > 0 ? w->tokens : w->rows))) &&
         cJSON_AddStringToObject(line, "skew", w->skew) != NULL &&
         cJSON_AddStringToObject(line, "op", moet_op_text(task->problem.op)) != NULL &&
         cJSON_AddStringToObject(line, "peer", peer) != NULL && add_number(line, "time_us", "%.2f", time_ns / 1e3) &&
@@ -300,7 +335,8 @@ static moet_status run_task(bench_state *s, const moet_sweep_task *task)
 {
     moet_planned planned[MAX_PEERS] = {{0}};
     bool added[MAX_PEERS] = {false};
-    moet_status status = moet_bench_set_workload(s->bench, &task->problem, task->workload->counts);
+    moet_status status =
+        moet_bench_set_workload(s->bench, &task->problem, task->workload->counts, task->workload->tokens);
     for (int32_t i = 0; i < s->peer_count && status == MOET_OK; i++) {
         status = add_peer(s, task, i, &planned[i]);
         added[i] = status == MOET_OK;
@@ -359,12 +395,7 @@ static moet_status open_peers(bench_state *s)
         peer->name = "moe-tune";
         MOET_TRY(moet_planned_open(a->table, a->device, &peer->handle));
         s->peer_count++;
-        /* The first says what is wrong; `verify` lists them all. */
-        int32_t refused = moet_refusal_count(peer->handle);
-        if (refused > 0) {
-            moet_command_note("%s: %d of %d entries refused, the first: %s", a->table, refused,
-                              refused + moet_entry_count(peer->handle), moet_refusal(peer->handle, 0));
-        }
+        moet_command_note_refusals(a->table, peer->handle); /* `verify` lists them all */
     }
     if (a->use_default || a->with_default) {
         bench_peer *peer = &s->peers[s->peer_count];
@@ -380,10 +411,11 @@ static moet_status open_peers(bench_state *s)
     return MOET_OK;
 }
 
-/* NO_DEVICE_MEMORY and a wrong reference cost a point. */
+/* No memory, a wrong reference and too many experts a token cost a point. */
 static bool costs_one_point(moet_status status)
 {
-    return status == MOET_NO_DEVICE_MEMORY || status == MOET_WRONG || status == MOET_TIMEOUT;
+    return status == MOET_NO_DEVICE_MEMORY || status == MOET_WRONG || status == MOET_TIMEOUT ||
+           status == MOET_UNSUPPORTED;
 }
 
 static moet_status run_tasks(bench_state *s, const moet_sweep_tasks *tasks)
@@ -427,7 +459,8 @@ static int run(int argc, char **argv)
             "Plans and launches every workload through the runtime library, as a program that links it "
             "would, and times it beside the device's ceilings.",
             EXAMPLE,
-            "Prints one JSON object a line: the device and its ceilings, then name, rows, skew, op, peer, "
+            "Prints one JSON object a line: the device and its ceilings, then name, rows, tokens (op ffn), skew, op, "
+            "peer, "
             "time_us, tflops, efficiency, floor_us, spread, sm_mhz, layout, config, hit (exact, nearest, "
             "default; asked: given by --config), device_counts, eager and counts of each point. Every point is "
             "verified before it is timed; a wrong one is exit code 3. The command line wins over MOET_TABLE."),
@@ -439,6 +472,8 @@ static int run(int argc, char **argv)
                          .problem = {.ops = {2, {MOET_OP_UP, MOET_OP_DOWN}},
                                      .layouts = {1, {MOET_LAYOUT_NK}},
                                      .numerics = MOET_NUMERICS_TRAIN,
+                                     .activation = MOET_ACTIVATION_SWIGLU,
+                                     .prob = MOET_PROB_ADVANCE,
                                      .seed = 1,
                                      .shard = {1, 1}}};
     bench_state s = {.arguments = &a};

@@ -270,7 +270,7 @@ static int run(int argc, char **argv)
         parse_option,
         "A.jsonl B.jsonl",
         MOET_COMMAND_DOC(
-            "Joins the points of two benches on name, rows, skew, op, layout, and counts where both have "
+            "Joins the points of two benches on name, rows, tokens, skew, op, layout, and counts where both have "
             "them.",
             EXAMPLE,
             "ratio = time of B / time of A: above 1, A is faster. Where B has several peers, the table and "

@@ -18,7 +18,8 @@ typedef struct entry {
     int64_t rows, max;
     const cJSON *counts;
     moet_table_kind kind;
-    const char *config, *validator, *cubin;
+    const char *config, *validator;
+    const cJSON *winner; /* which has its kernels */
     int64_t version, time_ns, noise_ns;
 } entry;
 
@@ -75,7 +76,7 @@ static moet_status add_point(entries *list, const cJSON *device, const cJSON *pr
             .kind = kind,
             .config = text_of(winner, "config"),
             .validator = text_of(winner, "validator"),
-            .cubin = text_of(winner, "cubin"),
+            .winner = winner,
             .version = integer_of(winner, "version"),
             .time_ns = integer_of(winner, "time_ns"),
             .noise_ns = integer_of(winner, "noise_ns"),
@@ -145,13 +146,38 @@ static bool is_beyond_noise(const entry *a, const entry *b)
     return 100 * apart > max64(fastest, 100 * max64(a->noise_ns, b->noise_ns));
 }
 
+/* The hashes of a winner's kernels; their number. Version 1 of the format has one at most, as a text. */
+static int32_t read_hashes(const cJSON *winner, const char *hashes[MOET_MAX_CUBINS])
+{
+    const cJSON *cubin;
+    int32_t n = 0;
+    const char *single = cJSON_GetStringValue(member(winner, "cubin"));
+    if (single) hashes[n++] = single;
+    cJSON_ArrayForEach(cubin, member(winner, "cubins"))
+    {
+        if (n < MOET_MAX_CUBINS) hashes[n++] = text_of(cubin, "sha256");
+    }
+    return n;
+}
+
+static bool have_same_cubins(const cJSON *a, const cJSON *b)
+{
+    const char *x[MOET_MAX_CUBINS], *y[MOET_MAX_CUBINS];
+    int32_t n = read_hashes(a, x);
+    if (read_hashes(b, y) != n) return false;
+    for (int32_t i = 0; i < n; i++) {
+        if (strcmp(x[i], y[i]) != 0) return false;
+    }
+    return true;
+}
+
 /* Either may be NULL, not both. */
 static change_kind classify(const entry *old, const entry *new)
 {
     if (!old) return CHANGE_ADDED;
     if (!new) return CHANGE_REMOVED;
     bool same = strcmp(old->config, new->config) == 0 && strcmp(old->validator, new->validator) == 0 &&
-                strcmp(old->cubin, new->cubin) == 0 && old->version == new->version;
+                have_same_cubins(old->winner, new->winner) && old->version == new->version;
     return same && !is_beyond_noise(old, new) ? CHANGE_SAME : CHANGE_CHANGED;
 }
 

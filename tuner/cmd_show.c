@@ -109,7 +109,14 @@ static void put_version(moet_output *out, const shown *s) { moet_output_integer(
 static void put_validator(moet_output *out, const shown *s) { moet_output_text(out, s->trial->validator); }
 static void put_error(moet_output *out, const shown *s) { moet_output_real(out, s->trial->error); }
 static void put_bit_class(moet_output *out, const shown *s) { moet_output_text(out, s->trial->bit_class); }
-static void put_cubin(moet_output *out, const shown *s) { moet_output_text(out, s->trial->cubin_sha256); }
+static void put_cubins(moet_output *out, const shown *s)
+{
+    char text[MOET_MAX_CUBINS * MOET_SHA256_TEXT_SIZE] = ""; /* a comma has a NUL's room */
+    size_t used = 0;
+    for (int32_t i = 0; i < s->trial->cubin_count; i++)
+        used += (size_t)snprintf(text + used, sizeof text - used, "%s%s", i ? "," : "", s->trial->cubins[i].sha256);
+    moet_output_text(out, text);
+}
 static void put_measured_at(moet_output *out, const shown *s) { moet_output_text(out, s->trial->measured_at); }
 
 /* ---- columns ---- */
@@ -167,7 +174,7 @@ static const show_column trial_columns[] = {
     {{"validator", MOET_OUTPUT_TEXT, 0}, put_validator, false},
     {{"error", MOET_OUTPUT_REAL, 4}, put_error, false},
     {{"bit_class", MOET_OUTPUT_TEXT, 0}, put_bit_class, false},
-    {{"cubin", MOET_OUTPUT_TEXT, 0}, put_cubin, false},
+    {{"cubins", MOET_OUTPUT_TEXT, 0}, put_cubins, false},
     {{"measured_at", MOET_OUTPUT_TEXT, 0}, put_measured_at, false},
     {{"wins", MOET_OUTPUT_TEXT, 0}, put_wins, true},
     {{"reason", MOET_OUTPUT_TEXT, 0}, put_reason, true},
@@ -186,7 +193,7 @@ typedef struct show {
     int64_t rows; /* printed */
     /* the workload of the latest trial and its fastest time */
     int64_t workload_id, fastest_ns;
-    char device_key[MOET_DEVICE_KEY_SIZE], problem_key[MOET_KEY_SIZE];
+    char device_key[MOET_DEVICE_KEY_SIZE], problem_key[MOET_STORE_PROBLEM_SIZE];
 } show;
 
 static void choose_columns(show *w, const show_column *columns, int32_t count)

@@ -46,6 +46,10 @@ enum option_key {
     KEY_DEVICE,
     KEY_NUMERICS,
     KEY_BIAS,
+    KEY_ACTIVATION,
+    KEY_CLAMP,
+    KEY_PROB,
+    KEY_COMBINE,
     KEY_ROUNDS,
     KEY_LIST_MODELS
 };
@@ -66,14 +70,27 @@ static const struct argp_option options[] = {
     {.name = "workloads", .key = KEY_WORKLOADS, .arg = "FILE", .doc = "Workloads from a .jsonl file (- for stdin)"},
     {.name = "list-models", .key = KEY_LIST_MODELS, .doc = "Print the models and end"},
     {.doc = "The problem", .group = 2},
-    {.name = "ops", .key = KEY_OPS, .arg = "LIST", .doc = "up, down (default both)"},
+    {.name = "ops", .key = KEY_OPS, .arg = "LIST", .doc = "up, down, ffn (default up,down)"},
     {.name = "layout", .key = KEY_LAYOUT, .arg = "LIST", .doc = "Weights as nk, kn (default nk)"},
     {.name = "numerics", .key = KEY_NUMERICS, .arg = "MODE", .doc = "train or fast (default train)"},
     {.name = "bias",
      .key = KEY_BIAS,
-     .arg = "yes|no",
+     .arg = "yes|no|up|down",
      .flags = OPTION_ARG_OPTIONAL,
-     .doc = "With a bias (default: as the model has it; else no)"},
+     .doc = "Which GEMMs have one (default: as the model has it; else no)"},
+    {.name = "activation",
+     .key = KEY_ACTIVATION,
+     .arg = "NAME",
+     .doc = "Op ffn: swiglu, swiglu_clamp, gpt_oss (default swiglu)"},
+    {.name = "clamp", .key = KEY_CLAMP, .arg = "C", .doc = "Op ffn: the bound of swiglu_clamp"},
+    {.name = "prob",
+     .key = KEY_PROB,
+     .arg = "WHERE",
+     .doc = "Op ffn: router weights at none, advance (the activation), combine (default advance)"},
+    {.name = "combine",
+     .key = KEY_COMBINE,
+     .arg = "HOW",
+     .doc = "Op ffn: exact, paddle (a token's only local expert unweighted; default exact)"},
     {.doc = "The sweep", .group = 3},
     {.name = "db", .key = KEY_DB, .arg = "FILE", .doc = "Database of trials (default moe-tune.db)"},
     {.name = "device", .key = KEY_DEVICE, .arg = "SPEC", .doc = "auto, host, cuda or cuda:N (default auto)"},
@@ -155,8 +172,20 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case KEY_NUMERICS:
         status = moet_parse_numerics(arg, "--numerics", &a->sweep.numerics);
         break;
+    case KEY_ACTIVATION:
+        status = moet_parse_activation(arg, "--activation", &a->sweep.activation);
+        break;
+    case KEY_CLAMP:
+        status = moet_parse_decimal(arg, "--clamp", 0, 1e6, &a->sweep.clamp);
+        break;
+    case KEY_PROB:
+        status = moet_parse_prob(arg, "--prob", &a->sweep.prob);
+        break;
+    case KEY_COMBINE:
+        status = moet_parse_combine(arg, "--combine", &a->sweep.combine);
+        break;
     case KEY_BIAS:
-        status = moet_parse_yes(arg, "--bias", &a->sweep.bias);
+        status = moet_parse_bias(arg, "--bias", &a->sweep.bias, &a->sweep.down_bias);
         a->bias_given = true;
         break;
     case KEY_ROUNDS:
@@ -263,7 +292,7 @@ static moet_status add_models(sweep_arguments *a, moet_workloads *list)
                          "some of these models have biases, some not: sweep them apart, or say --bias=yes|no");
     }
     if (!a->bias_given) {
-        a->sweep.bias = any_bias;
+        a->sweep.bias = a->sweep.down_bias = any_bias;
     }
     return MOET_OK;
 }
@@ -397,6 +426,8 @@ static int run(int argc, char **argv)
                                    .ops = {2, {MOET_OP_UP, MOET_OP_DOWN}},
                                    .layouts = {1, {MOET_LAYOUT_NK}},
                                    .numerics = MOET_NUMERICS_TRAIN,
+                                   .activation = MOET_ACTIVATION_SWIGLU,
+                                   .prob = MOET_PROB_ADVANCE,
                                    .seed = 1,
                                    .shard = {1, 1},
                                    .final_rounds = 11,

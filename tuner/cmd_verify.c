@@ -1,8 +1,10 @@
-/* moe-tune verify: every entry of a table, as the runtime library launches it, against the reference on this device. */
+/* moe-tune verify: every entry of a table, as the runtime library launches it, against the reference on this device; or
+ * one launch against a trainer's dump. */
 #include <stdio.h>
 #include <string.h>
 
 #include "../src/table.h"
+#include "against.h"
 #include "command.h"
 #include "label.h"
 #include "output.h"
@@ -11,23 +13,113 @@
 #include "progress.h"
 #include "store.h"
 
-#define SUMMARY "check every entry of a table against the reference on this device"
+#define SUMMARY "check every entry of a table against the reference on this device, or one launch against a dump"
 #define EXAMPLE "moe-tune verify --table table"
+#define EXAMPLE_AGAINST "moe-tune verify --table table --against dump.npz --ops down"
 
 typedef struct verify_arguments {
-    const char *table, *device;
+    moet_against_options against; /* table, device and format of both ways */
+    bool problem_given;
     uint64_t seed;
-    moet_output_format format;
 } verify_arguments;
 
-enum option_key { KEY_TABLE = 256, KEY_DEVICE, KEY_SEED, KEY_FORMAT };
+enum option_key {
+    KEY_TABLE = 256,
+    KEY_DEVICE,
+    KEY_SEED,
+    KEY_FORMAT,
+    KEY_AGAINST,
+    KEY_OPS,
+    KEY_LAYOUT,
+    KEY_NUMERICS,
+    KEY_ACTIVATION,
+    KEY_CLAMP,
+    KEY_PROB,
+    KEY_COMBINE
+};
 
 static const struct argp_option options[] = {
-    {.name = "table", .key = KEY_TABLE, .arg = "DIR", .doc = "The table"},
+    {.name = "table", .key = KEY_TABLE, .arg = "DIR", .doc = "The table", .group = 1},
     {.name = "device", .key = KEY_DEVICE, .arg = "SPEC", .doc = "auto, host, cuda or cuda:N (default auto)"},
     {.name = "seed", .key = KEY_SEED, .arg = "N", .doc = "Of the inputs (default 1)"},
     {.name = "format", .key = KEY_FORMAT, .arg = "FORMAT", .doc = "text, csv or json (default text)"},
+    {.doc = "Another program's result", .group = 2},
+    {.name = "against",
+     .key = KEY_AGAINST,
+     .arg = "FILE",
+     .doc =
+         "Inputs and output in a .npz file (docs/numerics.md): compare our output with it bit by bit, with --table or "
+         "the defaults"},
+    {.name = "ops", .key = KEY_OPS, .arg = "OP", .doc = "up, down, ffn (default ffn if the file has ids, else up)"},
+    {.name = "layout",
+     .key = KEY_LAYOUT,
+     .arg = "LAYOUT",
+     .doc = "Weights as nk or kn (default as the shapes say, nk if they fit both)"},
+    {.name = "numerics", .key = KEY_NUMERICS, .arg = "MODE", .doc = "train or fast (default train)"},
+    {.name = "activation",
+     .key = KEY_ACTIVATION,
+     .arg = "NAME",
+     .doc = "Op ffn: swiglu, swiglu_clamp, gpt_oss (default swiglu)"},
+    {.name = "clamp", .key = KEY_CLAMP, .arg = "C", .doc = "Op ffn: the bound of swiglu_clamp"},
+    {.name = "prob",
+     .key = KEY_PROB,
+     .arg = "WHERE",
+     .doc = "Op ffn: router weights at none, advance (the activation), combine (default advance)"},
+    {.name = "combine",
+     .key = KEY_COMBINE,
+     .arg = "HOW",
+     .doc = "Op ffn: exact, paddle (a token's only local expert unweighted; default exact)"},
     {0}};
+
+static void check_arguments(const verify_arguments *a, struct argp_state *state)
+{
+    const moet_against_options *against = &a->against;
+    if (against->file == NULL && a->problem_given) {
+        argp_error(state, "--ops, --layout, --numerics, --activation, --clamp, --prob and --combine go with --against");
+    } else if (against->file == NULL && against->table == NULL) {
+        argp_error(state, "give --table DIR or --against FILE");
+    } else if (against->ops.count > 1) {
+        argp_error(state, "--ops: one op with --against");
+    } else if (against->layouts.count > 1) {
+        argp_error(state, "--layout: one layout with --against");
+    }
+}
+
+/* Of the problem, for --against. */
+static error_t parse_problem(int key, char *arg, struct argp_state *state)
+{
+    verify_arguments *a = state->input;
+    moet_against_options *against = &a->against;
+    moet_status status = MOET_OK;
+    switch (key) {
+    case KEY_OPS:
+        status = moet_parse_ops(arg, "--ops", &against->ops);
+        break;
+    case KEY_LAYOUT:
+        status = moet_parse_layouts(arg, "--layout", &against->layouts);
+        break;
+    case KEY_NUMERICS:
+        status = moet_parse_numerics(arg, "--numerics", &against->numerics);
+        break;
+    case KEY_ACTIVATION:
+        status = moet_parse_activation(arg, "--activation", &against->activation);
+        break;
+    case KEY_CLAMP:
+        status = moet_parse_decimal(arg, "--clamp", 0, 1e6, &against->clamp);
+        break;
+    case KEY_PROB:
+        status = moet_parse_prob(arg, "--prob", &against->prob);
+        break;
+    case KEY_COMBINE:
+        status = moet_parse_combine(arg, "--combine", &against->combine);
+        break;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+    moet_command_check(state, status);
+    a->problem_given = true;
+    return 0;
+}
 
 static error_t parse_option(int key, char *arg, struct argp_state *state)
 {
@@ -36,25 +128,26 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     moet_status status = MOET_OK;
     switch (key) {
     case KEY_TABLE:
-        a->table = arg;
+        a->against.table = arg;
         break;
     case KEY_DEVICE:
-        a->device = arg;
+        a->against.device = arg;
         break;
     case KEY_SEED:
         status = moet_parse_integer(arg, "--seed", 0, INT64_MAX / 10, &number);
         a->seed = (uint64_t)number;
         break;
     case KEY_FORMAT:
-        status = moet_output_format_parse(arg, &a->format);
+        status = moet_output_format_parse(arg, &a->against.format);
+        break;
+    case KEY_AGAINST:
+        a->against.file = arg;
         break;
     case ARGP_KEY_END:
-        if (a->table == NULL) {
-            argp_error(state, "give --table DIR");
-        }
+        check_arguments(a, state);
         break;
     default:
-        return ARGP_ERR_UNKNOWN;
+        return parse_problem(key, arg, state);
     }
     moet_command_check(state, status);
     return 0;
@@ -155,7 +248,7 @@ static void print_entry(verify_state *s, const moet_problem *problem, const moet
 
 static moet_status verify_point(verify_state *s, const moet_problem *problem, const moet_table_point *point)
 {
-    moet_status status = moet_bench_set_workload(s->bench, problem, point->counts);
+    moet_status status = moet_bench_set_workload(s->bench, problem, point->counts, 0);
     bool too_big = status == MOET_NO_DEVICE_MEMORY;
     char reason[MOET_REASON_SIZE];
     snprintf(reason, sizeof reason, "%.255s", moet_last_error());
@@ -199,47 +292,27 @@ static moet_status verify_table(verify_state *s, const moet_table *table)
     return status;
 }
 
-static int run(int argc, char **argv)
+static int run_table(const char *table_dir, const verify_arguments *a)
 {
-    static const struct argp argp = {
-        options,
-        parse_option,
-        NULL,
-        MOET_COMMAND_DOC(
-            "Runs every entry of a table through the runtime library, on the counts it was tuned for, and "
-            "checks every element of the result.",
-            EXAMPLE,
-            "error is the largest distance to the reference in units of the bound; up to 1 is right. Entries "
-            "that this device refuses are listed on stderr. Exit codes: 0 all right, 1 some could not run "
-            "or none serves this device, 3 some are wrong."),
-        NULL,
-        NULL,
-        NULL};
-    verify_arguments a = {.device = "auto", .seed = 1};
-    verify_state s = {0};
+    verify_state s = {.format = a->against.format};
     moet_device *device = NULL;
     moet_table *table = NULL;
-    int code = moet_command_parse(&argp, argc, argv, &a);
-    if (code != MOET_EXIT_OK) {
-        return code;
-    }
-    s.format = a.format;
-    moet_status status = moet_device_open(a.device, &device);
-    if (status == MOET_OK) status = moet_table_load(a.table, device, &table);
-    if (status == MOET_OK) status = moet_planned_open(a.table, a.device, &s.handle);
-    if (status == MOET_OK) status = moet_bench_create(device, a.seed, false, &s.bench);
-    if (status == MOET_OK) status = moet_output_create(stdout, a.format, columns, MOET_COUNT_OF(columns), &s.out);
+    moet_status status = moet_device_open(a->against.device, &device);
+    if (status == MOET_OK) status = moet_table_load(table_dir, device, &table);
+    if (status == MOET_OK) status = moet_planned_open(table_dir, a->against.device, &s.handle);
+    if (status == MOET_OK) status = moet_bench_create(device, a->seed, false, &s.bench);
+    if (status == MOET_OK) status = moet_output_create(stdout, s.format, columns, MOET_COUNT_OF(columns), &s.out);
     if (status == MOET_OK) {
         for (int32_t i = 0; i < table->refusal_count; i++) {
-            moet_command_note("%s: refused: %s", a.table, table->refusals[i]);
+            moet_command_note("%s: refused: %s", table_dir, table->refusals[i]);
         }
         status = verify_table(&s, table);
         moet_status written = moet_output_finish(s.out);
         status = status == MOET_OK ? written : status;
     }
-    code = moet_command_fail(status);
+    int code = moet_command_fail(status);
     if (code == MOET_EXIT_OK) {
-        moet_command_note("%s on %s: %d right, %d wrong, %d could not run, %d refused", a.table, device->info.name,
+        moet_command_note("%s on %s: %d right, %d wrong, %d could not run, %d refused", table_dir, device->info.name,
                           s.right, s.wrong, s.failed, table->refusal_count);
         code = s.wrong > 0 ? MOET_EXIT_WRONG : s.failed > 0 || s.right == 0 ? MOET_EXIT_FAILED : MOET_EXIT_OK;
     }
@@ -248,6 +321,41 @@ static int run(int argc, char **argv)
     moet_table_close(table);
     moet_device_close(device);
     return code;
+}
+
+static int run_against(const verify_arguments *a)
+{
+    int64_t differing = 0;
+    int code = moet_command_fail(moet_against_run(&a->against, &differing));
+    return code == MOET_EXIT_OK && differing > 0 ? MOET_EXIT_WRONG : code;
+}
+
+static int run(int argc, char **argv)
+{
+    static const struct argp argp = {
+        options,
+        parse_option,
+        NULL,
+        MOET_COMMAND_DOC(
+            "Runs every entry of a table through the runtime library, on the counts it was tuned for, and "
+            "checks every element of the result. With --against: runs another program's inputs, and compares its "
+            "output with ours.",
+            EXAMPLE "\n  " EXAMPLE_AGAINST,
+            "error is the largest distance to the reference in units of the bound; up to 1 is right. Entries "
+            "that this device refuses are listed on stderr. With --against: elements of out of each expert, how many "
+            "differ in any bit, the largest distance in steps of BF16, and how many are NaN in one of the two only; "
+            "the sum by rows an expert on stderr. Exit codes: 0 all right, 1 some could not run "
+            "or none serves this device, 3 some are wrong or differ."),
+        NULL,
+        NULL,
+        NULL};
+    verify_arguments a = {
+        .against = {.device = "auto", .activation = MOET_ACTIVATION_SWIGLU, .prob = MOET_PROB_ADVANCE}, .seed = 1};
+    int code = moet_command_parse(&argp, argc, argv, &a);
+    if (code != MOET_EXIT_OK) {
+        return code;
+    }
+    return a.against.file != NULL ? run_against(&a) : run_table(a.against.table, &a);
 }
 
 const moet_command moet_command_verify = {"verify", SUMMARY, EXAMPLE, run};

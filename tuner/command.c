@@ -46,6 +46,15 @@ void moet_command_note(const char *format, ...)
     va_end(args);
 }
 
+void moet_command_note_refusals(const char *table_dir, const moet_handle *handle)
+{
+    int32_t refused = moet_refusal_count(handle);
+    if (refused > 0) {
+        moet_command_note("%s: %d of %d entries refused, the first: %s", table_dir, refused,
+                          refused + moet_entry_count(handle), moet_refusal(handle, 0));
+    }
+}
+
 const char *moet_command_revision(void) { return moet_revision; }
 
 /* Characters that no shell treats specially. */

@@ -47,6 +47,9 @@ int moet_command_fail(moet_status status);
 /* "moe-tune: ..." on stderr. */
 __attribute__((format(printf, 1, 2))) void moet_command_note(const char *format, ...);
 
+/* On stderr how many entries of the handle's table are refused, and the first of them; nothing where there is none. */
+void moet_command_note_refusals(const char *table_dir, const moet_handle *handle);
+
 /* Source revision of this program: "v0.1.0-12-gabc1234", "release" where it was built outside a git checkout, "unknown"
  * where git could not say. */
 const char *moet_command_revision(void);

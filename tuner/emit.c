@@ -13,7 +13,8 @@ typedef struct builder {
     cJSON *root, *devices;
     /* where the latest row went; rows come sorted */
     cJSON *device, *problem, *point;
-    const char *device_key, *problem_key; /* inside the tree */
+    const char *device_key;                  /* inside the tree */
+    char store_key[MOET_STORE_PROBLEM_SIZE]; /* the problem's */
     int64_t workload_id;
     moet_emitted counted;
     bool failed; /* out of memory somewhere */
@@ -32,11 +33,6 @@ static cJSON *add(builder *b, cJSON *object, const char *name, cJSON *value)
 static void add_text(builder *b, cJSON *object, const char *name, const char *text)
 {
     add(b, object, name, cJSON_CreateString(text));
-}
-
-static void add_text_or_null(builder *b, cJSON *object, const char *name, const char *text)
-{
-    add(b, object, name, *text ? cJSON_CreateString(text) : cJSON_CreateNull());
 }
 
 /* cJSON prints numbers by way of double, with exponents; raw text is exact. */
@@ -90,9 +86,28 @@ static moet_status open_device(builder *b, const char *key)
     return MOET_OK;
 }
 
-static void open_problem(builder *b, const char *key)
+/* The list's object whose key these characters are, NULL if there is none. */
+static cJSON *find_keyed(const cJSON *list, const char *key, size_t length)
 {
-    if (b->problem && strcmp(b->problem_key, key) == 0) return;
+    cJSON *item;
+    cJSON_ArrayForEach(item, list)
+    {
+        const char *text = text_of(item, "key");
+        if (strlen(text) == length && strncmp(text, key, length) == 0) return item;
+    }
+    return NULL;
+}
+
+/* A store's problems that differ in tokens only are one of the table, which is looked up by rows. */
+static void open_problem(builder *b, const char *store_key)
+{
+    if (b->problem && strcmp(b->store_key, store_key) == 0) return;
+    char key[MOET_STORE_PROBLEM_SIZE];
+    snprintf(b->store_key, sizeof b->store_key, "%s", store_key);
+    snprintf(key, sizeof key, "%.*s", (int)moet_store_problem_length(store_key), store_key);
+    b->point = NULL;
+    b->problem = find_keyed(cJSON_GetObjectItemCaseSensitive(b->device, "problems"), key, strlen(key));
+    if (b->problem) return;
     cJSON *problem = cJSON_CreateObject();
     add_text(b, problem, "key", key);
     add(b, problem, "points", cJSON_CreateArray());
@@ -103,8 +118,6 @@ static void open_problem(builder *b, const char *key)
         return;
     }
     b->problem = problem;
-    b->problem_key = text_of(problem, "key");
-    b->point = NULL;
     b->counted.problems++;
 }
 
@@ -135,8 +148,16 @@ static void add_kernel(builder *b, cJSON *object, const moet_store_trial_row *tr
     add_text(b, object, "config", trial->config);
     add_integer(b, object, "version", trial->family_version);
     add_text(b, object, "validator", trial->validator);
-    add_text_or_null(b, object, "cubin", trial->cubin_sha256);
-    add_text_or_null(b, object, "arch", trial->cubin_arch);
+    cJSON *cubins = add(b, object, "cubins", cJSON_CreateArray());
+    for (int32_t i = 0; i < trial->cubin_count; i++) {
+        cJSON *cubin = cJSON_CreateObject();
+        add_text(b, cubin, "sha256", trial->cubins[i].sha256);
+        add_text(b, cubin, "arch", trial->cubins[i].arch);
+        if (!cubin || !cubins || !cJSON_AddItemToArray(cubins, cubin)) {
+            cJSON_Delete(cubin);
+            b->failed = true;
+        }
+    }
 }
 
 static moet_status out_of_memory(void) { return moet_fail(MOET_NO_MEMORY, "table: out of memory"); }
@@ -167,17 +188,6 @@ static moet_status add_winner(void *context, const moet_store_winner_row *row)
 
 /* ---- defaults ---- */
 
-/* The list's object with this key, NULL if there is none. */
-static cJSON *find_keyed(const cJSON *list, const char *key)
-{
-    cJSON *item;
-    cJSON_ArrayForEach(item, list)
-    {
-        if (strcmp(text_of(item, "key"), key) == 0) return item;
-    }
-    return NULL;
-}
-
 static int compare_kernels(const cJSON *a, const cJSON *b)
 {
     int order = strcmp(text_of(a, "config"), text_of(b, "config"));
@@ -189,15 +199,25 @@ static int compare_kernels(const cJSON *a, const cJSON *b)
     return strcmp(text_of(a, "validator"), text_of(b, "validator"));
 }
 
+/* By the hashes in their order. */
+static int compare_cubins(const cJSON *a, const cJSON *b)
+{
+    const cJSON *x = cJSON_GetObjectItemCaseSensitive(a, "cubins")->child;
+    const cJSON *y = cJSON_GetObjectItemCaseSensitive(b, "cubins")->child;
+    int order = 0;
+    for (; !order && x && y; x = x->next, y = y->next) order = strcmp(text_of(x, "sha256"), text_of(y, "sha256"));
+    return order ? order : (x != NULL) - (y != NULL);
+}
+
 static int compare_items(const void *a, const void *b)
 {
     const cJSON *x = *(cJSON *const *)a, *y = *(cJSON *const *)b;
     int order = compare_kernels(x, y);
-    return order ? order : strcmp(text_of(x, "cubin"), text_of(y, "cubin"));
+    return order ? order : compare_cubins(x, y);
 }
 
-/* Sorts a list of kernels and drops repeats. Of two kernels compiled for one config (by two compilers) the one with the
- * lower hash stays. */
+/* Sorts a list of kernels and drops repeats. Of two that are compiled for one config (by two compilers) the one with
+ * the lower hashes stays. */
 static moet_status sort_kernels(cJSON *list)
 {
     int count = cJSON_GetArraySize(list);
@@ -212,6 +232,79 @@ static moet_status sort_kernels(cJSON *list)
             cJSON_AddItemToArray(list, last = items[i]); /* fails for NULL arguments only */
     }
     free(items);
+    return MOET_OK;
+}
+
+/* ---- joined points: of problems that differ in tokens only ---- */
+
+typedef struct placed_point {
+    cJSON *item;
+    int32_t place; /* in the order of the store */
+} placed_point;
+
+static int compare_numbers(const cJSON *a, const cJSON *b)
+{
+    const double x = a->valuestring ? strtod(a->valuestring, NULL) : a->valuedouble; /* raw, or of an array */
+    const double y = b->valuestring ? strtod(b->valuestring, NULL) : b->valuedouble;
+    return (x > y) - (x < y);
+}
+
+/* By rows, busiest expert, counts; 0: the same counts. */
+static int compare_points(const cJSON *a, const cJSON *b)
+{
+    static const char *const members[] = {"rows", "max"};
+    int order = 0;
+    for (int32_t i = 0; !order && i < MOET_COUNT_OF(members); i++)
+        order = compare_numbers(cJSON_GetObjectItemCaseSensitive(a, members[i]),
+                                cJSON_GetObjectItemCaseSensitive(b, members[i]));
+    const cJSON *x = cJSON_GetObjectItemCaseSensitive(a, "counts")->child;
+    const cJSON *y = cJSON_GetObjectItemCaseSensitive(b, "counts")->child;
+    for (; !order && x && y; x = x->next, y = y->next) order = compare_numbers(x, y);
+    return order;
+}
+
+static int compare_placed(const void *a, const void *b)
+{
+    const placed_point *x = a, *y = b;
+    int order = compare_points(x->item, y->item);
+    return order ? order : (x->place > y->place) - (x->place < y->place);
+}
+
+/* Sorts points, and of equal counts keeps the first: the one with as many tokens as rows, if there is one. */
+static moet_status join_points(builder *b, cJSON *points)
+{
+    const int count = cJSON_GetArraySize(points);
+    placed_point *placed = malloc(((size_t)count + 1) * sizeof *placed);
+    cJSON *last = NULL;
+    if (!placed) return out_of_memory();
+    for (int i = 0; i < count; i++) placed[i] = (placed_point){cJSON_DetachItemFromArray(points, 0), i};
+    qsort(placed, (size_t)count, sizeof *placed, compare_placed);
+    for (int i = 0; i < count; i++) {
+        cJSON *point = placed[i].item;
+        if (!last || compare_points(last, point) != 0) {
+            cJSON_AddItemToArray(points, last = point); /* fails for NULL arguments only */
+            continue;
+        }
+        for (moet_table_kind kind = 0; kind < MOET_TABLE_KIND_COUNT; kind++)
+            b->counted.entries -= !cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(point, moet_store_kind_name(kind)));
+        b->counted.points--;
+        cJSON_Delete(point);
+    }
+    free(placed);
+    return MOET_OK;
+}
+
+static moet_status join_all_points(builder *b)
+{
+    const cJSON *device, *problem;
+    cJSON_ArrayForEach(device, b->devices)
+    {
+        cJSON_ArrayForEach(problem, cJSON_GetObjectItemCaseSensitive(device, "problems"))
+        {
+            if (strncmp(text_of(problem, "key"), "op=ffn,", 7) == 0)
+                MOET_TRY(join_points(b, cJSON_GetObjectItemCaseSensitive(problem, "points")));
+        }
+    }
     return MOET_OK;
 }
 
@@ -231,15 +324,16 @@ static moet_status add_default(void *context, const moet_store_trial_row *trial)
     builder *b = context;
     if (!trial->is_default || !trial->is_current) return MOET_OK;
     if (!b->device || strcmp(b->device_key, trial->device_key) != 0) {
-        b->device = find_keyed(b->devices, trial->device_key);
+        b->device = find_keyed(b->devices, trial->device_key, strlen(trial->device_key));
         b->problem = NULL;
         if (!b->device) return MOET_OK;
         b->device_key = text_of(b->device, "key");
     }
-    if (!b->problem || strcmp(b->problem_key, trial->problem_key) != 0) {
-        b->problem = find_keyed(cJSON_GetObjectItemCaseSensitive(b->device, "problems"), trial->problem_key);
+    if (!b->problem || strcmp(b->store_key, trial->problem_key) != 0) {
+        b->problem = find_keyed(cJSON_GetObjectItemCaseSensitive(b->device, "problems"), trial->problem_key,
+                                moet_store_problem_length(trial->problem_key));
         if (!b->problem) return MOET_OK;
-        b->problem_key = text_of(b->problem, "key");
+        snprintf(b->store_key, sizeof b->store_key, "%s", trial->problem_key);
     }
     cJSON *kernel = cJSON_CreateObject();
     add_kernel(b, kernel, trial);
@@ -295,7 +389,7 @@ static bool collect_cubins(const cJSON *item, hash_list *list)
 {
     for (const cJSON *child = item->child; child; child = child->next) {
         if (child->child && !collect_cubins(child, list)) return false;
-        if (!child->string || strcmp(child->string, "cubin") != 0 || !cJSON_IsString(child)) continue;
+        if (!child->string || strcmp(child->string, "sha256") != 0 || !cJSON_IsString(child)) continue;
         if (list->count == list->capacity) {
             int32_t capacity = list->capacity ? 2 * list->capacity : 64;
             const char **grown = realloc(list->texts, (size_t)capacity * sizeof *grown);
@@ -336,6 +430,7 @@ static moet_status build(builder *b, const char *device)
     MOET_TRY(moet_store_each_winner(b->store, &filter, add_winner, b));
     b->device = b->problem = NULL;
     MOET_TRY(moet_store_each_trial(b->store, &filter, add_default, b));
+    MOET_TRY(join_all_points(b));
     return sort_defaults(b);
 }
 

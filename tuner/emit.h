@@ -17,7 +17,8 @@ typedef struct moet_emitted {
  * an error the folder serves as before. */
 moet_status moet_emit(moet_store *store, const char *dir, const char *device, moet_emitted *emitted);
 
-/* Reads dir/table.json as text: format, version and hash are checked, members are not. Freed by cJSON_Delete. */
+/* Reads dir/table.json of any version as text: format, version and hash are checked, members are not. Freed by
+ * cJSON_Delete. */
 moet_status moet_emit_read(const char *dir, struct cJSON **table);
 
 /* emit_files.c: the folder. `hash` (may be NULL) of the table in dir, "" where dir is absent, empty, or holds only

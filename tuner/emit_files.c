@@ -52,9 +52,10 @@ static moet_status check_head(const char *path, const char *text, size_t size_by
     const char *hash = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(table, "hash"));
     if (!format || strcmp(format, "moe-tune table") != 0 || !cJSON_IsNumber(version) || !hash || !is_hash(hash))
         return moet_fail(MOET_MALFORMED, "%s: not a moe-tune table", path);
-    if (version->valuedouble != MOET_TABLE_FORMAT_VERSION)
-        return moet_fail(MOET_MISMATCH, "%s: format version %d expected, %.0f found; emit the table with this moe-tune",
-                         path, MOET_TABLE_FORMAT_VERSION, version->valuedouble);
+    if (!(version->valuedouble >= 1 && version->valuedouble <= MOET_TABLE_FORMAT_VERSION))
+        return moet_fail(MOET_MISMATCH,
+                         "%s: format version %d or older expected, %.0f found; emit the table with this moe-tune", path,
+                         MOET_TABLE_FORMAT_VERSION, version->valuedouble);
     if (!hash_matches(text, size_bytes, hash))
         return moet_fail(MOET_MISMATCH,
                          "%s: its content does not have its hash: changed by hand or damaged; emit the table "

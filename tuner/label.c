@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "store.h"
+
 /* Whether the comma-separated list holds this field as a whole. */
 static bool holds_field(const char *list, const char *field, size_t length)
 {
@@ -18,8 +20,9 @@ static bool holds_field(const char *list, const char *field, size_t length)
 void moet_label_problem(const char *key, char *text)
 {
     moet_problem problem, plain;
-    char usual[MOET_KEY_SIZE];
-    if (moet_problem_parse(key, &problem) != MOET_OK) {
+    char usual[MOET_KEY_SIZE], own[MOET_KEY_SIZE];
+    snprintf(own, sizeof own, "%.*s", (int)moet_store_problem_length(key), key); /* without tokens */
+    if (moet_problem_parse(own, &problem) != MOET_OK) {
         snprintf(text, MOET_KEY_SIZE, "%s", key);
         return;
     }

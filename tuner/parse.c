@@ -235,10 +235,21 @@ moet_status moet_parse_shard(const char *text, const char *what, moet_shard *sha
 
 moet_status moet_parse_yes(const char *text, const char *what, bool *yes)
 {
-    if (text != NULL && strcmp(text, "yes") != 0 && strcmp(text, "no") != 0) {
+    if (strcmp(text, "yes") != 0 && strcmp(text, "no") != 0) {
         return moet_fail(MOET_INVALID, "%s: '%.40s' is neither yes nor no", what, text);
     }
-    *yes = text == NULL || text[0] == 'y';
+    *yes = text[0] == 'y';
+    return MOET_OK;
+}
+
+moet_status moet_parse_bias(const char *text, const char *what, bool *up, bool *down)
+{
+    bool both = text == NULL || strcmp(text, "yes") == 0;
+    if (!both && strcmp(text, "no") != 0 && strcmp(text, "up") != 0 && strcmp(text, "down") != 0) {
+        return moet_fail(MOET_INVALID, "%s: '%.40s' is none of yes, no, up, down", what, text);
+    }
+    *up = both || text[0] == 'u';
+    *down = both || text[0] == 'd';
     return MOET_OK;
 }
 
@@ -248,11 +259,17 @@ moet_status moet_parse_yes(const char *text, const char *what, bool *yes)
 static const char *const op_texts[] = {MOET_OP_TABLE(MOET_X)};
 static const char *const layout_texts[] = {MOET_LAYOUT_TABLE(MOET_X)};
 static const char *const numerics_texts[] = {MOET_NUMERICS_TABLE(MOET_X)};
+static const char *const activation_texts[] = {MOET_ACTIVATION_TABLE(MOET_X)};
+static const char *const prob_texts[] = {MOET_PROB_TABLE(MOET_X)};
+static const char *const combine_texts[] = {MOET_COMBINE_TABLE(MOET_X)};
 #undef MOET_X
 #define MOET_X(name, text) " " text
 #define OP_CHOICES MOET_OP_TABLE(MOET_X)
 #define LAYOUT_CHOICES MOET_LAYOUT_TABLE(MOET_X)
 #define NUMERICS_CHOICES MOET_NUMERICS_TABLE(MOET_X)
+#define ACTIVATION_CHOICES MOET_ACTIVATION_TABLE(MOET_X)
+#define PROB_CHOICES MOET_PROB_TABLE(MOET_X)
+#define COMBINE_CHOICES MOET_COMBINE_TABLE(MOET_X)
 
 static moet_status find_text(const char *text, const char *what, const char *const *texts, int32_t count,
                              const char *choices, int32_t *index)
@@ -303,6 +320,30 @@ moet_status moet_parse_numerics(const char *text, const char *what, moet_numeric
     int32_t index = 0;
     MOET_TRY(find_text(text, what, numerics_texts, MOET_NUMERICS_COUNT, NUMERICS_CHOICES, &index));
     *numerics = (moet_numerics)index;
+    return MOET_OK;
+}
+
+moet_status moet_parse_activation(const char *text, const char *what, moet_activation *activation)
+{
+    int32_t index = 0;
+    MOET_TRY(find_text(text, what, activation_texts, MOET_ACTIVATION_COUNT, ACTIVATION_CHOICES, &index));
+    *activation = (moet_activation)index;
+    return MOET_OK;
+}
+
+moet_status moet_parse_prob(const char *text, const char *what, moet_prob *prob)
+{
+    int32_t index = 0;
+    MOET_TRY(find_text(text, what, prob_texts, MOET_PROB_COUNT, PROB_CHOICES, &index));
+    *prob = (moet_prob)index;
+    return MOET_OK;
+}
+
+moet_status moet_parse_combine(const char *text, const char *what, moet_combine *combine)
+{
+    int32_t index = 0;
+    MOET_TRY(find_text(text, what, combine_texts, MOET_COMBINE_COUNT, COMBINE_CHOICES, &index));
+    *combine = (moet_combine)index;
     return MOET_OK;
 }
 

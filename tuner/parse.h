@@ -39,14 +39,19 @@ typedef struct moet_shard {
 } moet_shard;
 moet_status moet_parse_shard(const char *text, const char *what, moet_shard *shard);
 
-/* "yes" or "no"; NULL (an option without its value) is yes. */
+/* "yes" or "no". */
 moet_status moet_parse_yes(const char *text, const char *what, bool *yes);
+/* Which GEMMs have a bias: "yes" both, "no" none, "up", "down"; NULL (an option without its value) is both. */
+moet_status moet_parse_bias(const char *text, const char *what, bool *up, bool *down);
 
 /* Names of the problem's choices, as in its key text. */
 const char *moet_op_text(moet_op op);
 const char *moet_layout_text(moet_layout layout);
 const char *moet_numerics_text(moet_numerics numerics);
 moet_status moet_parse_numerics(const char *text, const char *what, moet_numerics *numerics);
+moet_status moet_parse_activation(const char *text, const char *what, moet_activation *activation);
+moet_status moet_parse_prob(const char *text, const char *what, moet_prob *prob);
+moet_status moet_parse_combine(const char *text, const char *what, moet_combine *combine);
 
 /* Lists of them, without repeats, in the order given. */
 typedef struct moet_op_list {

@@ -23,6 +23,8 @@ moet_status moet_planned_open(const char *table_dir, const char *device, moet_ha
 
 static moet_status launch_plan(void *context, const moet_launch_args *args) { return moet_launch(context, args); }
 
+static moet_status launch_path(void *context, const moet_ffn_args *args) { return moet_ffn(context, args); }
+
 moet_status moet_planned_add(moet_bench *bench, moet_handle *handle, const moet_problem *problem, const int32_t *counts,
                              bool device_counts, const char *name, moet_planned *planned)
 {
@@ -31,6 +33,10 @@ moet_status moet_planned_add(moet_bench *bench, moet_handle *handle, const moet_
     moet_config config;
     MOET_TRY(moet_routing_summarize(counts, problem->experts, &routing));
     moet_plan_options options = {.max_rows = routing.rows > 0 ? routing.rows : 1};
+    if (problem->op == MOET_OP_FFN) {
+        moet_bench_path_size(bench, &options.max_tokens, &options.choices);
+        options.max_tokens = options.max_tokens > 0 ? options.max_tokens : 1;
+    }
     if (device_counts) {
         options.device_counts = true;
         options.expected_rows = options.max_rows;
@@ -41,7 +47,10 @@ moet_status moet_planned_add(moet_bench *bench, moet_handle *handle, const moet_
     if (status == MOET_OK) status = moet_config_parse(made.choice.config, &config);
     if (status == MOET_OK) {
         bool capturable = config.family->traits(problem, &config).capturable;
-        status = moet_bench_add_launcher(bench, name, launch_plan, made.plan, capturable, device_counts, &made.subject);
+        status = problem->op == MOET_OP_FFN ? moet_bench_add_path_launcher(bench, name, launch_path, made.plan,
+                                                                           capturable, device_counts, &made.subject)
+                                            : moet_bench_add_launcher(bench, name, launch_plan, made.plan, capturable,
+                                                                      device_counts, &made.subject);
     }
     if (status != MOET_OK) {
         moet_plan_destroy(made.plan);

@@ -13,8 +13,8 @@
 #define CLEAR_FACTOR 1.03 /* steps 2 and 3 */
 #define FINALISTS 3       /* of each kind, step 4 */
 
-/* Step 3: around how many of the best, pass by pass. */
-static const int32_t centers[] = {4, MOET_RACE_CENTERS - 4};
+/* Step 3: around how many of the best, pass by pass; of a path, whose halves have been looked around for as GEMMs. */
+static const int32_t centers[] = {4, MOET_RACE_CENTERS - 4}, path_centers[] = {2, 1};
 #define MOST_CENTERS 4
 
 /* Parts of the progress that are done after each step. */
@@ -166,8 +166,8 @@ static moet_status find_stored(race_state *s, int32_t first)
     if (stored == 0) {
         return MOET_OK;
     }
-    char problem_key[MOET_KEY_SIZE];
-    moet_problem_format(race->problem, problem_key);
+    char problem_key[MOET_STORE_PROBLEM_SIZE];
+    moet_store_problem_key(race->problem, race->workload, problem_key);
     moet_store_filter filter = {.device_key = race->device_key, .problem_key = problem_key, .workload = race->workload};
     stored_visit visit = {race, first};
     moet_status status = moet_store_each_trial(race->store, &filter, visit_stored, &visit);
@@ -376,11 +376,15 @@ static int32_t find_centers(const race_state *s, int32_t most, int32_t *found)
 static moet_status refine(race_state *s)
 {
     const moet_race *race = s->race;
-    const int32_t passes = MOET_COUNT_OF(centers);
+    const int32_t crossings = race->problem->op == MOET_OP_FFN, passes = crossings + MOET_COUNT_OF(centers);
+    const int32_t *counts = crossings ? path_centers : centers;
     for (int32_t pass = 0; pass < passes && !should_stop(s); pass++) {
         const double part = (PART_REFINED - PART_RACED) / passes, begin_part = PART_RACED + pass * part;
         int32_t found[MOST_CENTERS], first = race->candidates->count;
-        int32_t count = find_centers(s, centers[pass], found);
+        if (pass < crossings) {
+            MOET_TRY(moet_candidates_add_crossed(race->candidates, race->problem, race->device));
+        }
+        int32_t count = pass < crossings ? 0 : find_centers(s, counts[pass - crossings], found);
         for (int32_t i = 0; i < count; i++) {
             MOET_TRY(moet_candidates_add_around(race->candidates, race->problem, race->device, found[i]));
         }
@@ -471,7 +475,8 @@ moet_status moet_race_run(const moet_race *race, moet_race_result *result, bool 
     race_state s = {.race = race, .result = result};
     char message[1024];
     moet_status status = find_stored(&s, 0);
-    if (status == MOET_OK) status = moet_bench_set_workload(race->bench, race->problem, race->workload->counts);
+    if (status == MOET_OK)
+        status = moet_bench_set_workload(race->bench, race->problem, race->workload->counts, race->workload->tokens);
     if (status == MOET_OK) moet_bench_set_racing(race->bench, true);
     if (status == MOET_OK) status = try_from(&s, 0, 0, PART_TRIED);
     if (status == MOET_OK && !result->stopped && s.new_count > 0)

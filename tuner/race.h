@@ -3,8 +3,9 @@
  *   1. In batches, every listed candidate that the store lacks: prepared, verified, one round; those slower than 1.5
  *      times the leader drop out.
  *   2. Three rounds; those clear of the leader (beyond both noises, and 3 %) drop out.
- *   3. Around the best four, then the best two, candidates that differ in one MOET_SEARCH_AROUND parameter: step 1 for
- *      these, and two rounds as in step 2.
+ *   3. Of op FFN, first: the best up halves with the best down halves. Then around the best four, then the best two (of
+ *      op FFN two, then one), candidates that differ in one MOET_SEARCH_AROUND parameter: step 1 for these, and two
+ *      rounds as in step 2.
  *   4. The best few of each kind, and the defaults, among them stored ones: fresh final rounds. Only these can win.
  *
  * A leader is the fastest that serves the same kind of counts: a candidate that reads them on the device competes with

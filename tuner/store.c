@@ -34,10 +34,11 @@
     X(DELETE_TRIAL, "DELETE FROM trials WHERE id = ?1")                                                                \
     X(PUT_TRIAL, "INSERT INTO trials (device_id, problem_id, workload_id, config, device_counts, family_version, "     \
                  "validator, family, status, reason, median_ns, noise_ns, sample_count, floor_ns, efficiency, error, " \
-                 "bit_class, is_default, final_rounds, eager, run_id, cubin_sha256, measured_at) VALUES ("             \
+                 "bit_class, is_default, final_rounds, eager, run_id, measured_at) VALUES ("                           \
                  "(SELECT id FROM devices WHERE key = ?1), (SELECT id FROM problems WHERE key = ?2), "                 \
                  "(SELECT id FROM workloads WHERE counts = ?3 AND hidden = ?4 AND inter = ?5), ?6, ?7, ?8, ?9, ?10, "  \
-                 "?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, " NOW ")")                     \
+                 "?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, " NOW ")")                          \
+    X(PUT_TRIAL_CUBIN, "INSERT INTO trial_cubins (trial_id, position, sha256) VALUES (?1, ?2, ?3)")                    \
     X(PUT_SAMPLE, "INSERT INTO samples (trial_id, position, round, time_ns, dense_ns, dense2_ns, copy_ns, read_ns, "   \
                   "sm_mhz, power_mw, throttle_reasons, hardware_slowdown) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, "    \
                   "?9, ?10, ?11, ?12)")                                                                                \
@@ -125,7 +126,7 @@ static moet_status execute(binder *b)
 
 /* The texts by which a key's problem and workload are known. */
 typedef struct key_texts {
-    char problem[MOET_KEY_SIZE];
+    char problem[MOET_STORE_PROBLEM_SIZE];
     char *counts; /* JSON array, owned */
 } key_texts;
 
@@ -142,9 +143,26 @@ moet_status moet_store_counts(const moet_workload *workload, char **text)
     return MOET_OK;
 }
 
+static const char tokens_field[] = ",tokens=";
+
+void moet_store_problem_key(const moet_problem *problem, const moet_workload *workload,
+                            char text[MOET_STORE_PROBLEM_SIZE])
+{
+    moet_problem_format(problem, text);
+    if (problem->op != MOET_OP_FFN || workload->tokens == 0 || workload->tokens == workload->rows) return;
+    size_t used = strlen(text);
+    snprintf(text + used, MOET_STORE_PROBLEM_SIZE - used, "%s%" PRId64, tokens_field, workload->tokens);
+}
+
+size_t moet_store_problem_length(const char *key)
+{
+    const char *tokens = strstr(key, tokens_field);
+    return tokens ? (size_t)(tokens - key) : strlen(key);
+}
+
 static moet_status make_texts(const moet_store_key *key, key_texts *texts)
 {
-    moet_problem_format(key->problem, texts->problem);
+    moet_store_problem_key(key->problem, key->workload, texts->problem);
     return moet_store_counts(key->workload, &texts->counts);
 }
 
@@ -287,6 +305,19 @@ static moet_status put_samples(moet_store *store, int64_t trial_id, const moet_t
     return MOET_OK;
 }
 
+static moet_status put_trial_cubins(moet_store *store, int64_t trial_id, const moet_trial *trial)
+{
+    for (int32_t i = 0; i < trial->cubin_count; i++) {
+        MOET_TRY(put_cubin(store, &trial->cubins[i]));
+        binder b = use(store, STATEMENT_PUT_TRIAL_CUBIN);
+        bind_integer(&b, trial_id);
+        bind_integer(&b, i);
+        bind_text(&b, trial->cubins[i].sha256);
+        MOET_TRY(execute(&b));
+    }
+    return MOET_OK;
+}
+
 /* Everything that put_trial writes, inside its transaction. */
 typedef struct put_request {
     int64_t run_id;
@@ -321,9 +352,10 @@ static moet_status put_trial_row(moet_store *store, const put_request *put)
     bind_integer(&b, put->final_rounds);
     bind_integer(&b, t->eager);
     bind_integer(&b, put->run_id);
-    bind_text(&b, t->cubin.bytes ? t->cubin.sha256 : NULL);
     MOET_TRY(execute(&b));
-    return put_samples(store, sqlite3_last_insert_rowid(store->db), t);
+    int64_t trial_id = sqlite3_last_insert_rowid(store->db);
+    MOET_TRY(put_trial_cubins(store, trial_id, t));
+    return put_samples(store, trial_id, t);
 }
 
 static moet_status put_trial(moet_store *store, const put_request *put, bool *inserted)
@@ -339,7 +371,6 @@ static moet_status put_trial(moet_store *store, const put_request *put, bool *in
         MOET_TRY(execute(&b));
     }
     MOET_TRY(put_point(store, put->key, put->texts));
-    if (put->trial->cubin.bytes) MOET_TRY(put_cubin(store, &put->trial->cubin));
     return put_trial_row(store, put);
 }
 

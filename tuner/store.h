@@ -8,17 +8,26 @@
 #include "workload.h"
 
 #define MOET_STORE_APPLICATION_ID 0x6d6f6574 /* "moet" */
-#define MOET_STORE_VERSION 1
+#define MOET_STORE_VERSION 2
 
 typedef struct moet_store moet_store;
+
+/* A problem's key in a store: its canonical text, and of op FFN on a workload whose tokens are not as many as its rows
+ * ",tokens=R": equal counts of other tokens are other work. */
+#define MOET_STORE_PROBLEM_SIZE (MOET_KEY_SIZE + 32)
+void moet_store_problem_key(const moet_problem *problem, const moet_workload *workload,
+                            char text[MOET_STORE_PROBLEM_SIZE]);
+/* How much of it is the canonical text. */
+size_t moet_store_problem_length(const char *key);
 
 /* SQLite's version, "3.40.1". */
 const char *moet_store_library(void);
 
 typedef enum moet_store_mode { MOET_STORE_READ, MOET_STORE_WRITE /* creates the file if absent */ } moet_store_mode;
 
-/* Opens, checks application_id and user_version, migrates older versions (WRITE). Foreign keys on, WAL where the file
- * system can, else a rollback journal; busy timeout 30 s. Errors name the file and the next step. */
+/* Opens, checks application_id and user_version, migrates older versions (WRITE) or reads them as they are (READ).
+ * Foreign keys on, WAL where the file system can, else a rollback journal; busy timeout 30 s. Errors name the file and
+ * the next step. */
 moet_status moet_store_open(const char *path, moet_store_mode mode, moet_store **store);
 void moet_store_close(moet_store *store);
 
@@ -45,7 +54,7 @@ typedef struct moet_store_key {
     const char *validator;
 } moet_store_key;
 
-/* Writes trial, samples and cubin in one transaction. A trial with the same key is replaced only if `replace`;
+/* Writes trial, samples and cubins in one transaction. A trial with the same key is replaced only if `replace`;
  * otherwise the stored one stays and *inserted (may be NULL) is false. final_rounds: measured in the fresh rounds at
  * the end (winner, default, runner-up). is_default: the family default for this workload and kind of counts. */
 moet_status moet_store_put_trial(moet_store *store, int64_t run_id, const moet_store_key *key, const moet_trial *trial,
@@ -59,6 +68,10 @@ moet_status moet_store_is_done(moet_store *store, const moet_store_key *key, con
 
 /* Reading. Rows come sorted: device key, problem key, rows, max/mean, counts; trials of a workload by time, failed
  * ones last, then by config. Texts live until the next step. */
+typedef struct moet_store_cubin {
+    char sha256[MOET_SHA256_TEXT_SIZE];
+    char arch[16];
+} moet_store_cubin;
 typedef struct moet_store_trial_row {
     const char *device_key;
     const char *problem_key;
@@ -81,8 +94,9 @@ typedef struct moet_store_trial_row {
     int32_t sample_count;
     double efficiency, error;
     const char *bit_class;
-    const char *cubin_sha256, *cubin_arch; /* "" if none */
-    const char *measured_at;               /* UTC, ISO 8601 */
+    const char *measured_at; /* UTC, ISO 8601 */
+    int32_t cubin_count;
+    moet_store_cubin cubins[MOET_MAX_CUBINS];
 } moet_store_trial_row;
 typedef moet_status (*moet_store_visit)(void *context, const moet_store_trial_row *row);
 /* filter texts may be NULL (any). device_key: a key, or a part of one. name matches the workload's name or

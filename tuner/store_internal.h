@@ -22,6 +22,11 @@ struct moet_store {
     sqlite3_stmt *statements[MOET_STORE_STATEMENTS]; /* prepared when first wanted, by store.c's table */
 };
 
+/* What version 2 has as the table trial_cubins, out of a database of version 1. */
+#define MOET_STORE_TRIAL_CUBINS_1(database)                                                                            \
+    "SELECT id AS trial_id, 0 AS position, cubin_sha256 AS sha256 FROM " database                                      \
+    ".trials WHERE cubin_sha256 IS NOT NULL"
+
 /* Status and one-line message of an SQLite result code: names the file and the next step. */
 moet_status moet_store_error(const moet_store *store, int code);
 
@@ -42,6 +47,9 @@ char *moet_store_uri(const char *path, const char *query);
 /* Query with which the file at path can be attached for reading: "mode=ro", or with "&immutable=1" where its folder
  * cannot be written and nothing waits in a write-ahead log. */
 const char *moet_store_read_query(const char *path);
+
+/* The first number that a query gives; 0 where it gives no row. */
+moet_status moet_store_query_integer(moet_store *store, const char *sql, int64_t *value);
 
 /* The counts of a workload as the database holds them, a JSON array; malloc'd. */
 moet_status moet_store_counts(const moet_workload *workload, char **text);

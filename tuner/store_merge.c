@@ -9,6 +9,13 @@
 #define RANK(trial, run)                                                                                               \
     "(-" trial ".final_rounds, -" trial ".sample_count, " trial ".median_ns, " run ".uid, " trial ".measured_at)"
 
+/* source.trial_cubins, whatever the source's version; the indices are versions. */
+static const char *const cubin_views[] = {
+    [1] = "CREATE TEMP VIEW source_cubins AS " MOET_STORE_TRIAL_CUBINS_1("source"),
+    [2] = "CREATE TEMP VIEW source_cubins AS SELECT trial_id, position, sha256 FROM source.trial_cubins",
+};
+_Static_assert(sizeof cubin_views / sizeof cubin_views[0] == MOET_STORE_VERSION + 1, "one view a version");
+
 static const char *const steps[] = {
     "INSERT INTO main.devices (key, backend, name, cc_major, cc_minor, sm_count, memory_bytes, power_limit_mw, "
     "partition, smem_per_block_optin_bytes, smem_per_sm_bytes, regs_per_sm, l2_bytes) "
@@ -66,11 +73,15 @@ static const char *const steps[] = {
 
     "INSERT INTO main.trials (id, device_id, problem_id, workload_id, config, device_counts, family_version, "
     "validator, family, status, reason, median_ns, noise_ns, sample_count, floor_ns, efficiency, error, bit_class, "
-    "is_default, final_rounds, eager, measured_at, run_id, cubin_sha256) "
+    "is_default, final_rounds, eager, measured_at, run_id) "
     "SELECT base.id + i.rowid, i.device_id, i.problem_id, i.workload_id, s.config, s.device_counts, s.family_version, "
     "s.validator, s.family, s.status, s.reason, s.median_ns, s.noise_ns, s.sample_count, s.floor_ns, s.efficiency, "
-    "s.error, s.bit_class, s.is_default, s.final_rounds, s.eager, s.measured_at, i.run_id, s.cubin_sha256 "
+    "s.error, s.bit_class, s.is_default, s.final_rounds, s.eager, s.measured_at, i.run_id "
     "FROM base, incoming i JOIN source.trials s ON s.id = i.theirs",
+
+    "INSERT INTO main.trial_cubins (trial_id, position, sha256) "
+    "SELECT base.id + i.rowid, s.position, s.sha256 "
+    "FROM base, incoming i JOIN source_cubins s ON s.trial_id = i.theirs",
 
     "INSERT INTO main.samples (trial_id, position, round, time_ns, dense_ns, dense2_ns, copy_ns, read_ns, sm_mhz, "
     "power_mw, throttle_reasons, hardware_slowdown) "
@@ -92,10 +103,18 @@ static moet_status count_incoming(moet_store *into, int64_t *added)
 /* Inside one transaction: temporary tables included, which a rollback takes back. */
 static moet_status copy_all(moet_store *into, int64_t *added)
 {
+    /* Asked again inside the transaction: another process may have migrated the source meanwhile. */
+    int64_t version = 0;
+    MOET_TRY(moet_store_query_integer(into, "PRAGMA source.user_version", &version));
+    if (version < 1 || version > MOET_STORE_VERSION)
+        return moet_fail(MOET_MISMATCH,
+                         "merge: the source's version became %lld meanwhile, this program knows up to %d",
+                         (long long)version, MOET_STORE_VERSION);
+    MOET_TRY(moet_store_exec(into, cubin_views[version]));
     for (int32_t i = 0; i < MOET_COUNT_OF(steps); i++) MOET_TRY(moet_store_exec(into, steps[i]));
     MOET_TRY(count_incoming(into, added));
     return moet_store_exec(into, "DROP TABLE device_ids; DROP TABLE problem_ids; DROP TABLE workload_ids; "
-                                 "DROP TABLE run_ids; DROP TABLE incoming; DROP TABLE base;");
+                                 "DROP TABLE run_ids; DROP TABLE incoming; DROP TABLE base; DROP VIEW source_cubins;");
 }
 
 static moet_status attach(moet_store *into, const char *path)

@@ -14,9 +14,15 @@
 #define BUSY_RETRIES 3
 
 /* migrations[v] takes a database from user_version v to v + 1. Steps are never edited once released. */
-extern const char moet_source_schema[];
-static const char *const migrations[] = {moet_source_schema};
+extern const char moet_source_schema[], moet_source_schema_2[];
+static const char *const migrations[] = {moet_source_schema, moet_source_schema_2};
 _Static_assert(sizeof migrations / sizeof migrations[0] == MOET_STORE_VERSION, "one step a version");
+
+/* older_views[v] lets a reader, who changes nothing, find in a database of version v what the newest one has: temporary
+ * views under the names of the newer tables. */
+static const char *const older_views[MOET_STORE_VERSION] = {
+    [1] = "CREATE TEMP VIEW trial_cubins AS " MOET_STORE_TRIAL_CUBINS_1("main"),
+};
 
 /* ---- errors ---- */
 
@@ -116,7 +122,7 @@ const char *moet_store_text(sqlite3_stmt *statement, int column)
     return text ? (const char *)text : "";
 }
 
-static moet_status query_integer(moet_store *store, const char *sql, int64_t *value)
+moet_status moet_store_query_integer(moet_store *store, const char *sql, int64_t *value)
 {
     sqlite3_stmt *statement = NULL;
     bool row = false;
@@ -205,9 +211,10 @@ static moet_status read_identity(moet_store *store, int64_t *application, int64_
 {
     bool own_transaction = sqlite3_get_autocommit(store->db);
     if (own_transaction) MOET_TRY(moet_store_exec(store, "BEGIN"));
-    moet_status status = query_integer(store, "SELECT count(*) FROM sqlite_schema", objects); /* takes the snapshot */
-    if (status == MOET_OK) status = query_integer(store, "PRAGMA application_id", application);
-    if (status == MOET_OK) status = query_integer(store, "PRAGMA user_version", version);
+    moet_status status =
+        moet_store_query_integer(store, "SELECT count(*) FROM sqlite_schema", objects); /* takes the snapshot */
+    if (status == MOET_OK) status = moet_store_query_integer(store, "PRAGMA application_id", application);
+    if (status == MOET_OK) status = moet_store_query_integer(store, "PRAGMA user_version", version);
     return own_transaction ? moet_store_end(store, status) : status;
 }
 
@@ -292,11 +299,7 @@ static moet_status open_checked(moet_store *store, moet_store_mode mode)
         if (version == 0)
             return moet_fail(MOET_NOT_FOUND,
                              "database '%s': is empty; run moe-tune sweep first, or name another (--db)", store->path);
-        if (version < MOET_STORE_VERSION)
-            return moet_fail(MOET_MISMATCH,
-                             "database '%s': has the older version %lld; moe-tune sweep or merge into it "
-                             "brings it to %d",
-                             store->path, (long long)version, MOET_STORE_VERSION);
+        if (version < MOET_STORE_VERSION) MOET_TRY(moet_store_exec(store, older_views[version]));
         return moet_store_exec(store, "PRAGMA query_only = ON");
     }
     /* SQLite falls back to reading a file that it may not write. */

@@ -13,8 +13,8 @@
     "d.key, p.key, n.name, n.skew, w.id, w.experts, w.active, w.max, w.counts, w.rows, w.max_over_mean, w.gini, "      \
     "t.id, t.config, t.family_version, t.validator, t.device_counts, t.eager, t.final_rounds, t.is_default, "          \
     "t.status, t.reason, t.median_ns, t.noise_ns, t.sample_count, t.efficiency, t.error, t.bit_class, "                \
-    "t.cubin_sha256, c.arch, t.measured_at"
-#define TRIAL_COLUMN_COUNT 31
+    "t.measured_at"
+#define TRIAL_COLUMN_COUNT 29
 
 /* ?1 device, ?2 problem, ?3 name; NULL is any. ?4 to ?5: ids of workloads, which reach into the views where a join or a
  * subquery would not. A workload goes by its first name, of those that ?3 asks for. */
@@ -28,8 +28,7 @@
     "WHERE place = 1)"
 #define TRIAL_JOINS                                                                                                    \
     "JOIN devices d ON d.id = t.device_id JOIN problems p ON p.id = t.problem_id "                                     \
-    "JOIN workloads w ON w.id = t.workload_id JOIN names n ON n.workload_id = w.id "                                   \
-    "LEFT JOIN cubins c ON c.sha256 = t.cubin_sha256 "
+    "JOIN workloads w ON w.id = t.workload_id JOIN names n ON n.workload_id = w.id "
 #define TRIAL_FILTER                                                                                                   \
     "(?1 IS NULL OR d.key = ?1 OR (instr(d.key, ?1) AND NOT EXISTS (SELECT 1 FROM devices WHERE key = ?1))) "          \
     "AND (?2 IS NULL OR p.key = ?2) "
@@ -74,6 +73,39 @@ malformed:
                      experts);
 }
 
+static void copy_text(char *to, size_t size, sqlite3_stmt *s, int column)
+{
+    const char *from = moet_store_text(s, column);
+    size_t length = strlen(from);
+    if (length >= size) length = size - 1;
+    memcpy(to, from, length);
+    to[length] = '\0';
+}
+
+/* ?1: a trial's row id. Not part of the trials' own query: a list is no column. */
+static const char cubins_sql[] = "SELECT k.position, k.sha256, c.arch FROM trial_cubins k "
+                                 "JOIN cubins c ON c.sha256 = k.sha256 WHERE k.trial_id = ?1 ORDER BY k.position";
+
+/* s is cubins_sql, prepared. */
+static moet_status read_cubins(moet_store *store, sqlite3_stmt *s, moet_store_trial_row *row)
+{
+    bool more = false;
+    int code = sqlite3_bind_int64(s, 1, row->trial_id);
+    moet_status status = code == SQLITE_OK ? MOET_OK : moet_store_error(store, code);
+    while (status == MOET_OK && (status = moet_store_step(store, s, &more)) == MOET_OK && more) {
+        if (row->cubin_count == MOET_MAX_CUBINS || sqlite3_column_int64(s, 0) != row->cubin_count) {
+            status = moet_fail(MOET_MALFORMED, "database '%s': damaged: the kernels of a trial are not 0 to %d",
+                               store->path, MOET_MAX_CUBINS - 1);
+            break;
+        }
+        moet_store_cubin *cubin = &row->cubins[row->cubin_count++];
+        copy_text(cubin->sha256, sizeof cubin->sha256, s, 1);
+        copy_text(cubin->arch, sizeof cubin->arch, s, 2);
+    }
+    sqlite3_reset(s);
+    return status;
+}
+
 /* A NULL in a REAL column was no number. */
 static double column_real(sqlite3_stmt *s, int column)
 {
@@ -113,8 +145,6 @@ static moet_status read_trial(const moet_store *store, sqlite3_stmt *s, int32_t 
     row->efficiency = column_real(s, i++);
     row->error = column_real(s, i++);
     row->bit_class = moet_store_text(s, i++);
-    row->cubin_sha256 = moet_store_text(s, i++);
-    row->cubin_arch = moet_store_text(s, i++);
     row->measured_at = moet_store_text(s, i++);
     assert(i == TRIAL_COLUMN_COUNT);
     row->is_winner[MOET_TABLE_ANY] = sqlite3_column_int(s, i++) != 0;
@@ -195,15 +225,18 @@ static moet_status open_query(moet_store *store, const char *sql, const moet_sto
 moet_status moet_store_each_trial(moet_store *store, const moet_store_filter *filter, moet_store_visit visit,
                                   void *context)
 {
-    sqlite3_stmt *s = NULL;
+    sqlite3_stmt *s = NULL, *cubins = NULL;
     bool more = false;
     int32_t counts[MOET_MAX_EXPERTS];
     moet_status status = open_query(store, trials_sql, filter, &s);
+    if (status == MOET_OK) status = moet_store_prepare(store, cubins_sql, &cubins);
     while (status == MOET_OK && (status = moet_store_step(store, s, &more)) == MOET_OK && more) {
         moet_store_trial_row row = {0};
         status = read_trial(store, s, counts, &row);
+        if (status == MOET_OK) status = read_cubins(store, cubins, &row);
         if (status == MOET_OK) status = visit(context, &row);
     }
+    sqlite3_finalize(cubins);
     sqlite3_finalize(s);
     return status;
 }
@@ -212,18 +245,21 @@ moet_status moet_store_each_winner(moet_store *store, const moet_store_filter *f
                                    void *context)
 {
     enum { RUNNER_UP = TRIAL_COLUMN_COUNT + 3, DEFAULT = RUNNER_UP + 3 };
-    sqlite3_stmt *s = NULL;
+    sqlite3_stmt *s = NULL, *cubins = NULL;
     bool more = false;
     int32_t counts[MOET_MAX_EXPERTS];
     moet_status status = open_query(store, winners_sql, filter, &s);
+    if (status == MOET_OK) status = moet_store_prepare(store, cubins_sql, &cubins);
     while (status == MOET_OK && (status = moet_store_step(store, s, &more)) == MOET_OK && more) {
         moet_store_winner_row row = {0};
         status = read_trial(store, s, counts, &row.trial);
         row.kind = row.trial.is_winner[MOET_TABLE_DEVICE_COUNTS] ? MOET_TABLE_DEVICE_COUNTS : MOET_TABLE_ANY;
         row.runner_up = read_rival(s, RUNNER_UP);
         row.default_trial = read_rival(s, DEFAULT);
+        if (status == MOET_OK) status = read_cubins(store, cubins, &row.trial);
         if (status == MOET_OK) status = visit(context, &row);
     }
+    sqlite3_finalize(cubins);
     sqlite3_finalize(s);
     return status;
 }
@@ -281,15 +317,6 @@ static const char device_sql[] =
     "r.dense_flops_per_s, r.copy_bytes_per_s, r.read_bytes_per_s "
     "FROM devices d JOIN runs r ON r.device_id = d.id WHERE d.key = ?1 "
     "ORDER BY EXISTS (SELECT 1 FROM trials t WHERE t.run_id = r.id) DESC, r.started_at DESC, r.uid DESC LIMIT 1";
-
-static void copy_text(char *to, size_t size, sqlite3_stmt *s, int column)
-{
-    const char *from = moet_store_text(s, column);
-    size_t length = strlen(from);
-    if (length >= size) length = size - 1;
-    memcpy(to, from, length);
-    to[length] = '\0';
-}
 
 static void read_device(sqlite3_stmt *s, moet_device_info *info, moet_ceilings *ceilings)
 {

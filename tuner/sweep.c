@@ -154,6 +154,44 @@ static moet_status race_task(sweep_state *s, const moet_sweep_task *task, moet_c
     return MOET_OK;
 }
 
+typedef struct known_visit {
+    moet_op op;
+    moet_known_gemms *known;
+} known_visit;
+
+/* The fastest trials come first. */
+static moet_status visit_known(void *context, const moet_store_trial_row *row)
+{
+    const known_visit *visit = context;
+    moet_known_gemms *known = visit->known;
+    moet_config config;
+    if (row->is_current && row->median_ns > 0 && moet_config_parse(row->config, &config) == MOET_OK &&
+        config.family->version == row->family_version) {
+        if (visit->op == MOET_OP_UP) {
+            moet_known_gemms_add(&config, &known->up_count, known->ups);
+        } else {
+            moet_known_gemms_add(&config, &known->down_count, known->downs);
+        }
+    }
+    return MOET_OK;
+}
+
+/* What the store knows of a path's GEMMs on the same rows. */
+static moet_status find_known(const sweep_state *s, const moet_sweep_task *task, moet_known_gemms *known)
+{
+    *known = (moet_known_gemms){0};
+    for (moet_op op = MOET_OP_UP; op <= MOET_OP_DOWN && task->problem.op == MOET_OP_FFN; op++) {
+        const moet_problem gemm = moet_problem_gemm(&task->problem, op);
+        char problem_key[MOET_KEY_SIZE];
+        moet_problem_format(&gemm, problem_key);
+        const moet_store_filter filter = {
+            .device_key = s->device->key, .problem_key = problem_key, .workload = task->workload, .ok_only = true};
+        known_visit visit = {op, known};
+        MOET_TRY(moet_store_each_trial(s->store, &filter, visit_known, &visit));
+    }
+    return MOET_OK;
+}
+
 /* Says once which families are left out for want of their library. */
 static void note_missing(const moet_candidates *candidates, const moet_device_info *device)
 {
@@ -182,8 +220,12 @@ moet_status moet_sweep_run(const moet_sweep_options *options, const moet_sweep_t
     for (s.current = 0; s.current < tasks->count; s.current++) {
         const moet_sweep_task *task = &tasks->items[s.current];
         moet_candidates candidates = {0};
-        status =
-            moet_candidates_list(&task->problem, task->workload->rows, &device->info, &options->families, &candidates);
+        moet_known_gemms known;
+        status = find_known(&s, task, &known);
+        if (status == MOET_OK) {
+            status = moet_candidates_list(&task->problem, task->workload->rows, &device->info, &options->families,
+                                          &known, &candidates);
+        }
         if (status == MOET_OK && s.current == 0) {
             note_missing(&candidates, &device->info);
         }

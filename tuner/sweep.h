@@ -16,7 +16,11 @@ typedef struct moet_sweep_options {
     moet_op_list ops;
     moet_layout_list layouts;
     moet_numerics numerics;
-    bool bias;
+    bool bias, down_bias;       /* of the up GEMM, of the down GEMM */
+    moet_activation activation; /* this and the next three: op ffn */
+    double clamp;
+    moet_prob prob;
+    moet_combine combine;
     uint64_t seed;    /* of the inputs */
     moet_shard shard; /* {1, 1}: everything */
     int32_t final_rounds;
@@ -34,7 +38,8 @@ typedef struct moet_sweep_tasks {
     moet_sweep_task *items;
 } moet_sweep_tasks;
 
-/* All tasks of this shard, those that share weights together. A task's shard follows from its problem and counts alone.
+/* All tasks of this shard, those that share weights together. A task's shard follows from its problem, counts and (op
+ * ffn) tokens alone.
  * INVALID names a workload that cannot be served. */
 moet_status moet_sweep_plan(const moet_sweep_options *options, const moet_workloads *workloads,
                             moet_sweep_tasks *tasks);

@@ -11,13 +11,13 @@
 static moet_status is_in_shard(const moet_shard *shard, const moet_sweep_task *task, bool *inside)
 {
     const moet_workload *workload = task->workload;
-    size_t size = MOET_KEY_SIZE + (size_t)workload->experts * 12;
+    size_t size = MOET_STORE_PROBLEM_SIZE + (size_t)workload->experts * 12;
     char *text = malloc(size);
     char hash[MOET_SHA256_TEXT_SIZE];
     if (text == NULL) {
         return moet_fail(MOET_NO_MEMORY, "no memory for a task's text");
     }
-    moet_problem_format(&task->problem, text);
+    moet_store_problem_key(&task->problem, workload, text);
     size_t used = strlen(text);
     for (int32_t i = 0; i < workload->experts; i++) {
         used += (size_t)snprintf(text + used, size - used, " %d", workload->counts[i]);
@@ -36,7 +36,14 @@ static moet_status make_task(const moet_sweep_options *options, const moet_workl
     moet_problem_init(&problem, op, workload->experts, workload->hidden, workload->inter);
     problem.layout = layout;
     problem.numerics = options->numerics;
-    problem.bias = options->bias;
+    problem.bias = op == MOET_OP_DOWN ? options->down_bias : options->bias;
+    if (op == MOET_OP_FFN) {
+        problem.down_bias = options->down_bias;
+        problem.activation = options->activation;
+        problem.clamp = options->clamp;
+        problem.prob = options->prob;
+        problem.combine = options->combine;
+    }
     if (moet_problem_validate(&problem) != MOET_OK) {
         char message[512];
         snprintf(message, sizeof message, "%s", moet_last_error());
@@ -111,11 +118,14 @@ static device_speed guess_speed(const moet_device_info *device)
 static int32_t most_around(const moet_candidates *candidates)
 {
     int32_t most = 0;
+    bool is_path = false;
     for (int32_t i = 0; i < candidates->count; i++) {
-        int32_t around = candidates->items[i].is_chosen ? moet_candidates_around(&candidates->items[i].config) : 0;
+        const moet_candidate *c = &candidates->items[i];
+        int32_t around = c->is_chosen ? moet_candidates_around(&c->config) : 0;
         most = around > most ? around : most;
+        is_path = is_path || (c->is_chosen && c->config.family->gemm != NULL);
     }
-    return MOET_RACE_CENTERS * most;
+    return MOET_RACE_CENTERS * most + (is_path ? MOET_CANDIDATES_HALVES * MOET_CANDIDATES_HALVES : 0);
 }
 
 moet_status moet_sweep_measure_size(const moet_sweep_options *options, const moet_sweep_tasks *tasks,
@@ -128,7 +138,8 @@ moet_status moet_sweep_measure_size(const moet_sweep_options *options, const moe
         moet_candidates candidates = {0};
         moet_routing routing;
         MOET_TRY(moet_routing_summarize(task->workload->counts, task->workload->experts, &routing));
-        MOET_TRY(moet_candidates_list(&task->problem, task->workload->rows, device, &options->families, &candidates));
+        MOET_TRY(
+            moet_candidates_list(&task->problem, task->workload->rows, device, &options->families, NULL, &candidates));
         int32_t applicable = moet_candidates_applicable(&candidates), around = most_around(&candidates);
         double flops = moet_problem_flops(&task->problem, &routing);
         double call_s = flops / speed.flops_per_s;

@@ -1,0 +1,140 @@
+/* What a sweep of op ffn tries, on a GPU that need not be there. */
+#include "test.h"
+
+#include "../kernels/ffn_path.h"
+#include "../tuner/candidates.h"
+
+static const moet_device_info h100 = {
+    .backend = "cuda", .name = "any", .cc_major = 9, .sm_count = 132, .smem_per_block_optin_bytes = 232448};
+
+static void check_distinct(const moet_candidates *list)
+{
+    for (int32_t i = 0; i < list->count; i++) {
+        for (int32_t j = 0; j < i; j++) {
+            if (moet_config_equal(&list->items[i].config, &list->items[j].config))
+                assert_int_not_equal(list->items[i].device_counts, list->items[j].device_counts);
+        }
+    }
+}
+
+static bool same_half(const moet_config *a, const moet_config *b, int32_t which)
+{
+    const int32_t count = a->family->gemm->param_count, first = MOET_PATH_PARAMS + which * count;
+    return memcmp(a->value + first, b->value + first, (size_t)count * sizeof a->value[0]) == 0;
+}
+
+static void test_halves(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"wgmma_ffn", "wgmma_gemm", "mma_ffn"};
+    moet_problem problem;
+    if (!moet_family_find("wgmma_ffn")) skip(); /* a build without CUDA */
+    moet_problem_init(&problem, MOET_OP_FFN, 8, 7168, 2048);
+    problem.prob = MOET_PROB_ADVANCE;
+    for (int32_t n = 0; n < MOET_COUNT_OF(names); n++) {
+        moet_text_list families = {0};
+        moet_candidates list = {0};
+        TEST_OK(moet_parse_texts(names[n], "--families", &families));
+        TEST_OK(moet_candidates_list(&problem, 8192, &h100, &families, NULL, &list));
+        check_distinct(&list);
+        const moet_config *default_config = NULL;
+        int32_t others[2] = {0}, applicable = moet_candidates_applicable(&list);
+        for (int32_t i = 0; i < list.count; i++) {
+            moet_candidate *c = &list.items[i];
+            assert_non_null(c->config.family->gemm);
+            if (c->family_default && c->is_chosen) default_config = &c->config;
+            if (!c->applicable || c->family_default) continue;
+            assert_non_null(default_config); /* defaults come first */
+            assert_ptr_equal(c->config.family, default_config->family);
+            bool up = !same_half(&c->config, default_config, 0), down = !same_half(&c->config, default_config, 1);
+            assert_false(up && down);
+            others[0] += up;
+            others[1] += down;
+            /* times: later ones are faster */
+            c->status = MOET_TRIAL_OK;
+            c->median_ns = 1000000 - i;
+        }
+        print_message("%s: %d candidates apply of %d\n", names[n], applicable, list.count);
+        assert_true(others[0] >= 3 && others[1] >= 3);
+        assert_true(applicable < 400);
+        /* None of the fastest is a default, which has no time here: all nine are new. */
+        int32_t before = list.count;
+        TEST_OK(moet_candidates_add_crossed(&list, &problem, &h100));
+        check_distinct(&list);
+        assert_int_equal(list.count - before, MOET_CANDIDATES_HALVES * MOET_CANDIDATES_HALVES);
+        before = list.count;
+        TEST_OK(moet_candidates_add_crossed(&list, &problem, &h100));
+        assert_int_equal(list.count, before);
+        moet_candidates_release(&list);
+        moet_text_list_release(&families);
+    }
+}
+
+/* Measured GEMMs take the place of all that could be halves; a gathering up half leaves its cluster. */
+static void test_known_gemms(void **state)
+{
+    (void)state;
+    const moet_family *family = moet_family_find("wgmma_ffn");
+    moet_problem problem;
+    if (!family) skip(); /* a build without CUDA */
+    moet_problem_init(&problem, MOET_OP_FFN, 8, 7168, 2048);
+    problem.prob = MOET_PROB_ADVANCE;
+    static const char *const texts[] = {"mode=coop,tile=128x256,stages=4,cluster=2x1", "mode=swap,tile=128x64,stages=8",
+                                        "mode=coop,tile=128x256,stages=4,cluster=2x1,order=mixed"};
+    moet_known_gemms known = {0};
+    for (int32_t i = 0; i < 10; i++) {
+        moet_config config;
+        moet_config_first(family->gemm, &config);
+        for (int32_t p = 0; p < config.family->param_count; p++) {
+            char wanted[64];
+            for (config.value[p] = 0; config.family->params[p].values[config.value[p]]; config.value[p]++) {
+                snprintf(wanted, sizeof wanted, "%s=%s", config.family->params[p].name,
+                         config.family->params[p].values[config.value[p]]);
+                if (strstr(texts[i % 3], wanted)) break;
+            }
+            if (!config.family->params[p].values[config.value[p]]) config.value[p] = 0;
+        }
+        moet_known_gemms_add(&config, &known.up_count, known.ups);
+        moet_known_gemms_add(&config, &known.down_count, known.downs);
+    }
+    assert_int_equal(known.up_count, 3); /* repeats are left out */
+    assert_int_equal(known.down_count, 3);
+
+    moet_text_list families = {0};
+    moet_candidates list = {0};
+    int32_t gathering = 0, fused = 0, passing = 0, combining = 0;
+    TEST_OK(moet_parse_texts("wgmma_gemm", "--families", &families));
+    TEST_OK(moet_candidates_list(&problem, 8192, &h100, &families, &known, &list));
+    check_distinct(&list);
+    for (int32_t i = 0; i < list.count; i++) {
+        const moet_candidate *c = &list.items[i];
+        if (c->config.family != family || c->family_default) continue;
+        if (!c->applicable) test_fail("%s: %s", c->text, c->reason);
+        gathering += c->config.value[MOET_PATH_GATHER] == 1;
+        fused += c->config.value[MOET_PATH_ACT] == 0;
+        combining += c->config.value[MOET_PATH_COMBINE] == 1;
+        if (c->config.value[MOET_PATH_GATHER] == 1) TEST_CONTAINS(c->text, "up_cluster=1x1");
+        if (c->config.value[MOET_PATH_GATHER] == 0) passing++;
+    }
+    /* Two GEMMs that differ in what does not go with gathering are one then; each way of activating. */
+    assert_true(gathering >= 4 && passing >= 6);
+    assert_true(fused >= 5 && combining >= 3);
+    assert_true(moet_candidates_applicable(&list) < 30);
+    moet_candidates_release(&list);
+    moet_text_list_release(&families);
+
+    moet_known_gemms many = {0};
+    moet_config config;
+    moet_config_first(family->gemm, &config);
+    for (int32_t i = 0; i < 100; i++) {
+        moet_known_gemms_add(&config, &many.up_count, many.ups);
+        moet_config_next(&config);
+    }
+    assert_int_equal(many.up_count, MOET_KNOWN_GEMMS);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_halves), cmocka_unit_test(test_known_gemms)};
+    return cmocka_run_group_tests_name("candidates", tests, NULL, NULL);
+}
