@@ -3,20 +3,15 @@
 #define MOET_AGAINST_H
 
 #include "output.h"
-#include "parse.h"
+#include "problem_options.h"
 
 typedef struct moet_against_options {
-    const char *file;         /* .npz, arrays as docs/numerics.md names them */
-    const char *table;        /* folder, or NULL: family defaults */
-    const char *device;       /* spec */
-    moet_op_list ops;         /* none: ffn with an array ids, else up; or one */
-    moet_layout_list layouts; /* none: what the shapes say, nk where they say nothing; or one */
-    moet_numerics numerics;
-    /* op ffn */
-    moet_activation activation;
-    double clamp;
-    moet_prob prob;
-    moet_combine combine;
+    const char *file;   /* .npz, arrays as docs/numerics.md names them */
+    const char *table;  /* folder, or NULL: family defaults */
+    const char *device; /* spec */
+    /* ops none: ffn with an array ids, else up; or one. layouts none: what the shapes say, nk where they say nothing;
+     * or one. Biases are those of the file. */
+    moet_problem_options problem;
     moet_output_format format;
 } moet_against_options;
 

@@ -110,7 +110,7 @@ static moet_status check_type(const dump_reader *r, const array_rule *rule)
 static moet_status read_array(dump_reader *r, const array_rule *rule)
 {
     if (!moet_npz_has(&r->npz, rule->name)) {
-        const bool unweighted = rule->index == MOET_DUMP_WEIGHTS && r->options->prob == MOET_PROB_NONE;
+        const bool unweighted = rule->index == MOET_DUMP_WEIGHTS && r->options->problem.prob == MOET_PROB_NONE;
         return rule->is_optional || unweighted ? MOET_OK
                                                : moet_fail(MOET_INVALID, "%.400s: no array %s, must be there as %s",
                                                            r->npz.path, rule->name, rule->shape);
@@ -146,7 +146,9 @@ static void note_others(const dump_reader *r)
 static moet_status choose_op(dump_reader *r, moet_op *op)
 {
     const bool is_path = moet_npz_has(&r->npz, "ids");
-    *op = r->options->ops.count > 0 ? r->options->ops.ops[0] : is_path ? MOET_OP_FFN : MOET_OP_UP;
+    *op = r->options->problem.ops.count > 0 ? r->options->problem.ops.ops[0]
+          : is_path                                 ? MOET_OP_FFN
+                                                    : MOET_OP_UP;
     if ((*op == MOET_OP_FFN) != is_path) {
         return moet_fail(MOET_INVALID, "%.400s: %s array ids, must be op %s, not %s", r->npz.path,
                          is_path ? "has an" : "has no", is_path ? "ffn" : "up or down", moet_op_text(*op));
@@ -173,8 +175,8 @@ static moet_status check_matrix(const dump_reader *r, moet_dump_index index, int
 static moet_status choose_layout(const dump_reader *r, bool is_nk, bool is_kn, const char *weights, moet_layout *layout)
 {
     *layout = is_nk ? MOET_LAYOUT_NK : MOET_LAYOUT_KN;
-    if (r->options->layouts.count > 0) {
-        const moet_layout asked = r->options->layouts.layouts[0];
+    if (r->options->problem.layouts.count > 0) {
+        const moet_layout asked = r->options->problem.layouts.layouts[0];
         if (asked == MOET_LAYOUT_NK ? !is_nk : !is_kn) {
             return moet_fail(MOET_INVALID, "%.400s: %s of layout %s, must be %s as --layout says", r->npz.path, weights,
                              moet_layout_text(*layout), moet_layout_text(asked));
@@ -209,6 +211,7 @@ static moet_status shape_gemm(dump_reader *r, moet_op op)
     MOET_TRY(check_matrix(r, MOET_DUMP_OUT, M, N));
     const int64_t hidden = op == MOET_OP_UP ? K : N, inter = op == MOET_OP_UP ? N / 2 : K;
     moet_problem_init(&d->problem, op, (int32_t)E, (int32_t)hidden, (int32_t)inter);
+    moet_problem_options_apply(&r->options->problem, &d->problem);
     d->problem.layout = layout;
     d->problem.bias = d->arrays[MOET_DUMP_BIAS].data != NULL;
     d->out_rows = M;
@@ -245,13 +248,10 @@ static moet_status shape_path(dump_reader *r)
     MOET_TRY(check_matrix(r, MOET_DUMP_OUT, R, H));
     moet_problem *p = &d->problem;
     moet_problem_init(p, MOET_OP_FFN, (int32_t)E, (int32_t)H, (int32_t)inter);
+    moet_problem_options_apply(&r->options->problem, p);
     p->layout = layout;
     p->bias = d->arrays[MOET_DUMP_UP_BIAS].data != NULL;
     p->down_bias = d->arrays[MOET_DUMP_DOWN_BIAS].data != NULL;
-    p->activation = r->options->activation;
-    p->clamp = r->options->clamp;
-    p->prob = r->options->prob;
-    p->combine = r->options->combine;
     d->out_rows = R;
     d->choices = (int32_t)k;
     return MOET_OK;
@@ -307,7 +307,6 @@ static moet_status read_all(dump_reader *r)
     }
     note_others(r);
     MOET_TRY(op == MOET_OP_FFN ? shape_path(r) : shape_gemm(r, op));
-    d->problem.numerics = r->options->numerics;
     if (moet_problem_validate(&d->problem) != MOET_OK) {
         return moet_fail(MOET_INVALID, "%.400s: by its shapes: %s", r->npz.path, moet_last_error());
     }

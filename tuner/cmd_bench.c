@@ -22,7 +22,7 @@
 typedef struct bench_arguments {
     const char *table, *workloads, *device, *match;
     bool use_default, with_default, device_counts;
-    moet_sweep_options problem; /* ops, layouts, numerics, bias, seed */
+    moet_sweep_options plan; /* problem, seed */
     moet_config configs[MAX_CONFIGS];
     int32_t config_count;
     int32_t rounds;
@@ -37,14 +37,6 @@ enum option_key {
     KEY_DEFAULT,
     KEY_WITH_DEFAULT,
     KEY_CONFIG,
-    KEY_OPS,
-    KEY_LAYOUT,
-    KEY_NUMERICS,
-    KEY_BIAS,
-    KEY_ACTIVATION,
-    KEY_CLAMP,
-    KEY_PROB,
-    KEY_COMBINE,
     KEY_DEVICE_COUNTS,
     KEY_SECONDS,
     KEY_ROUNDS,
@@ -64,27 +56,6 @@ static const struct argp_option options[] = {
      .doc = "This configuration, as `show` prints it, without plan and table, in the same rounds; may be given again "
             "(peers \"config1\", \"config2\"...)"},
     {.name = "match", .key = KEY_MATCH, .arg = "TEXT", .doc = "Only workloads whose name holds TEXT"},
-    {.name = "ops", .key = KEY_OPS, .arg = "LIST", .doc = "up, down, ffn (default up,down)"},
-    {.name = "layout", .key = KEY_LAYOUT, .arg = "LIST", .doc = "Weights as nk, kn (default nk)"},
-    {.name = "numerics", .key = KEY_NUMERICS, .arg = "MODE", .doc = "train or fast (default train)"},
-    {.name = "bias",
-     .key = KEY_BIAS,
-     .arg = "yes|no|up|down",
-     .flags = OPTION_ARG_OPTIONAL,
-     .doc = "Which GEMMs have one (default no)"},
-    {.name = "activation",
-     .key = KEY_ACTIVATION,
-     .arg = "NAME",
-     .doc = "Op ffn: swiglu, swiglu_clamp, gpt_oss (default swiglu)"},
-    {.name = "clamp", .key = KEY_CLAMP, .arg = "C", .doc = "Op ffn: the bound of swiglu_clamp"},
-    {.name = "prob",
-     .key = KEY_PROB,
-     .arg = "WHERE",
-     .doc = "Op ffn: router weights at none, advance (the activation), combine (default advance)"},
-    {.name = "combine",
-     .key = KEY_COMBINE,
-     .arg = "HOW",
-     .doc = "Op ffn: exact, paddle (a token's only local expert unweighted; default exact)"},
     {.name = "device-counts", .key = KEY_DEVICE_COUNTS, .doc = "Rows per expert in device memory"},
     {.name = "rounds", .key = KEY_ROUNDS, .arg = "N", .doc = "Rounds a point (default 11)"},
     {.name = "seconds", .key = KEY_SECONDS, .arg = "N", .doc = "Begin no point after N seconds"},
@@ -98,6 +69,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     int64_t number = 0;
     moet_status status = MOET_OK;
     switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &a->plan.problem;
+        break;
     case KEY_TABLE:
         a->table = arg;
         break;
@@ -115,30 +89,6 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
             argp_error(state, "more than %d times --config", MAX_CONFIGS);
         }
         status = moet_config_parse(arg, &a->configs[a->config_count++]);
-        break;
-    case KEY_OPS:
-        status = moet_parse_ops(arg, "--ops", &a->problem.ops);
-        break;
-    case KEY_LAYOUT:
-        status = moet_parse_layouts(arg, "--layout", &a->problem.layouts);
-        break;
-    case KEY_NUMERICS:
-        status = moet_parse_numerics(arg, "--numerics", &a->problem.numerics);
-        break;
-    case KEY_ACTIVATION:
-        status = moet_parse_activation(arg, "--activation", &a->problem.activation);
-        break;
-    case KEY_CLAMP:
-        status = moet_parse_decimal(arg, "--clamp", 0, 1e6, &a->problem.clamp);
-        break;
-    case KEY_PROB:
-        status = moet_parse_prob(arg, "--prob", &a->problem.prob);
-        break;
-    case KEY_COMBINE:
-        status = moet_parse_combine(arg, "--combine", &a->problem.combine);
-        break;
-    case KEY_BIAS:
-        status = moet_parse_bias(arg, "--bias", &a->problem.bias, &a->problem.down_bias);
         break;
     case KEY_DEVICE_COUNTS:
         a->device_counts = true;
@@ -158,7 +108,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         break;
     case KEY_SEED:
         status = moet_parse_integer(arg, "--seed", 0, INT64_MAX / 10, &number);
-        a->problem.seed = (uint64_t)number;
+        a->plan.seed = (uint64_t)number;
         break;
     case ARGP_KEY_END:
         if (a->workloads == NULL) {
@@ -451,6 +401,7 @@ static moet_status run_tasks(bench_state *s, const moet_sweep_tasks *tasks)
 
 static int run(int argc, char **argv)
 {
+    static const struct argp_child children[] = {{&moet_problem_argp, 0, "The problem", 1}, {0}};
     static const struct argp argp = {
         options,
         parse_option,
@@ -464,18 +415,11 @@ static int run(int argc, char **argv)
             "time_us, tflops, efficiency, floor_us, spread, sm_mhz, layout, config, hit (exact, nearest, "
             "default; asked: given by --config), device_counts, eager and counts of each point. Every point is "
             "verified before it is timed; a wrong one is exit code 3. The command line wins over MOET_TABLE."),
-        NULL,
+        children,
         NULL,
         NULL};
-    bench_arguments a = {.device = "auto",
-                         .rounds = 11,
-                         .problem = {.ops = {2, {MOET_OP_UP, MOET_OP_DOWN}},
-                                     .layouts = {1, {MOET_LAYOUT_NK}},
-                                     .numerics = MOET_NUMERICS_TRAIN,
-                                     .activation = MOET_ACTIVATION_SWIGLU,
-                                     .prob = MOET_PROB_ADVANCE,
-                                     .seed = 1,
-                                     .shard = {1, 1}}};
+    bench_arguments a = {.device = "auto", .rounds = 11, .plan = {.seed = 1, .shard = {1, 1}}};
+    moet_problem_options_default(&a.plan.problem);
     bench_state s = {.arguments = &a};
     moet_workloads workloads = {0};
     moet_sweep_tasks tasks = {0};
@@ -486,10 +430,10 @@ static int run(int argc, char **argv)
         return code;
     }
     moet_status status = moet_workloads_read(a.workloads, &workloads);
-    if (status == MOET_OK) status = moet_sweep_plan(&a.problem, &workloads, &tasks);
+    if (status == MOET_OK) status = moet_sweep_plan(&a.plan, &workloads, &tasks);
     if (status == MOET_OK) status = moet_device_open(a.device, &device);
     if (status == MOET_OK) status = open_peers(&s);
-    if (status == MOET_OK) status = moet_bench_create(device, a.problem.seed, true, &s.bench);
+    if (status == MOET_OK) status = moet_bench_create(device, a.plan.seed, true, &s.bench);
     if (status == MOET_OK) status = moet_bench_ceilings(s.bench, CEILING_ROUNDS, &ceilings);
     if (status == MOET_OK) status = print_device(&device->info, &ceilings);
     if (status == MOET_OK) {

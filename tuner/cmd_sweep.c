@@ -21,7 +21,7 @@ typedef struct sweep_arguments {
     const char *workloads, *device;
     moet_text_list models, skews;
     moet_int_list ep, experts, hidden, inter, rows;
-    bool bias_given, dry_run, list_models;
+    bool dry_run, list_models;
 } sweep_arguments;
 
 /* ---- options ---- */
@@ -35,8 +35,6 @@ enum option_key {
     KEY_ROWS,
     KEY_SKEW,
     KEY_WORKLOADS,
-    KEY_OPS,
-    KEY_LAYOUT,
     KEY_FAMILIES,
     KEY_DB,
     KEY_BUDGET,
@@ -44,12 +42,6 @@ enum option_key {
     KEY_SEED,
     KEY_SHARD,
     KEY_DEVICE,
-    KEY_NUMERICS,
-    KEY_BIAS,
-    KEY_ACTIVATION,
-    KEY_CLAMP,
-    KEY_PROB,
-    KEY_COMBINE,
     KEY_ROUNDS,
     KEY_LIST_MODELS
 };
@@ -69,28 +61,6 @@ static const struct argp_option options[] = {
             "(default " DEFAULT_SKEWS ")"},
     {.name = "workloads", .key = KEY_WORKLOADS, .arg = "FILE", .doc = "Workloads from a .jsonl file (- for stdin)"},
     {.name = "list-models", .key = KEY_LIST_MODELS, .doc = "Print the models and end"},
-    {.doc = "The problem", .group = 2},
-    {.name = "ops", .key = KEY_OPS, .arg = "LIST", .doc = "up, down, ffn (default up,down)"},
-    {.name = "layout", .key = KEY_LAYOUT, .arg = "LIST", .doc = "Weights as nk, kn (default nk)"},
-    {.name = "numerics", .key = KEY_NUMERICS, .arg = "MODE", .doc = "train or fast (default train)"},
-    {.name = "bias",
-     .key = KEY_BIAS,
-     .arg = "yes|no|up|down",
-     .flags = OPTION_ARG_OPTIONAL,
-     .doc = "Which GEMMs have one (default: as the model has it; else no)"},
-    {.name = "activation",
-     .key = KEY_ACTIVATION,
-     .arg = "NAME",
-     .doc = "Op ffn: swiglu, swiglu_clamp, gpt_oss (default swiglu)"},
-    {.name = "clamp", .key = KEY_CLAMP, .arg = "C", .doc = "Op ffn: the bound of swiglu_clamp"},
-    {.name = "prob",
-     .key = KEY_PROB,
-     .arg = "WHERE",
-     .doc = "Op ffn: router weights at none, advance (the activation), combine (default advance)"},
-    {.name = "combine",
-     .key = KEY_COMBINE,
-     .arg = "HOW",
-     .doc = "Op ffn: exact, paddle (a token's only local expert unweighted; default exact)"},
     {.doc = "The sweep", .group = 3},
     {.name = "db", .key = KEY_DB, .arg = "FILE", .doc = "Database of trials (default moe-tune.db)"},
     {.name = "device", .key = KEY_DEVICE, .arg = "SPEC", .doc = "auto, host, cuda or cuda:N (default auto)"},
@@ -109,6 +79,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     moet_status status = MOET_OK;
     /* A list given twice: the last one counts. */
     switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &a->sweep.problem;
+        break;
     case KEY_MODEL:
         moet_text_list_release(&a->models);
         status = moet_parse_texts(arg, "--model", &a->models);
@@ -140,12 +113,6 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case KEY_WORKLOADS:
         a->workloads = arg;
         break;
-    case KEY_OPS:
-        status = moet_parse_ops(arg, "--ops", &a->sweep.ops);
-        break;
-    case KEY_LAYOUT:
-        status = moet_parse_layouts(arg, "--layout", &a->sweep.layouts);
-        break;
     case KEY_FAMILIES:
         moet_text_list_release(&a->sweep.families);
         status = moet_parse_texts(arg, "--families", &a->sweep.families);
@@ -168,25 +135,6 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         break;
     case KEY_DEVICE:
         a->device = arg;
-        break;
-    case KEY_NUMERICS:
-        status = moet_parse_numerics(arg, "--numerics", &a->sweep.numerics);
-        break;
-    case KEY_ACTIVATION:
-        status = moet_parse_activation(arg, "--activation", &a->sweep.activation);
-        break;
-    case KEY_CLAMP:
-        status = moet_parse_decimal(arg, "--clamp", 0, 1e6, &a->sweep.clamp);
-        break;
-    case KEY_PROB:
-        status = moet_parse_prob(arg, "--prob", &a->sweep.prob);
-        break;
-    case KEY_COMBINE:
-        status = moet_parse_combine(arg, "--combine", &a->sweep.combine);
-        break;
-    case KEY_BIAS:
-        status = moet_parse_bias(arg, "--bias", &a->sweep.bias, &a->sweep.down_bias);
-        a->bias_given = true;
         break;
     case KEY_ROUNDS:
         status = moet_parse_integer(arg, "--rounds", 3, 1000, &number);
@@ -287,12 +235,12 @@ static moet_status add_models(sweep_arguments *a, moet_workloads *list)
             MOET_TRY(add_shape(a, name, model.experts / ranks, model.hidden, model.inter, list));
         }
     }
-    if (!a->bias_given && any_bias && any_plain) {
+    if (!a->sweep.problem.bias_given && any_bias && any_plain) {
         return moet_fail(MOET_INVALID,
                          "some of these models have biases, some not: sweep them apart, or say --bias=yes|no");
     }
-    if (!a->bias_given) {
-        a->sweep.bias = a->sweep.down_bias = any_bias;
+    if (!a->sweep.problem.bias_given) {
+        a->sweep.problem.bias = a->sweep.problem.down_bias = any_bias;
     }
     return MOET_OK;
 }
@@ -407,6 +355,7 @@ static int finish(const sweep_arguments *a, const moet_sweep_summary *s, moet_st
 
 static int run(int argc, char **argv)
 {
+    static const struct argp_child children[] = {{&moet_problem_argp, 0, "The problem", 2}, {0}};
     static const struct argp argp = {
         options,
         parse_option,
@@ -418,20 +367,14 @@ static int run(int argc, char **argv)
             "trial is measured again. The first Ctrl-C ends the round and stores it (exit 1), a second one "
             "ends at once. Exit codes: 0 all measured, or the budget is spent; 1 a workload failed, or "
             "interrupted."),
-        NULL,
+        children,
         NULL,
         NULL};
-    sweep_arguments a = {.device = "auto",
-                         .sweep = {.db_path = "moe-tune.db",
-                                   .ops = {2, {MOET_OP_UP, MOET_OP_DOWN}},
-                                   .layouts = {1, {MOET_LAYOUT_NK}},
-                                   .numerics = MOET_NUMERICS_TRAIN,
-                                   .activation = MOET_ACTIVATION_SWIGLU,
-                                   .prob = MOET_PROB_ADVANCE,
-                                   .seed = 1,
-                                   .shard = {1, 1},
-                                   .final_rounds = 11,
-                                   .interrupted = &interrupted}};
+    sweep_arguments a = {
+        .device = "auto",
+        .sweep = {
+            .db_path = "moe-tune.db", .seed = 1, .shard = {1, 1}, .final_rounds = 11, .interrupted = &interrupted}};
+    moet_problem_options_default(&a.sweep.problem);
     moet_workloads workloads = {0};
     moet_sweep_tasks tasks = {0};
     moet_device *device = NULL;

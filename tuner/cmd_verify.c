@@ -19,24 +19,10 @@
 
 typedef struct verify_arguments {
     moet_against_options against; /* table, device and format of both ways */
-    bool problem_given;
     uint64_t seed;
 } verify_arguments;
 
-enum option_key {
-    KEY_TABLE = 256,
-    KEY_DEVICE,
-    KEY_SEED,
-    KEY_FORMAT,
-    KEY_AGAINST,
-    KEY_OPS,
-    KEY_LAYOUT,
-    KEY_NUMERICS,
-    KEY_ACTIVATION,
-    KEY_CLAMP,
-    KEY_PROB,
-    KEY_COMBINE
-};
+enum option_key { KEY_TABLE = 256, KEY_DEVICE, KEY_SEED, KEY_FORMAT, KEY_AGAINST };
 
 static const struct argp_option options[] = {
     {.name = "table", .key = KEY_TABLE, .arg = "DIR", .doc = "The table", .group = 1},
@@ -50,75 +36,22 @@ static const struct argp_option options[] = {
      .doc =
          "Inputs and output in a .npz file (docs/numerics.md): compare our output with it bit by bit, with --table or "
          "the defaults"},
-    {.name = "ops", .key = KEY_OPS, .arg = "OP", .doc = "up, down, ffn (default ffn if the file has ids, else up)"},
-    {.name = "layout",
-     .key = KEY_LAYOUT,
-     .arg = "LAYOUT",
-     .doc = "Weights as nk or kn (default as the shapes say, nk if they fit both)"},
-    {.name = "numerics", .key = KEY_NUMERICS, .arg = "MODE", .doc = "train or fast (default train)"},
-    {.name = "activation",
-     .key = KEY_ACTIVATION,
-     .arg = "NAME",
-     .doc = "Op ffn: swiglu, swiglu_clamp, gpt_oss (default swiglu)"},
-    {.name = "clamp", .key = KEY_CLAMP, .arg = "C", .doc = "Op ffn: the bound of swiglu_clamp"},
-    {.name = "prob",
-     .key = KEY_PROB,
-     .arg = "WHERE",
-     .doc = "Op ffn: router weights at none, advance (the activation), combine (default advance)"},
-    {.name = "combine",
-     .key = KEY_COMBINE,
-     .arg = "HOW",
-     .doc = "Op ffn: exact, paddle (a token's only local expert unweighted; default exact)"},
     {0}};
 
 static void check_arguments(const verify_arguments *a, struct argp_state *state)
 {
     const moet_against_options *against = &a->against;
-    if (against->file == NULL && a->problem_given) {
-        argp_error(state, "--ops, --layout, --numerics, --activation, --clamp, --prob and --combine go with --against");
+    if (against->file == NULL && against->problem.any_given) {
+        argp_error(state, "--ops, --layout, --numerics, --activation, --clamp, --prob and --combine go with --against FILE");
+    } else if (against->problem.bias_given) {
+        argp_error(state, "--bias: a dump has the arrays bias, up_bias, down_bias or it has not");
     } else if (against->file == NULL && against->table == NULL) {
         argp_error(state, "give --table DIR or --against FILE");
-    } else if (against->ops.count > 1) {
+    } else if (against->problem.ops.count > 1) {
         argp_error(state, "--ops: one op with --against");
-    } else if (against->layouts.count > 1) {
+    } else if (against->problem.layouts.count > 1) {
         argp_error(state, "--layout: one layout with --against");
     }
-}
-
-/* Of the problem, for --against. */
-static error_t parse_problem(int key, char *arg, struct argp_state *state)
-{
-    verify_arguments *a = state->input;
-    moet_against_options *against = &a->against;
-    moet_status status = MOET_OK;
-    switch (key) {
-    case KEY_OPS:
-        status = moet_parse_ops(arg, "--ops", &against->ops);
-        break;
-    case KEY_LAYOUT:
-        status = moet_parse_layouts(arg, "--layout", &against->layouts);
-        break;
-    case KEY_NUMERICS:
-        status = moet_parse_numerics(arg, "--numerics", &against->numerics);
-        break;
-    case KEY_ACTIVATION:
-        status = moet_parse_activation(arg, "--activation", &against->activation);
-        break;
-    case KEY_CLAMP:
-        status = moet_parse_decimal(arg, "--clamp", 0, 1e6, &against->clamp);
-        break;
-    case KEY_PROB:
-        status = moet_parse_prob(arg, "--prob", &against->prob);
-        break;
-    case KEY_COMBINE:
-        status = moet_parse_combine(arg, "--combine", &against->combine);
-        break;
-    default:
-        return ARGP_ERR_UNKNOWN;
-    }
-    moet_command_check(state, status);
-    a->problem_given = true;
-    return 0;
 }
 
 static error_t parse_option(int key, char *arg, struct argp_state *state)
@@ -127,6 +60,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     int64_t number = 0;
     moet_status status = MOET_OK;
     switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &a->against.problem;
+        break;
     case KEY_TABLE:
         a->against.table = arg;
         break;
@@ -147,7 +83,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         check_arguments(a, state);
         break;
     default:
-        return parse_problem(key, arg, state);
+        return ARGP_ERR_UNKNOWN;
     }
     moet_command_check(state, status);
     return 0;
@@ -332,6 +268,7 @@ static int run_against(const verify_arguments *a)
 
 static int run(int argc, char **argv)
 {
+    static const struct argp_child children[] = {{&moet_problem_argp, 0, "Its problem", 3}, {0}};
     static const struct argp argp = {
         options,
         parse_option,
@@ -346,11 +283,12 @@ static int run(int argc, char **argv)
             "differ in any bit, the largest distance in steps of BF16, and how many are NaN in one of the two only; "
             "the sum by rows an expert on stderr. Exit codes: 0 all right, 1 some could not run "
             "or none serves this device, 3 some are wrong or differ."),
-        NULL,
+        children,
         NULL,
         NULL};
-    verify_arguments a = {
-        .against = {.device = "auto", .activation = MOET_ACTIVATION_SWIGLU, .prob = MOET_PROB_ADVANCE}, .seed = 1};
+    verify_arguments a = {.against = {.device = "auto"}, .seed = 1};
+    moet_problem_options_default(&a.against.problem);
+    a.against.problem.ops.count = a.against.problem.layouts.count = 0; /* what the file says */
     int code = moet_command_parse(&argp, argc, argv, &a);
     if (code != MOET_EXIT_OK) {
         return code;

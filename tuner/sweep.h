@@ -7,20 +7,14 @@
 #include "../bench/bench.h"
 #include "parse.h"
 #include "store.h"
+#include "problem_options.h"
 #include "workload.h"
 
 typedef struct moet_sweep_options {
     const char *db_path;
     const char *command; /* the command line, for provenance and for how to go on */
     moet_text_list families;
-    moet_op_list ops;
-    moet_layout_list layouts;
-    moet_numerics numerics;
-    bool bias, down_bias;       /* of the up GEMM, of the down GEMM */
-    moet_activation activation; /* this and the next three: op ffn */
-    double clamp;
-    moet_prob prob;
-    moet_combine combine;
+    moet_problem_options problem;
     uint64_t seed;    /* of the inputs */
     moet_shard shard; /* {1, 1}: everything */
     int32_t final_rounds;

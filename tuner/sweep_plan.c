@@ -35,15 +35,7 @@ static moet_status make_task(const moet_sweep_options *options, const moet_workl
     moet_problem problem;
     moet_problem_init(&problem, op, workload->experts, workload->hidden, workload->inter);
     problem.layout = layout;
-    problem.numerics = options->numerics;
-    problem.bias = op == MOET_OP_DOWN ? options->down_bias : options->bias;
-    if (op == MOET_OP_FFN) {
-        problem.down_bias = options->down_bias;
-        problem.activation = options->activation;
-        problem.clamp = options->clamp;
-        problem.prob = options->prob;
-        problem.combine = options->combine;
-    }
+    moet_problem_options_apply(&options->problem, &problem);
     if (moet_problem_validate(&problem) != MOET_OK) {
         char message[512];
         snprintf(message, sizeof message, "%s", moet_last_error());
@@ -60,7 +52,8 @@ static bool same_shape(const moet_workload *a, const moet_workload *b)
 
 moet_status moet_sweep_plan(const moet_sweep_options *options, const moet_workloads *workloads, moet_sweep_tasks *tasks)
 {
-    size_t most = (size_t)workloads->count * (size_t)options->ops.count * (size_t)options->layouts.count;
+    size_t most =
+        (size_t)workloads->count * (size_t)options->problem.ops.count * (size_t)options->problem.layouts.count;
     moet_sweep_task *items = calloc(most > 0 ? most : 1, sizeof *items);
     if (items == NULL) {
         return moet_fail(MOET_NO_MEMORY, "no memory for %zu tasks", most);
@@ -72,10 +65,10 @@ moet_status moet_sweep_plan(const moet_sweep_options *options, const moet_worklo
             end++;
         }
         /* Weights belong to a shape, op and layout, and are kept from one workload to the next. */
-        int32_t kinds = options->ops.count * options->layouts.count;
+        int32_t kinds = options->problem.ops.count * options->problem.layouts.count;
         for (int32_t kind = 0; kind < kinds; kind++) {
-            moet_op op = options->ops.ops[kind / options->layouts.count];
-            moet_layout layout = options->layouts.layouts[kind % options->layouts.count];
+            moet_op op = options->problem.ops.ops[kind / options->problem.layouts.count];
+            moet_layout layout = options->problem.layouts.layouts[kind % options->problem.layouts.count];
             for (int32_t i = begin; i < end; i++) {
                 bool inside = false;
                 status = make_task(options, &workloads->items[i], op, layout, &items[count]);

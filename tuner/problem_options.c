@@ -1,0 +1,103 @@
+#include "problem_options.h"
+
+#include "command.h"
+
+/* Above those of the commands. */
+enum option_key {
+    KEY_OPS = 1024,
+    KEY_LAYOUT,
+    KEY_NUMERICS,
+    KEY_BIAS,
+    KEY_ACTIVATION,
+    KEY_CLAMP,
+    KEY_PROB,
+    KEY_COMBINE
+};
+
+static const struct argp_option options[] = {
+    {.name = "ops", .key = KEY_OPS, .arg = "LIST", .doc = "up, down, ffn (default up,down; of a dump: what it is)"},
+    {.name = "layout",
+     .key = KEY_LAYOUT,
+     .arg = "LIST",
+     .doc = "Weights as nk, kn (default nk; of a dump: as it fits)"},
+    {.name = "numerics", .key = KEY_NUMERICS, .arg = "MODE", .doc = "train or fast (default train)"},
+    {.name = "bias",
+     .key = KEY_BIAS,
+     .arg = "yes|no|up|down",
+     .flags = OPTION_ARG_OPTIONAL,
+     .doc = "Which GEMMs have one (default no; of models and dumps: as they have it)"},
+    {.name = "activation",
+     .key = KEY_ACTIVATION,
+     .arg = "NAME",
+     .doc = "Op ffn: swiglu, swiglu_clamp, gpt_oss (default swiglu)"},
+    {.name = "clamp", .key = KEY_CLAMP, .arg = "C", .doc = "Op ffn: the bound of swiglu_clamp"},
+    {.name = "prob",
+     .key = KEY_PROB,
+     .arg = "WHERE",
+     .doc = "Op ffn: router weights at none, advance (the activation), combine (default advance)"},
+    {.name = "combine",
+     .key = KEY_COMBINE,
+     .arg = "HOW",
+     .doc = "Op ffn: exact, paddle (a token's only local expert unweighted; default exact)"},
+    {0}};
+
+static error_t parse_option(int key, char *arg, struct argp_state *state)
+{
+    moet_problem_options *o = state->input;
+    moet_status status = MOET_OK;
+    switch (key) {
+    case KEY_OPS:
+        status = moet_parse_ops(arg, "--ops", &o->ops);
+        break;
+    case KEY_LAYOUT:
+        status = moet_parse_layouts(arg, "--layout", &o->layouts);
+        break;
+    case KEY_NUMERICS:
+        status = moet_parse_numerics(arg, "--numerics", &o->numerics);
+        break;
+    case KEY_BIAS:
+        status = moet_parse_bias(arg, "--bias", &o->bias, &o->down_bias);
+        o->bias_given = true;
+        break;
+    case KEY_ACTIVATION:
+        status = moet_parse_activation(arg, "--activation", &o->activation);
+        break;
+    case KEY_CLAMP:
+        status = moet_parse_decimal(arg, "--clamp", 0, 1e6, &o->clamp);
+        break;
+    case KEY_PROB:
+        status = moet_parse_prob(arg, "--prob", &o->prob);
+        break;
+    case KEY_COMBINE:
+        status = moet_parse_combine(arg, "--combine", &o->combine);
+        break;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+    moet_command_check(state, status);
+    o->any_given = true;
+    return 0;
+}
+
+const struct argp moet_problem_argp = {options, parse_option, NULL, NULL, NULL, NULL, NULL};
+
+void moet_problem_options_default(moet_problem_options *o)
+{
+    *o = (moet_problem_options){.ops = {2, {MOET_OP_UP, MOET_OP_DOWN}},
+                                .layouts = {1, {MOET_LAYOUT_NK}},
+                                .numerics = MOET_NUMERICS_TRAIN,
+                                .activation = MOET_ACTIVATION_SWIGLU,
+                                .prob = MOET_PROB_ADVANCE};
+}
+
+void moet_problem_options_apply(const moet_problem_options *o, moet_problem *problem)
+{
+    problem->numerics = o->numerics;
+    problem->bias = problem->op == MOET_OP_DOWN ? o->down_bias : o->bias;
+    if (problem->op != MOET_OP_FFN) return;
+    problem->down_bias = o->down_bias;
+    problem->activation = o->activation;
+    problem->clamp = o->clamp;
+    problem->prob = o->prob;
+    problem->combine = o->combine;
+}
