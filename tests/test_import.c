@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "../tuner/import.h"
+#include "../tuner/sweep.h"
 
 static char folder[256];
 
@@ -328,12 +329,33 @@ static void test_distance(void **state)
     moet_workloads_release(&list);
 }
 
+/* A sweep's tasks: shapes as they come, in each the heavier ones first, equals as they come. */
+static void test_heavier_first(void **state)
+{
+    (void)state;
+    static const int32_t order[] = {3, 1, 2, 0, 5, 4};
+    const moet_sweep_options options = {.ops = {1, {MOET_OP_UP}}, .layouts = {1, {MOET_LAYOUT_NK}}, .shard = {1, 1}};
+    moet_workloads list = {0};
+    moet_sweep_tasks tasks = {0};
+    add(&list, 64, 1, 1, 0.5);
+    add(&list, 64, 2, 2, 0); /* 1 */
+    add(&list, 64, 3, 3, 1);
+    add(&list, 64, 4, 4, 7);
+    add(&list, 128, 5, 5, 1);
+    add(&list, 128, 6, 6, 9);
+    TEST_OK(moet_sweep_plan(&options, &list, &tasks));
+    assert_int_equal(tasks.count, 6);
+    for (int32_t i = 0; i < 6; i++) assert_ptr_equal(tasks.items[i].workload, &list.items[order[i]]);
+    moet_sweep_tasks_release(&tasks);
+    moet_workloads_release(&list);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_texts),    cmocka_unit_test(test_npy),      cmocka_unit_test(test_malformed),
-        cmocka_unit_test(test_split),    cmocka_unit_test(test_clusters), cmocka_unit_test(test_equals),
-        cmocka_unit_test(test_distance),
+        cmocka_unit_test(test_texts),    cmocka_unit_test(test_npy),           cmocka_unit_test(test_malformed),
+        cmocka_unit_test(test_split),    cmocka_unit_test(test_clusters),      cmocka_unit_test(test_equals),
+        cmocka_unit_test(test_distance), cmocka_unit_test(test_heavier_first),
     };
     return cmocka_run_group_tests_name("import", tests, group_open, group_close);
 }
