@@ -1,5 +1,5 @@
 /* ffn: launches of plans of op FFN, as a whole and piece by piece. */
-#include "plan.h"
+#include "record.h"
 
 static moet_status check_op(const moet_plan *plan, const char *call)
 {
@@ -126,6 +126,7 @@ moet_status moet_ffn(moet_plan *plan, const moet_ffn_args *args)
                                       .rows = routing.rows < most_rows ? routing.rows : most_rows,
                                       .workspace = plan->workspace,
                                       .stream = args->stream};
+    moet_record_launch(plan, args->counts, &routing, args->device_tokens ? 0 : tokens, &d);
     return d.prepared->config.family->launch(d.prepared->state, &launch);
 }
 

@@ -340,6 +340,39 @@ MOET_API moet_status moet_plan_query(const moet_plan *plan, const int32_t *count
  * "moe-tune bench ...". INVALID where it does not fit. FFN: with one local expert a token. */
 MOET_API moet_status moet_plan_replay_command(const moet_plan *plan, const int32_t *counts, char *text, size_t size);
 
+/* ---- recording ----------------------------------------------------------------------------------------------- */
+
+/* Production meets routings that the table does not know: its answer is then DEFAULT, or NEAREST from afar. A handle
+ * can keep those, so that a later sweep measures them (docs/workloads.md). Off until started; off, a launch pays one
+ * load and one branch. */
+#define MOET_MAX_RECORDS 65536
+/* NEAREST is afar beyond this distance: ln 1.25, a quarter more rows or skew than the tuned point's. */
+#define MOET_RECORD_DISTANCE 0.22314355131420976
+
+typedef struct moet_record_summary {
+    int32_t entries;  /* different (op, E, H, I, tokens, counts) */
+    int64_t launches; /* of the entries */
+    int64_t dropped;  /* launches with something new when every entry was taken */
+} moet_record_summary;
+
+/* Keeps in memory the host counts of every moet_launch and moet_ffn of the handle's plans, from now on, that the table
+ * has no near answer to: each different one once with its number of launches, at most `capacity` (1 to
+ * MOET_MAX_RECORDS) different ones. All memory is allocated here: 4 KiB of address space an entry, of which what the
+ * counts need gets used. Launches with device counts, and of 0 rows, are not recorded. Started again, it begins empty.
+ * INVALID, NO_MEMORY. The handle owns it; moet_close frees it.
+ *
+ * A mutex guards what is recorded, so that these four may be called from another thread than the handle's. A launch
+ * never waits for it: one during a save or summary is not recorded. */
+MOET_API moet_status moet_record_start(moet_handle *handle, int32_t capacity);
+/* Writes what is recorded so far as a workload file, one JSON object a line with "weight" the number of launches, by a
+ * temporary file and a rename; goes on recording. `moe-tune sweep --workloads` and `moe-tune workloads import` read it.
+ * An empty file where nothing was met. INVALID where nothing was started, IO, NO_MEMORY. */
+MOET_API moet_status moet_record_save(moet_handle *handle, const char *path);
+/* INVALID where nothing was started. */
+MOET_API moet_status moet_record_summarize(moet_handle *handle, moet_record_summary *summary);
+/* Forgets what is recorded and frees it. NULL, and a handle that records nothing, are fine. */
+MOET_API void moet_record_stop(moet_handle *handle);
+
 #ifdef __cplusplus
 }
 #endif

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "plan.h"
+#include "record.h"
 
 /* ---- handle ---- */
 
@@ -15,6 +15,7 @@ moet_status moet_open(const char *table_dir, const char *device, moet_handle **h
     if (overridden) table_dir = strcmp(override, "off") == 0 ? NULL : override;
     moet_handle *result = calloc(1, sizeof *result);
     if (!result) return moet_fail(MOET_NO_MEMORY, "moet_open: out of memory");
+    pthread_mutex_init(&result->record_mutex, NULL);
     moet_status status = moet_device_open(device ? device : "auto", &result->device);
     if (status != MOET_OK) goto done;
     if (table_dir) {
@@ -39,6 +40,8 @@ void moet_close(moet_handle *handle)
     moet_device_close(handle->device);
     for (int32_t i = 0; i < handle->late_count; i++) free(handle->late[i]);
     free(handle->late);
+    moet_record_stop(handle);
+    pthread_mutex_destroy(&handle->record_mutex);
     free(handle->table_dir);
     free(handle);
 }
@@ -335,6 +338,7 @@ moet_status moet_launch(moet_plan *plan, const moet_launch_args *args)
                                       .rows = routing.rows,
                                       .workspace = plan->workspace,
                                       .stream = args->stream};
+    moet_record_launch(plan, args->counts, &routing, 0, &d);
     return d.prepared->config.family->launch(d.prepared->state, &launch);
 }
 
