@@ -334,7 +334,8 @@ static void test_heavier_first(void **state)
 {
     (void)state;
     static const int32_t order[] = {3, 1, 2, 0, 5, 4};
-    const moet_sweep_options options = {.ops = {1, {MOET_OP_UP}}, .layouts = {1, {MOET_LAYOUT_NK}}, .shard = {1, 1}};
+    const moet_sweep_options options = {.problem = {.ops = {1, {MOET_OP_UP}}, .layouts = {1, {MOET_LAYOUT_NK}}},
+                                        .shard = {1, 1}};
     moet_workloads list = {0};
     moet_sweep_tasks tasks = {0};
     add(&list, 64, 1, 1, 0.5);
