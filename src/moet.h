@@ -103,7 +103,7 @@ MOET_API const char *moet_last_error(void);
  * weighted); in the sum over a token's experts. */
 #define MOET_PROB_TABLE(X) X(NONE, "none") X(ADVANCE, "advance") X(COMBINE, "combine")
 /* FFN. PADDLE: with prob COMBINE, a token with exactly one local expert gets that expert's row unweighted, as Paddle's
- * moe_unpermute does; no difference elsewhere. */
+ * moe_unpermute does; INVALID with any other prob. */
 #define MOET_COMBINE_TABLE(X) X(EXACT, "exact") X(PADDLE, "paddle")
 /* TRAIN: one fp32 accumulation, no split-K, one rounding to BF16. A row's bits are then independent of the batch it is
  * in with the kernels of this library (wgmma_gemm, mma_gemm, host_tile); vendor libraries promise no such thing across
@@ -220,7 +220,8 @@ MOET_API const char *moet_device_key(const moet_handle *handle);
 typedef struct moet_plan moet_plan;
 
 typedef struct moet_plan_options {
-    int64_t max_rows; /* bound on the rows of any launch; 1 to MOET_MAX_ROWS; FFN: 0 for max_tokens min(choices, E) */
+    int64_t max_rows; /* bound on the rows of any launch; 1 to MOET_MAX_ROWS; FFN: 0 for max_tokens min(choices, E),
+                         INVALID where that is more */
     int64_t max_tokens;            /* FFN: bound on the tokens of any launch; 1 to MOET_MAX_ROWS */
     int32_t choices;               /* FFN: k, 1 to MOET_MAX_CHOICES */
     int32_t max_sms;               /* SMs (host: threads) to use at most; 0: all */
@@ -276,14 +277,14 @@ typedef struct moet_ffn_args {
     int64_t out_stride;
     int64_t tokens;               /* R, at most options.max_tokens */
     const int32_t *device_tokens; /* device memory: R is read there at run time, tokens is not looked at; or NULL */
-    const int32_t *counts;        /* host memory, without options.device_counts: [E] choices of each expert in ids */
+    const int32_t *counts;        /* host memory, without options.device_counts: [E] tokens that chose each expert */
     void *stream;                 /* as in moet_launch_args */
 } moet_ffn_args;
 
 /* Enqueues the path: no allocation, no synchronisation, capturable with options.device_counts. A token that names an
  * expert twice, an id below -1 or of E and more, and rows past max_rows are not checked on a device: such a choice is
  * taken as -1 (of a repeated one, the later), and rows past max_rows are left out. Without device_counts, counts are
- * needed and must be those of ids. Matrices 16-byte aligned; ids and weights aligned to their elements. */
+ * needed and must be those of ids, a repeated choice counted once; INVALID where they cannot be. Matrices 16-byte aligned; ids and weights aligned to their elements. */
 MOET_API moet_status moet_ffn(moet_plan *plan, const moet_ffn_args *args);
 
 /* The pieces, for callers with their own order; each enqueues. rowmap [R, E] int32: row of the token in that expert,

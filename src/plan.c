@@ -84,8 +84,7 @@ static void resolve_options(const moet_problem *problem, moet_plan_options *opti
 {
     if (problem->op == MOET_OP_FFN && options->max_rows == 0) {
         const int64_t width = options->choices < problem->experts ? options->choices : problem->experts;
-        const int64_t rows = options->max_tokens * width;
-        options->max_rows = rows < MOET_MAX_ROWS ? rows : MOET_MAX_ROWS;
+        options->max_rows = options->max_tokens * width;
     }
     if (options->expected_rows == 0) options->expected_rows = options->max_rows;
     if (options->expected_max_over_mean == 0) options->expected_max_over_mean = 1;
@@ -236,6 +235,11 @@ moet_status moet_plan_create(moet_handle *handle, const moet_problem *problem, c
     moet_plan_options resolved = *options;
     if (problem->op == MOET_OP_FFN) MOET_TRY(validate_path_options(options));
     resolve_options(problem, &resolved);
+    if (options->max_rows == 0 && resolved.max_rows > MOET_MAX_ROWS)
+        return moet_fail(MOET_INVALID,
+                         "plan: max_tokens %lld may have %lld rows, at most %d are served: say max_rows, how many there "
+                         "will be at most",
+                         (long long)options->max_tokens, (long long)resolved.max_rows, MOET_MAX_ROWS);
     MOET_TRY(validate_options(&resolved));
     moet_plan *result = calloc(1, sizeof *result);
     if (!result) return moet_fail(MOET_NO_MEMORY, "plan: out of memory");
