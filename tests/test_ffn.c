@@ -494,6 +494,7 @@ static void test_refused_plans(void **state)
         {{.max_tokens = 8, .choices = MOET_MAX_CHOICES + 1}, "choices is 17"},
         {{.max_tokens = 8, .choices = 2, .max_rows = -1}, "max_rows"},
         {{.max_tokens = 8, .choices = 2, .expected_rows = 17}, "expected_rows"},
+        {{.max_tokens = MOET_MAX_ROWS / 2 + 1, .choices = 2}, "say max_rows"}, /* not cut in silence */
     };
     moet_problem problem;
     moet_plan *plan;
@@ -550,6 +551,8 @@ static void test_refused_launches(void **state)
     } while (0)
 #define SHIFTED(pointer, bytes) (void *)((char *)(uintptr_t)(pointer) + (bytes))
     ffn_poison_out(&d);
+    const int32_t repeated[4] = {6, 6, 5, 5}; /* of 7 tokens with 3 choices */
+    REFUSE((a.tokens = 7, a.counts = repeated), "7 tokens have 21 at most");
     REFUSE(a.x = NULL, "x is NULL");
     REFUSE(a.ids = NULL, "ids is NULL");
     REFUSE(a.weights = NULL, "weights is NULL");
