@@ -218,7 +218,7 @@ moet_status moet_ffn_path_prepare(const moet_prepare_args *args, void **state)
         if (status != MOET_OK) status = moet_fail(status, "%s: %.240s", op_labels[i], moet_last_error());
     }
     if (status == MOET_OK)
-        status = moet_stages_create(args->device, args->problem, args->choices, args->max_tokens,
+        status = moet_stages_create(args->device, args->problem, args->choices, args->max_tokens, args->max_sms,
                                     args->cubin_count > GEMM_COUNT ? args->cubins[GEMM_COUNT] : NULL, &p->stages);
     if (status != MOET_OK) {
         moet_ffn_path_release(p);

@@ -26,7 +26,7 @@ static moet_status number_check(const char *name, int64_t value, int64_t low, in
 }
 
 moet_status moet_stages_create(moet_device *device, const moet_problem *problem, int32_t choices, int64_t max_tokens,
-                               const moet_cubin *cubin, moet_stages **stages)
+                               int32_t max_sms, const moet_cubin *cubin, moet_stages **stages)
 {
     const moet_stages_table *table = table_find(device->backend->name);
     if (!table)
@@ -44,7 +44,7 @@ moet_status moet_stages_create(moet_device *device, const moet_problem *problem,
     moet_stages *result = calloc(1, sizeof *result);
     if (!result) return moet_fail(MOET_NO_MEMORY, "stages: out of host memory");
     *result = (moet_stages){
-        .table = table, .device = device, .problem = *problem, .choices = choices, .max_tokens = max_tokens};
+        .table = table, .device = device, .problem = *problem, .choices = choices, .max_tokens = max_tokens, .max_sms = max_sms};
     moet_status status = table->create(result, cubin);
     if (status != MOET_OK) {
         free(result);

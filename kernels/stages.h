@@ -8,9 +8,10 @@
 
 typedef struct moet_stages moet_stages;
 
-/* For an FFN problem on a device. cubin: compiled kernels from a table; NULL: compile. The device outlives it. */
+/* For an FFN problem on a device. cubin: compiled kernels from a table; NULL: compile. max_sms: SMs to use at most; 0:
+ * all. The device outlives it. */
 moet_status moet_stages_create(moet_device *device, const moet_problem *problem, int32_t choices, int64_t max_tokens,
-                               const moet_cubin *cubin, moet_stages **stages);
+                               int32_t max_sms, const moet_cubin *cubin, moet_stages **stages);
 void moet_stages_destroy(moet_stages *stages);
 /* The compiled kernels, owned by the stages; NULL on the host. */
 const moet_cubin *moet_stages_cubin(const moet_stages *stages);

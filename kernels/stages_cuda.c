@@ -125,6 +125,12 @@ static size_t cuda_workspace_bytes(const moet_problem *problem, int32_t choices,
     return ((size_t)(blocks * c.group_bytes) + 255) / 256 * 256;
 }
 
+static int64_t sms_of(const moet_stages *stages)
+{
+    const int32_t all = stages->device->info.sm_count;
+    return stages->max_sms > 0 && stages->max_sms < all ? stages->max_sms : all;
+}
+
 /* ---- creation ---- */
 
 bool moet_stages_source(int32_t cc_major, int32_t cc_minor, moet_source *source)
@@ -162,7 +168,9 @@ static moet_status cuda_create(moet_stages *stages, const moet_cubin *cubin)
     cuda_stages *impl = calloc(1, sizeof *impl);
     if (!impl) return moet_fail(MOET_NO_MEMORY, "stages: out of host memory");
     stages->impl = impl;
-    impl->is_early = device->cc_major >= 9 && device->driver_cuda_version >= EARLY_DRIVER;
+    /* Blocks that wait on SMs that are to be left free would not leave them free. */
+    impl->is_early = device->cc_major >= 9 && device->driver_cuda_version >= EARLY_DRIVER &&
+                     sms_of(stages) == device->sm_count;
     status = moet_cuda_api_get(&impl->cuda);
     if (status != MOET_OK) goto done;
     if (cubin)
@@ -249,7 +257,9 @@ static moet_status cuda_permute(moet_stages *stages, const moet_ffn_args *args, 
                       kernel_args);
 
     const int64_t tile_bytes = (int64_t)c.tile_tokens / GROUP_TOKENS * c.group_bytes;
-    route.tiles = (int32_t)divided_up(tiles, most_blocks(route.experts, &stages->device->info));
+    int64_t most = most_blocks(route.experts, &stages->device->info);
+    if (most > sms_of(stages)) most = sms_of(stages);
+    route.tiles = (int32_t)divided_up(tiles, most);
     const int64_t blocks = divided_up(tiles, route.tiles);
     MOET_TRY(launch(stages, KERNEL_histogram, blocks, PERMUTE_THREADS, tile_bytes, args->stream, kernel_args));
     return launch(stages, KERNEL_place, blocks, PERMUTE_THREADS, 2 * tile_bytes, args->stream, kernel_args);
@@ -261,7 +271,7 @@ static int64_t row_blocks(const moet_stages *stages, int64_t rows, int32_t colum
                           int32_t blocks_per_sm)
 {
     const int64_t blocks = divided_up(rows * divided_up(columns / 8, vectors), ROW_THREADS / 32);
-    const int64_t most = (int64_t)stages->device->info.sm_count * blocks_per_sm;
+    const int64_t most = sms_of(stages) * blocks_per_sm;
     return blocks < most ? blocks : most;
 }
 

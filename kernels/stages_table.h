@@ -30,6 +30,7 @@ struct moet_stages {
     moet_problem problem;
     int32_t choices;
     int64_t max_tokens;
+    int32_t max_sms; /* 0: all */
     void *impl; /* the backend's own */
 };
 

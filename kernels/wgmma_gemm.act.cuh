@@ -21,7 +21,7 @@ __device__ __forceinline__ float moet_quotient(float n, float d)
     const float r = __fmaf_rn(start, __fmaf_rn(-d, start, 1.0f), start);
     float q = __fmul_rn(n, r);
     q = __fmaf_rn(__fmaf_rn(-d, q, n), r, q);
-    q = __fmaf_rn(__fmaf_rn(-d, q, n), r, q);
+    q = copysignf(__fmaf_rn(__fmaf_rn(-d, q, n), r, q), n); /* -0 / d would be +0 */
     /* A gate of -inf or NaN gives d inf or NaN. */
     if (MOET_ACT == MOET_ACT_GPT_OSS) return d < MOET_INFINITY ? q : n * start;
     return fabsf(n) < MOET_INFINITY && d < MOET_INFINITY ? q : n * start;

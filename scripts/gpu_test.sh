@@ -66,7 +66,7 @@ for family in $families; do
     check "conformance: $family" 150 "$BUILD/test_conformance" --device "$DEVICE" --family "$family" "${some[@]}"
 done
 
-# wgmma_gemm's kernels have 80 configs each, which differ in run-time values: every 61st config is each kernel on each
+# wgmma_gemm's kernels have 240 configs each (in clusters 480), which differ in run-time values: every 61st config is each kernel on each
 # input, on all SMs and on few, and over the kernels each of those values.
 for family in $families; do
     case $family in

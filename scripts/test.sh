@@ -90,7 +90,7 @@ run_coverage() {
     step "line coverage of src/"
     build coverage -DCMAKE_C_COMPILER=gcc -DMOET_COVERAGE=ON -DCMAKE_BUILD_TYPE=Debug || return
     find "$ROOT/coverage" -name '*.gcda' -delete
-    MOET_TEST_EVERY=61 MOET_TEST_COMPILE=none MOET_TEST_QUICK=1 tests coverage -R '^(core|problem|routing|config|device|table|plan|store|emit|bench|compile|conformance|libraries|ffn)$' -j 1
+    MOET_TEST_EVERY=61 MOET_TEST_COMPILE=none MOET_TEST_QUICK=1 tests coverage -R '^(core|problem|routing|config|device|table|plan|store|emit|bench|compile|conformance|libraries|ffn|record)$' -j 1
     local left_out=(--exclude 'src/backend_cuda\.c')
     grep -q 'no CUDA toolkit' "$ROOT/coverage.log" && left_out+=(--exclude 'src/module.*\.[ch]')
     if gcovr --root "$SOURCE" --object-directory "$ROOT/coverage" --filter 'src/' "${left_out[@]}" \

@@ -1,5 +1,5 @@
 /* ffn: launches of plans of op FFN, as a whole and piece by piece. */
-#include "plan.h"
+#include "record.h"
 
 static moet_status check_op(const moet_plan *plan, const char *call)
 {
@@ -110,13 +110,16 @@ moet_status moet_ffn(moet_plan *plan, const moet_ffn_args *args)
     if (!on_device && routing.max > tokens)
         return moet_fail(MOET_INVALID, "%s: counts give an expert %d rows of %lld tokens", call, routing.max,
                          (long long)tokens);
+    /* Fewer tokens than the plan's have fewer rows at most: no more tiles than they need. */
+    const int64_t choices = plan->options.choices, experts = plan->problem.experts;
+    const int64_t most_rows = tokens * (choices < experts ? choices : experts);
+    if (!on_device && routing.rows > most_rows)
+        return moet_fail(MOET_INVALID, "%s: counts are %lld rows, %lld tokens have %lld at most", call,
+                         (long long)routing.rows, (long long)tokens, (long long)most_rows);
     MOET_TRY(check_choices(plan, args, true, call));
     MOET_TRY(check_weights(plan, args, call));
     MOET_TRY(check_out(plan, args, call));
 
-    /* Fewer tokens than the plan's have fewer rows at most: no more tiles than they need. */
-    const int64_t choices = plan->options.choices, experts = plan->problem.experts;
-    const int64_t most_rows = tokens * (choices < experts ? choices : experts);
     moet_ffn_args ffn = *args;
     if (!plan->problem.bias) ffn.up_bias = NULL;
     if (!plan->problem.down_bias) ffn.down_bias = NULL;
@@ -126,6 +129,7 @@ moet_status moet_ffn(moet_plan *plan, const moet_ffn_args *args)
                                       .rows = routing.rows < most_rows ? routing.rows : most_rows,
                                       .workspace = plan->workspace,
                                       .stream = args->stream};
+    moet_record_launch(plan, args->counts, &routing, args->device_tokens ? 0 : tokens, &d);
     return d.prepared->config.family->launch(d.prepared->state, &launch);
 }
 

@@ -103,7 +103,7 @@ MOET_API const char *moet_last_error(void);
  * weighted); in the sum over a token's experts. */
 #define MOET_PROB_TABLE(X) X(NONE, "none") X(ADVANCE, "advance") X(COMBINE, "combine")
 /* FFN. PADDLE: with prob COMBINE, a token with exactly one local expert gets that expert's row unweighted, as Paddle's
- * moe_unpermute does; no difference elsewhere. */
+ * moe_unpermute does; INVALID with any other prob. */
 #define MOET_COMBINE_TABLE(X) X(EXACT, "exact") X(PADDLE, "paddle")
 /* TRAIN: one fp32 accumulation, no split-K, one rounding to BF16. A row's bits are then independent of the batch it is
  * in with the kernels of this library (wgmma_gemm, mma_gemm, host_tile); vendor libraries promise no such thing across
@@ -220,7 +220,8 @@ MOET_API const char *moet_device_key(const moet_handle *handle);
 typedef struct moet_plan moet_plan;
 
 typedef struct moet_plan_options {
-    int64_t max_rows; /* bound on the rows of any launch; 1 to MOET_MAX_ROWS; FFN: 0 for max_tokens min(choices, E) */
+    int64_t max_rows; /* bound on the rows of any launch; 1 to MOET_MAX_ROWS; FFN: 0 for max_tokens min(choices, E),
+                         INVALID where that is more */
     int64_t max_tokens;            /* FFN: bound on the tokens of any launch; 1 to MOET_MAX_ROWS */
     int32_t choices;               /* FFN: k, 1 to MOET_MAX_CHOICES */
     int32_t max_sms;               /* SMs (host: threads) to use at most; 0: all */
@@ -276,14 +277,14 @@ typedef struct moet_ffn_args {
     int64_t out_stride;
     int64_t tokens;               /* R, at most options.max_tokens */
     const int32_t *device_tokens; /* device memory: R is read there at run time, tokens is not looked at; or NULL */
-    const int32_t *counts;        /* host memory, without options.device_counts: [E] choices of each expert in ids */
+    const int32_t *counts;        /* host memory, without options.device_counts: [E] tokens that chose each expert */
     void *stream;                 /* as in moet_launch_args */
 } moet_ffn_args;
 
 /* Enqueues the path: no allocation, no synchronisation, capturable with options.device_counts. A token that names an
  * expert twice, an id below -1 or of E and more, and rows past max_rows are not checked on a device: such a choice is
  * taken as -1 (of a repeated one, the later), and rows past max_rows are left out. Without device_counts, counts are
- * needed and must be those of ids. Matrices 16-byte aligned; ids and weights aligned to their elements. */
+ * needed and must be those of ids, a repeated choice counted once; INVALID where they cannot be. Matrices 16-byte aligned; ids and weights aligned to their elements. */
 MOET_API moet_status moet_ffn(moet_plan *plan, const moet_ffn_args *args);
 
 /* The pieces, for callers with their own order; each enqueues. rowmap [R, E] int32: row of the token in that expert,
@@ -339,6 +340,39 @@ MOET_API moet_status moet_plan_query(const moet_plan *plan, const int32_t *count
 /* Writes into text[size] the shell command that measures and verifies what moet_launch would run for these counts:
  * "moe-tune bench ...". INVALID where it does not fit. FFN: with one local expert a token. */
 MOET_API moet_status moet_plan_replay_command(const moet_plan *plan, const int32_t *counts, char *text, size_t size);
+
+/* ---- recording ----------------------------------------------------------------------------------------------- */
+
+/* Production meets routings that the table does not know: its answer is then DEFAULT, or NEAREST from afar. A handle
+ * can keep those, so that a later sweep measures them (docs/workloads.md). Off until started; off, a launch pays one
+ * load and one branch. */
+#define MOET_MAX_RECORDS 65536
+/* NEAREST is afar beyond this distance: ln 1.25, a quarter more rows or skew than the tuned point's. */
+#define MOET_RECORD_DISTANCE 0.22314355131420976
+
+typedef struct moet_record_summary {
+    int32_t entries;  /* different (op, E, H, I, tokens, counts) */
+    int64_t launches; /* of the entries */
+    int64_t dropped;  /* launches with something new when every entry was taken */
+} moet_record_summary;
+
+/* Keeps in memory the host counts of every moet_launch and moet_ffn of the handle's plans, from now on, that the table
+ * has no near answer to: each different one once with its number of launches, at most `capacity` (1 to
+ * MOET_MAX_RECORDS) different ones. All memory is allocated here: 4 KiB of address space an entry, of which what the
+ * counts need gets used. Launches with device counts, and of 0 rows, are not recorded. Started again, it begins empty.
+ * INVALID, NO_MEMORY. The handle owns it; moet_close frees it.
+ *
+ * A mutex guards what is recorded, so that these four may be called from another thread than the handle's. A launch
+ * never waits for it: one during a save or summary is not recorded. */
+MOET_API moet_status moet_record_start(moet_handle *handle, int32_t capacity);
+/* Writes what is recorded so far as a workload file, one JSON object a line with "weight" the number of launches, by a
+ * temporary file and a rename; goes on recording. `moe-tune sweep --workloads` and `moe-tune workloads import` read it.
+ * An empty file where nothing was met. INVALID where nothing was started, IO, NO_MEMORY. */
+MOET_API moet_status moet_record_save(moet_handle *handle, const char *path);
+/* INVALID where nothing was started. */
+MOET_API moet_status moet_record_summarize(moet_handle *handle, moet_record_summary *summary);
+/* Forgets what is recorded and frees it. NULL, and a handle that records nothing, are fine. */
+MOET_API void moet_record_stop(moet_handle *handle);
 
 #ifdef __cplusplus
 }

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "plan.h"
+#include "record.h"
 
 /* ---- handle ---- */
 
@@ -15,6 +15,7 @@ moet_status moet_open(const char *table_dir, const char *device, moet_handle **h
     if (overridden) table_dir = strcmp(override, "off") == 0 ? NULL : override;
     moet_handle *result = calloc(1, sizeof *result);
     if (!result) return moet_fail(MOET_NO_MEMORY, "moet_open: out of memory");
+    pthread_mutex_init(&result->record_mutex, NULL);
     moet_status status = moet_device_open(device ? device : "auto", &result->device);
     if (status != MOET_OK) goto done;
     if (table_dir) {
@@ -39,6 +40,8 @@ void moet_close(moet_handle *handle)
     moet_device_close(handle->device);
     for (int32_t i = 0; i < handle->late_count; i++) free(handle->late[i]);
     free(handle->late);
+    moet_record_stop(handle);
+    pthread_mutex_destroy(&handle->record_mutex);
     free(handle->table_dir);
     free(handle);
 }
@@ -81,8 +84,7 @@ static void resolve_options(const moet_problem *problem, moet_plan_options *opti
 {
     if (problem->op == MOET_OP_FFN && options->max_rows == 0) {
         const int64_t width = options->choices < problem->experts ? options->choices : problem->experts;
-        const int64_t rows = options->max_tokens * width;
-        options->max_rows = rows < MOET_MAX_ROWS ? rows : MOET_MAX_ROWS;
+        options->max_rows = options->max_tokens * width;
     }
     if (options->expected_rows == 0) options->expected_rows = options->max_rows;
     if (options->expected_max_over_mean == 0) options->expected_max_over_mean = 1;
@@ -233,6 +235,11 @@ moet_status moet_plan_create(moet_handle *handle, const moet_problem *problem, c
     moet_plan_options resolved = *options;
     if (problem->op == MOET_OP_FFN) MOET_TRY(validate_path_options(options));
     resolve_options(problem, &resolved);
+    if (options->max_rows == 0 && resolved.max_rows > MOET_MAX_ROWS)
+        return moet_fail(MOET_INVALID,
+                         "plan: max_tokens %lld may have %lld rows, at most %d are served: say max_rows, how many there "
+                         "will be at most",
+                         (long long)options->max_tokens, (long long)resolved.max_rows, MOET_MAX_ROWS);
     MOET_TRY(validate_options(&resolved));
     moet_plan *result = calloc(1, sizeof *result);
     if (!result) return moet_fail(MOET_NO_MEMORY, "plan: out of memory");
@@ -335,6 +342,7 @@ moet_status moet_launch(moet_plan *plan, const moet_launch_args *args)
                                       .rows = routing.rows,
                                       .workspace = plan->workspace,
                                       .stream = args->stream};
+    moet_record_launch(plan, args->counts, &routing, 0, &d);
     return d.prepared->config.family->launch(d.prepared->state, &launch);
 }
 

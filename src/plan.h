@@ -2,8 +2,13 @@
 #ifndef MOET_PLAN_H
 #define MOET_PLAN_H
 
+#include <pthread.h>
+#include <stdatomic.h>
+
 #include "family.h"
 #include "table.h"
+
+typedef struct moet_recorder moet_recorder;
 
 struct moet_handle {
     moet_device *device;
@@ -11,6 +16,9 @@ struct moet_handle {
     char *table_dir;    /* NULL: none */
     int32_t late_count; /* refused when a plan prepared them */
     char **late;
+    atomic_bool is_recording;     /* recorder is not NULL; read by every launch */
+    pthread_mutex_t record_mutex; /* guards recorder and what it holds */
+    moet_recorder *recorder;      /* NULL: nothing is recorded */
 };
 
 /* A configuration with its state, shared by the points that chose it. */

@@ -236,7 +236,7 @@ void fixture_open(fixture *f, moet_device *device, const shape *s)
                                   .source = out[SOURCE],
                                   .prob = out[PROB],
                                   .x = out[GATHERED]};
-    TEST_OK(moet_stages_create(device, &f->problem, s->choices, s->bound, NULL, &f->stages));
+    TEST_OK(moet_stages_create(device, &f->problem, s->choices, s->bound, 0, NULL, &f->stages));
 }
 
 void fixture_close(fixture *f)

@@ -418,10 +418,10 @@ static void check_cubins(const moet_config *config, const moet_problem *problem,
 }
 
 /* Every family and configuration of this device gives the bits of the plan's. */
-static void check_configs(uint64_t *random)
+static void check_configs(uint64_t *random, int64_t nth)
 {
     ffn_path path;
-    draw(random, 4, &path);
+    draw(random, nth, &path);
     ffn_placed d;
     ffn_place(device, &path, false, &d);
     const moet_plan_options options = ffn_options(&path, true);
@@ -476,7 +476,7 @@ static void test_configs_agree(void **state)
 {
     (void)state;
     uint64_t random = 34;
-    for (int32_t i = 0; i < 3; i++) check_configs(&random);
+    for (int32_t i = 0; i < 3; i++) check_configs(&random, 3 * i + 1); /* each place of the router weight */
 }
 
 /* ---- refusals ---- */
@@ -494,6 +494,7 @@ static void test_refused_plans(void **state)
         {{.max_tokens = 8, .choices = MOET_MAX_CHOICES + 1}, "choices is 17"},
         {{.max_tokens = 8, .choices = 2, .max_rows = -1}, "max_rows"},
         {{.max_tokens = 8, .choices = 2, .expected_rows = 17}, "expected_rows"},
+        {{.max_tokens = MOET_MAX_ROWS / 2 + 1, .choices = 2}, "say max_rows"}, /* not cut in silence */
     };
     moet_problem problem;
     moet_plan *plan;
@@ -550,6 +551,8 @@ static void test_refused_launches(void **state)
     } while (0)
 #define SHIFTED(pointer, bytes) (void *)((char *)(uintptr_t)(pointer) + (bytes))
     ffn_poison_out(&d);
+    const int32_t repeated[4] = {6, 6, 5, 5}; /* of 7 tokens with 3 choices */
+    REFUSE((a.tokens = 7, a.counts = repeated), "7 tokens have 21 at most");
     REFUSE(a.x = NULL, "x is NULL");
     REFUSE(a.ids = NULL, "ids is NULL");
     REFUSE(a.weights = NULL, "weights is NULL");

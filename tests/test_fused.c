@@ -141,7 +141,7 @@ static uint16_t *run_passes(const inputs *in, const moet_family *family, const m
     uint16_t *gemm = run(in, &plain, &config, &kernel, 2 * INTER, false, 0);
     test_buffer_create(device, &up, gemm, (size_t)ROWS * 2 * INTER * 2);
     test_buffer_create(device, &act, NULL, (size_t)ROWS * INTER * 2);
-    TEST_OK(moet_stages_create(device, &path, 1, ROWS, NULL, &stages));
+    TEST_OK(moet_stages_create(device, &path, 1, ROWS, 0, NULL, &stages));
     const moet_permuted permuted = {.counts = test_buffer_inside(&in->counts), .prob = test_buffer_inside(&in->prob)};
     TEST_OK(
         moet_stages_activate(stages, test_buffer_inside(&up), &permuted, ROWS, test_buffer_inside(&act), in->stream));

@@ -469,9 +469,11 @@ static void test_launch_allocates_nothing(void **state)
     free(some);
     assert_int_equal(allocation_count, 1);
     static uint16_t out[max_rows * N] __attribute__((aligned(64)));
-    for (int32_t with_table = 0; with_table < 2; with_table++) {
+    for (int32_t turn = 0; turn < 4; turn++) {
+        const bool with_table = turn % 2, is_recording = turn / 2;
         moet_handle *handle;
         TEST_OK(moet_open(with_table ? folder : NULL, "host", &handle));
+        if (is_recording) TEST_OK(moet_record_start(handle, 100));
         moet_plan *plan = plan_make(handle);
         static const int32_t *const routings[] = {balanced, skewed, close_to_balanced, far_away, nothing};
         for (int32_t i = 0; i < 2 * MOET_COUNT_OF(routings); i++) {

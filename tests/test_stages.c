@@ -232,19 +232,19 @@ static void test_refusals(void **state)
     moet_stages *stages = NULL;
     moet_problem problem = {.op = MOET_OP_FFN, .experts = 2, .hidden = 8, .inter = 8};
     problem.activation = MOET_ACTIVATION_SWIGLU;
-    TEST_FAILS(MOET_INVALID, "choices is 17", moet_stages_create(device, &problem, 17, 1, NULL, &stages));
-    TEST_FAILS(MOET_INVALID, "max_tokens is 0", moet_stages_create(device, &problem, 1, 0, NULL, &stages));
+    TEST_FAILS(MOET_INVALID, "choices is 17", moet_stages_create(device, &problem, 17, 1, 0, NULL, &stages));
+    TEST_FAILS(MOET_INVALID, "max_tokens is 0", moet_stages_create(device, &problem, 1, 0, 0, NULL, &stages));
     problem.inter = 12;
-    TEST_FAILS(MOET_INVALID, "inter 12", moet_stages_create(device, &problem, 1, 1, NULL, &stages));
+    TEST_FAILS(MOET_INVALID, "inter 12", moet_stages_create(device, &problem, 1, 1, 0, NULL, &stages));
     problem.inter = 8;
     problem.activation = MOET_ACTIVATION_NONE;
-    TEST_FAILS(MOET_INVALID, "activation is 0", moet_stages_create(device, &problem, 1, 1, NULL, &stages));
+    TEST_FAILS(MOET_INVALID, "activation is 0", moet_stages_create(device, &problem, 1, 1, 0, NULL, &stages));
     problem.activation = MOET_ACTIVATION_SWIGLU;
     problem.op = MOET_OP_UP;
-    TEST_FAILS(MOET_INVALID, "op is 0", moet_stages_create(device, &problem, 1, 1, NULL, &stages));
+    TEST_FAILS(MOET_INVALID, "op is 0", moet_stages_create(device, &problem, 1, 1, 0, NULL, &stages));
     problem.op = MOET_OP_FFN;
     assert_null(stages);
-    TEST_OK(moet_stages_create(device, &problem, 1, 4, NULL, &stages));
+    TEST_OK(moet_stages_create(device, &problem, 1, 4, 0, NULL, &stages));
     moet_ffn_args args = {.tokens = 5};
     moet_permuted permuted = {0};
     TEST_FAILS(MOET_INVALID, "tokens is 5, must be 0 to 4",
@@ -257,7 +257,7 @@ static void test_refusals(void **state)
     const moet_cubin *cubin = moet_stages_cubin(stages);
     assert_int_equal(cubin == NULL, strcmp(device->backend->name, "host") == 0);
     moet_stages *again = NULL; /* from a table's kernels */
-    TEST_OK(moet_stages_create(device, &problem, 1, 4, cubin, &again));
+    TEST_OK(moet_stages_create(device, &problem, 1, 4, 0, cubin, &again));
     moet_stages_destroy(again);
     moet_stages_destroy(stages);
     moet_stages_destroy(NULL);

@@ -1,6 +1,8 @@
 /* The text form of workloads, and the models file. */
 #include "test.h"
 
+#include <math.h>
+
 #include "../tuner/workload.h"
 
 static const char good[] = "{\"name\":\"deepseek-v3/ep32\",\"experts\":4,\"hidden\":64,\"inter\":32,\"rows\":10,"
@@ -62,6 +64,7 @@ static void test_round_trip(void **state)
         }
         if (w.rows == 0) w.rows = w.counts[0] = 1;
         if (test_between(&random, 0, 1)) w.tokens = most + test_between(&random, 0, 5);
+        if (test_between(&random, 0, 1)) w.weight = ldexp((double)test_between(&random, 1, 1 << 30), -(i % 90));
         char *line, *again;
         TEST_OK(moet_workload_format(&w, &line));
         assert_null(strchr(line, '\n'));
@@ -71,6 +74,7 @@ static void test_round_trip(void **state)
         assert_int_equal(w.rows, back.rows);
         assert_int_equal(w.tokens, back.tokens);
         assert_true(w.seed == back.seed);
+        assert_true(w.weight == back.weight);
         assert_int_equal(w.hidden, back.hidden);
         assert_int_equal(w.inter, back.inter);
         assert_memory_equal(w.counts, back.counts, (size_t)w.experts * sizeof *w.counts);
@@ -141,6 +145,14 @@ static void test_malformed(void **state)
     refuse("[7,0,2,1]", "7", "array");
     refuse("\"skew\"", "\"tokens\":6,\"skew\"", "more than the 6 tokens");
     refuse("\"skew\"", "\"tokens\":0,\"skew\"", "tokens");
+    refuse("\"skew\"", "\"weight\":0,\"skew\"", "weight");
+    refuse("\"skew\"", "\"weight\":-0.5,\"skew\"", "weight");
+    refuse("\"skew\"", "\"weight\":.5,\"skew\"", NULL);
+    refuse("\"skew\"", "\"weight\":1.,\"skew\"", "weight");
+    refuse("\"skew\"", "\"weight\":01,\"skew\"", "weight");
+    refuse("\"skew\"", "\"weight\":1e,\"skew\"", "weight");
+    refuse("\"skew\"", "\"weight\":1e999,\"skew\"", "weight");
+    refuse("\"skew\"", "\"weight\":\"1\",\"skew\"", "weight");
     refuse("\"skew\"", "\"seed\":-1,\"skew\"", "seed");
     refuse("zipf:1", "", "skew");
     refuse("deepseek-v3/ep32", "", "name");

@@ -214,10 +214,11 @@ typedef struct bench_peer {
     const moet_config *config;
 } bench_peer;
 
-/* Efficiencies of one op and peer. */
+/* Efficiencies and times of one op and peer; the last three by the workloads' weights. */
 typedef struct bench_sum {
     int32_t count;
     double log_sum, least;
+    double weight_sum, weighted_log_sum, weighted_time_us;
 } bench_sum;
 
 typedef struct bench_state {
@@ -229,6 +230,7 @@ typedef struct bench_state {
     bench_sum sums[MOET_OP_COUNT][MAX_PEERS];
     int32_t hits[MAX_PEERS][MOET_HIT_COUNT];
     int32_t wrong, failed;
+    bool has_weights; /* a workload has one */
     moet_progress progress;
 } bench_state;
 
@@ -263,6 +265,11 @@ static moet_status report_peer(bench_state *s, const moet_sweep_task *task, int3
             sum->least = sum->count == 0 || trial.efficiency < sum->least ? trial.efficiency : sum->least;
             sum->log_sum += log(trial.efficiency);
             sum->count++;
+            const double weight = moet_workload_weight(task->workload);
+            sum->weight_sum += weight;
+            sum->weighted_log_sum += weight * log(trial.efficiency);
+            sum->weighted_time_us += weight * (double)trial.median_ns * 1e-3;
+            s->has_weights = s->has_weights || task->workload->weight > 0;
         }
     }
     moet_trial_release(&trial);
@@ -319,8 +326,12 @@ static void note_summary(const bench_state *s)
             if (sum->count > 0) {
                 char config[MOET_CONFIG_SIZE] = "";
                 if (s->peers[i].config != NULL) moet_config_format(s->peers[i].config, config);
-                fprintf(stderr, "%-5s %-16s geomean efficiency %.3f  min %.3f  n %d%s%s\n", moet_op_text((moet_op)op),
-                        s->peers[i].name, exp(sum->log_sum / sum->count), sum->least, sum->count,
+                char weighted[80] = "";
+                if (s->has_weights)
+                    snprintf(weighted, sizeof weighted, "  by weight: efficiency %.3f, %.2f us a launch",
+                             exp(sum->weighted_log_sum / sum->weight_sum), sum->weighted_time_us / sum->weight_sum);
+                fprintf(stderr, "%-5s %-16s geomean efficiency %.3f  min %.3f  n %d%s%s%s\n", moet_op_text((moet_op)op),
+                        s->peers[i].name, exp(sum->log_sum / sum->count), sum->least, sum->count, weighted,
                         config[0] != '\0' ? "  " : "", config);
             }
         }

@@ -50,7 +50,7 @@ static void print_help(FILE *to)
           "Finds the fastest kernels for the experts of a mixture-of-experts layer on this machine.\n\n",
           to);
     for (size_t i = 0; i < COMMAND_COUNT; i++) {
-        fprintf(to, "  %-9s%s\n", commands[i]->name, commands[i]->summary);
+        fprintf(to, "  %-11s%s\n", commands[i]->name, commands[i]->summary);
     }
     fputs("\nFrom nothing to a table that a program can load, and what it gains:\n", to);
     static const moet_command *const way[] = {&moet_command_sweep, &moet_command_show, &moet_command_emit,

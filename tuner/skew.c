@@ -21,6 +21,7 @@
 
 #include "../src/status.h"
 #include "parse.h"
+#include "random.h"
 #include "workload.h"
 
 #ifdef __clang__
@@ -31,22 +32,13 @@
 
 /* ---- deterministic arithmetic ---- */
 
-/* SplitMix64 (Steele, Lea, Flood 2014). */
-static uint64_t next_random(uint64_t *state)
-{
-    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
 /* Uniform in [0, bound), without bias: draws from the incomplete last block are repeated. */
 static uint64_t random_below(uint64_t *state, uint64_t bound)
 {
     uint64_t excess = (UINT64_MAX - bound + 1) % bound; /* 2^64 mod bound */
     uint64_t value;
     do {
-        value = next_random(state);
+        value = moet_random_next(state);
     } while (value > UINT64_MAX - excess);
     return value % bound;
 }

@@ -50,6 +50,14 @@ static bool same_shape(const moet_workload *a, const moet_workload *b)
     return a->experts == b->experts && a->hidden == b->hidden && a->inter == b->inter;
 }
 
+/* Heavier first, otherwise as they came, so that a sweep whose time runs out has measured what happens most. */
+static int by_weight(const void *a, const void *b)
+{
+    const moet_workload *x = ((const moet_sweep_task *)a)->workload, *y = ((const moet_sweep_task *)b)->workload;
+    const double x_weight = moet_workload_weight(x), y_weight = moet_workload_weight(y);
+    return x_weight != y_weight ? (x_weight < y_weight) - (x_weight > y_weight) : (x > y) - (x < y);
+}
+
 moet_status moet_sweep_plan(const moet_sweep_options *options, const moet_workloads *workloads, moet_sweep_tasks *tasks)
 {
     size_t most =
@@ -69,6 +77,7 @@ moet_status moet_sweep_plan(const moet_sweep_options *options, const moet_worklo
         for (int32_t kind = 0; kind < kinds; kind++) {
             moet_op op = options->problem.ops.ops[kind / options->problem.layouts.count];
             moet_layout layout = options->problem.layouts.layouts[kind % options->problem.layouts.count];
+            const int32_t first = count;
             for (int32_t i = begin; i < end; i++) {
                 bool inside = false;
                 status = make_task(options, &workloads->items[i], op, layout, &items[count]);
@@ -79,6 +88,7 @@ moet_status moet_sweep_plan(const moet_sweep_options *options, const moet_worklo
                 }
                 count += inside;
             }
+            qsort(items + first, (size_t)(count - first), sizeof *items, by_weight);
         }
     }
     *tasks = (moet_sweep_tasks){count, items};

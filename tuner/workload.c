@@ -16,6 +16,8 @@ void moet_workload_release(moet_workload *workload)
     *workload = (moet_workload){0};
 }
 
+double moet_workload_weight(const moet_workload *workload) { return workload->weight > 0 ? workload->weight : 1; }
+
 moet_status moet_workload_copy(const moet_workload *from, moet_workload *to)
 {
     size_t size_bytes = (size_t)from->experts * sizeof *from->counts;

@@ -15,9 +15,12 @@ typedef struct moet_workload {
     char skew[MOET_SKEW_SIZE]; /* "balanced", "zipf:1", ... as given */
     int64_t tokens;            /* 0: unknown; else every count <= tokens */
     uint64_t seed;             /* of the skew generator; 0: counts came from a file */
+    double weight;             /* how often it happens beside the others, > 0; 0: not given, which counts as 1 */
     int32_t *counts;           /* [experts], owned */
 } moet_workload;
 void moet_workload_release(moet_workload *workload);
+/* Its weight, 1 where none is given. */
+double moet_workload_weight(const moet_workload *workload);
 moet_status moet_workload_copy(const moet_workload *from, moet_workload *to);
 
 /* A growing list; owns its workloads. */

@@ -2,8 +2,9 @@
  *
  *   {"name":"deepseek-v3/ep32","experts":8,"hidden":7168,"inter":2048,"rows":512,"skew":"balanced","counts":[64,...]}
  *
- * and, where known, "tokens" before "skew" and "seed" before "counts". cJSON parses; as it is lenient, a scan before it
- * refuses what strict JSON and this form exclude: control characters, numbers that are not plain integers, \u0000. */
+ * and, where known, "tokens" before "skew", "seed" and "weight" before "counts". cJSON parses; as it is lenient, a scan
+ * before it refuses what strict JSON and this form exclude: control characters, numbers that are not plain integers (of
+ * "weight": not decimal ones), \u0000. */
 #include <cjson/cJSON.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,8 @@
 
 #define MAX_LINE_BYTES (1 << 20)
 #define MAX_EXACT_INTEGER 9007199254740991LL /* 2^53 - 1: cJSON holds numbers as double */
+#define MAX_WEIGHT 1e15
+#define MAX_WEIGHT_BYTES 40
 
 /* ---- the scan ---- */
 
@@ -38,12 +41,64 @@ static size_t utf8_length(const unsigned char *text, size_t left)
     return overlong || beyond ? 0 : length;
 }
 
-/* A number outside strings at line[at]: its length if it is a plain integer of at most 16 digits, else an error. */
+/* Moves *at, a place behind a character, before it where it is that one; spaces are passed first. */
+static bool step_back(const char *line, size_t *at, char character)
+{
+    while (*at > 0 && (line[*at - 1] == ' ' || line[*at - 1] == '\t')) (*at)--;
+    if (*at == 0 || line[*at - 1] != character) return false;
+    (*at)--;
+    return true;
+}
+
+/* Whether what begins at line[at] is the value of "weight", the one field that is no whole number. */
+static bool is_weight(const char *line, size_t at)
+{
+    static const char name[] = "\"weight";
+    const size_t length = sizeof name - 1;
+    return step_back(line, &at, ':') && step_back(line, &at, '"') && at >= length &&
+           memcmp(line + at - length, name, length) == 0;
+}
+
+static size_t count_digits(const char *line, size_t at, size_t end)
+{
+    size_t begin = at;
+    while (at < end && line[at] >= '0' && line[at] <= '9') at++;
+    return at - begin;
+}
+
+/* Length of the decimal number without a sign in line[at, end), as JSON writes it; 0 if it is none. */
+static size_t decimal_length(const char *line, size_t at, size_t end)
+{
+    const size_t begin = at, whole = count_digits(line, at, end);
+    if (whole == 0 || (whole > 1 && line[at] == '0')) return 0;
+    at += whole;
+    if (at < end && line[at] == '.') {
+        const size_t digits = count_digits(line, ++at, end);
+        if (digits == 0) return 0;
+        at += digits;
+    }
+    if (at < end && (line[at] == 'e' || line[at] == 'E')) {
+        at++;
+        at += at < end && (line[at] == '+' || line[at] == '-');
+        const size_t digits = count_digits(line, at, end);
+        if (digits == 0) return 0;
+        at += digits;
+    }
+    return at == end ? at - begin : 0;
+}
+
+/* A number outside strings at line[at]: its length if it is a plain integer of at most 16 digits, or a decimal number
+ * that is a weight, else an error. */
 static moet_status scan_number(const char *line, size_t length, size_t at, const char *where, size_t *number_length)
 {
     size_t end = at;
     while (end < length && strchr("+-.eE0123456789", line[end]) != NULL && line[end] != '\0') {
         end++;
+    }
+    if (is_weight(line, at)) {
+        *number_length = end - at <= MAX_WEIGHT_BYTES ? decimal_length(line, at, end) : 0;
+        if (*number_length > 0) return MOET_OK;
+        return moet_fail(MOET_MALFORMED, "%s: column %zu: \"weight\" must be a decimal number above 0", where, at + 1);
     }
     size_t sign = line[at] == '-';
     size_t digits = 0;
@@ -107,6 +162,15 @@ static moet_status read_integer(const cJSON *item, const char *where, int64_t mi
     return MOET_OK;
 }
 
+static moet_status read_weight(const cJSON *item, const char *where, double *weight)
+{
+    if (!cJSON_IsNumber(item) || !(item->valuedouble > 0 && item->valuedouble <= MAX_WEIGHT)) {
+        return moet_fail(MOET_MALFORMED, "%s: \"weight\" must be a number above 0, at most %g", where, MAX_WEIGHT);
+    }
+    *weight = item->valuedouble;
+    return MOET_OK;
+}
+
 static moet_status read_text(const cJSON *item, const char *where, char *text, size_t size)
 {
     if (!cJSON_IsString(item) || item->valuestring == NULL) {
@@ -165,11 +229,11 @@ static moet_status read_counts(const cJSON *item, const char *where, moet_worklo
     return MOET_OK;
 }
 
-typedef enum field { NAME, EXPERTS, HIDDEN, INTER, ROWS, TOKENS, SKEW, SEED, COUNTS, FIELD_COUNT } field;
+typedef enum field { NAME, EXPERTS, HIDDEN, INTER, ROWS, TOKENS, SKEW, SEED, WEIGHT, COUNTS, FIELD_COUNT } field;
 static const struct {
     const char *name;
     bool required;
-    int64_t min, max; /* of numbers */
+    int64_t min, max; /* of whole numbers */
 } fields[FIELD_COUNT] = {
     [NAME] = {"name", true, 0, 0},
     [EXPERTS] = {"experts", true, 1, MOET_MAX_EXPERTS},
@@ -179,6 +243,7 @@ static const struct {
     [TOKENS] = {"tokens", false, 1, MOET_MAX_ROWS},
     [SKEW] = {"skew", true, 0, 0},
     [SEED] = {"seed", false, 1, MAX_EXACT_INTEGER},
+    [WEIGHT] = {"weight", false, 0, 0},
     [COUNTS] = {"counts", true, 0, 0},
 };
 
@@ -226,6 +291,9 @@ static moet_status read_workload(const cJSON *object, const char *where, moet_wo
     workload->rows = numbers[ROWS];
     workload->tokens = numbers[TOKENS];
     workload->seed = (uint64_t)numbers[SEED];
+    if (items[WEIGHT] != NULL) {
+        MOET_TRY(read_weight(items[WEIGHT], where, &workload->weight));
+    }
     MOET_TRY(read_text(items[NAME], where, workload->name, sizeof workload->name));
     MOET_TRY(read_text(items[SKEW], where, workload->skew, sizeof workload->skew));
     return read_counts(items[COUNTS], where, workload);
@@ -269,6 +337,17 @@ static bool add_integer(cJSON *object, const char *name, int64_t value)
     return cJSON_AddRawToObject(object, name, text) != NULL;
 }
 
+/* Adds a number in the fewest digits that are read back as the same one. */
+static bool add_decimal(cJSON *object, const char *name, double value)
+{
+    char text[32];
+    for (int32_t digits = 15; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, value);
+        if (strtod(text, NULL) == value) break;
+    }
+    return cJSON_AddRawToObject(object, name, text) != NULL;
+}
+
 moet_status moet_workload_format(const moet_workload *workload, char **line)
 {
     if (workload->seed > MAX_EXACT_INTEGER) {
@@ -286,7 +365,8 @@ moet_status moet_workload_format(const moet_workload *workload, char **line)
                     add_integer(object, fields[ROWS].name, workload->rows) &&
                     (workload->tokens == 0 || add_integer(object, fields[TOKENS].name, workload->tokens)) &&
                     cJSON_AddStringToObject(object, fields[SKEW].name, workload->skew) != NULL &&
-                    (workload->seed == 0 || add_integer(object, fields[SEED].name, (int64_t)workload->seed));
+                    (workload->seed == 0 || add_integer(object, fields[SEED].name, (int64_t)workload->seed)) &&
+                    (workload->weight == 0 || add_decimal(object, fields[WEIGHT].name, workload->weight));
     if (complete && cJSON_AddItemToObject(object, fields[COUNTS].name, counts)) {
         counts = NULL; /* the object's now */
         text = cJSON_PrintUnformatted(object);
