@@ -1,7 +1,7 @@
 /* ffn_path: families of op FFN made of a family of GEMMs and the stages (stages.h): permute, gather, up GEMM,
- * activation, down GEMM, combine (docs/ffn.md). The descriptor stands in the file of its GEMM family. Its parameters say
- * what is fused, and then are the GEMM family's twice: `up_<name>` and `down_<name>`. Sources and cubins: 0 the up GEMM's, 1 the
- * down GEMM's, 2 the stages'. */
+ * activation, down GEMM, combine (docs/ffn.md). The descriptor stands in the file of its GEMM family. Its parameters
+ * say what is fused, and then are the GEMM family's twice: `up_<name>` and `down_<name>`. Sources and cubins: 0 the up
+ * GEMM's, 1 the down GEMM's, 2 the stages'. */
 #ifndef MOET_KERNELS_FFN_PATH_H
 #define MOET_KERNELS_FFN_PATH_H
 

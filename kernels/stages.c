@@ -43,8 +43,12 @@ moet_status moet_stages_create(moet_device *device, const moet_problem *problem,
                          problem->inter);
     moet_stages *result = calloc(1, sizeof *result);
     if (!result) return moet_fail(MOET_NO_MEMORY, "stages: out of host memory");
-    *result = (moet_stages){
-        .table = table, .device = device, .problem = *problem, .choices = choices, .max_tokens = max_tokens, .max_sms = max_sms};
+    *result = (moet_stages){.table = table,
+                            .device = device,
+                            .problem = *problem,
+                            .choices = choices,
+                            .max_tokens = max_tokens,
+                            .max_sms = max_sms};
     moet_status status = table->create(result, cubin);
     if (status != MOET_OK) {
         free(result);

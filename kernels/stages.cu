@@ -468,8 +468,8 @@ ACTIVATION(moet_stage_gpt_oss, true)
 #define ROWS_AT_ONCE 4
 
 /* A token's row at `at`, a vector: the sum of its rows (lane i has row i in `mine`, of `count`) by their weights. */
-static __device__ __forceinline__ uint4 rows_combine(const uint4 *rows, int mine, int count, float weight, bool is_copied,
-                                                     u32 vectors, u32 at, bool is_inside)
+static __device__ __forceinline__ uint4 rows_combine(const uint4 *rows, int mine, int count, float weight,
+                                                     bool is_copied, u32 vectors, u32 at, bool is_inside)
 {
     float sum[8] = {0, 0, 0, 0, 0, 0, 0, 0};
     uint4 v[ROWS_AT_ONCE];
@@ -494,8 +494,8 @@ static __device__ __forceinline__ uint4 rows_combine(const uint4 *rows, int mine
 }
 
 /* out [tokens, hidden] = sums of rows by map [tokens, span]: places, or (is_rowmap) the rowmap. prob null: not
- * weighted. single_plain: a token's only row is not weighted. A warp takes a piece, a vector a lane, of the rows of `group`
- * tokens (32 at most) at a time: that none of them has anything to combine is one look. */
+ * weighted. single_plain: a token's only row is not weighted. A warp takes a piece, a vector a lane, of the rows of
+ * `group` tokens (32 at most) at a time: that none of them has anything to combine is one look. */
 KERNEL(ROW_THREADS, 5)
 moet_stage_combine(const uint4 *rows, const int *map, int span, int is_rowmap, const float *prob, int single_plain,
                    const int *device_tokens, int bound, int hidden, int group, u16 *out, i64 out_stride)

@@ -25,8 +25,8 @@ size_t moet_stages_workspace_bytes(const moet_problem *problem, int32_t choices,
 /* Reads ids, weights, tokens or device_tokens of args, writes what of `permuted` is not NULL but x. Ids below -1 or of
  * E and more and all but the first of a repeated expert are taken as -1; rows past max_rows are left out: their places
  * are -1 and counts sum to max_rows at most. More tokens than max_tokens are INVALID; device_tokens are cut to it.
- * target [max_rows] (NULL: not wanted): the token of a row that is the only one of its token, else -1; the first place of
- * such a token is then MOET_STAGES_DIRECT, which moet_stages_combine leaves out.
+ * target [max_rows] (NULL: not wanted): the token of a row that is the only one of its token, else -1; the first place
+ * of such a token is then MOET_STAGES_DIRECT, which moet_stages_combine leaves out.
  * workspace as above, 256-byte aligned, contents unspecified; may be NULL where it has no bytes. */
 enum { MOET_STAGES_DIRECT = -2 };
 moet_status moet_stages_permute(moet_stages *stages, const moet_ffn_args *args, const moet_permuted *permuted,

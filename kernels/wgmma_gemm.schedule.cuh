@@ -39,8 +39,8 @@ struct moet_job {
     long long x_stride;
     const int *source;
     int k;
-    unsigned short *scattered; /* scattering: rows with a target go there, target rows of so many elements, not to out */
-    long long scattered_stride;
+    unsigned short *scattered; /* scattering: rows with a target go there and not to out */
+    long long scattered_stride; /* elements from one row there to the next */
     const int *target; /* of each row; -1: none */
 };
 

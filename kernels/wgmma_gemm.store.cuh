@@ -21,7 +21,8 @@ __device__ __forceinline__ void moet_store_lines(const struct moet_job *job, con
 {
     const int reader = moet_thread_now() & 31;
     int target = -1; /* of line reader & 15 */
-    if (MOET_SCATTER && row + (reader & 15) < at->rows) target = moet_load_number(job->target + at->row + row + (reader & 15));
+    if (MOET_SCATTER && row + (reader & 15) < at->rows)
+        target = moet_load_number(job->target + at->row + row + (reader & 15));
     const int is_dense = !MOET_SCATTER || __all_sync(0xffffffffu, target < 0);
     /* The engine writes whole boxes, but for what is past column n. */
     if (job->choice.bulk_store && is_dense && chunks == 8 && row + 16 <= at->rows &&

@@ -1,7 +1,7 @@
-/* wgmma_gemm.x_gather.cuh: in front of wgmma_gemm.cu: rows of x from where they are. Three warps of the copying warpgroup
- * copy 16 bytes a thread, 8 threads a line of 64 K, to where the copy engine would put them. A thread's arrival at a
- * stage's full barrier comes by itself when its copies are there, so that the warps run ahead as far as the ring is free;
- * math warps then fence, for wgmma reads by another proxy than cp.async writes. */
+/* wgmma_gemm.x_gather.cuh: in front of wgmma_gemm.cu: rows of x from where they are. Three warps of the copying
+ * warpgroup copy 16 bytes a thread, 8 threads a line of 64 K, to where the copy engine would put them. A thread's arrival
+ * at a stage's full barrier comes by itself when its copies are there, so that the warps run ahead as far as the ring is
+ * free; math warps then fence, for wgmma reads by another proxy than cp.async writes. */
 
 /* Slots tell the tiles: {row, rows}, rows -1 after the last. Two of them, with a full and an empty barrier each. */
 struct moet_gather {

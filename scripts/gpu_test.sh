@@ -66,8 +66,8 @@ for family in $families; do
     check "conformance: $family" 150 "$BUILD/test_conformance" --device "$DEVICE" --family "$family" "${some[@]}"
 done
 
-# wgmma_gemm's kernels have 240 configs each (in clusters 480), which differ in run-time values: every 61st config is each kernel on each
-# input, on all SMs and on few, and over the kernels each of those values.
+# wgmma_gemm's kernels have 240 configs each (in clusters 480), which differ in run-time values: every 61st config is
+# each kernel on each input, on all SMs and on few, and over the kernels each of those values.
 for family in $families; do
     case $family in
     wgmma_gemm) check "bits: $family" 90 "$BUILD/test_bits" --device "$DEVICE" --family "$family" --every 61 ;;

@@ -109,7 +109,8 @@ struct moet_family {
     moet_status (*permute)(void *state, const moet_ffn_args *args, const moet_permuted *permuted, void *workspace);
     moet_status (*activate)(void *state, const void *up, const moet_permuted *permuted, void *out, void *stream);
     moet_status (*unpermute)(void *state, const moet_ffn_args *args, const void *rows, const moet_permuted *permuted);
-    /* The compiled kernels behind a state, owned by it, into list[MOET_MAX_CUBINS]; their number. NULL function: none. */
+    /* The compiled kernels behind a state, owned by it, into list[MOET_MAX_CUBINS]; their number. NULL function: none.
+     */
     int32_t (*cubins)(const void *state, const moet_cubin **list);
     /* What NVRTC would compile for this config on this compute capability, the cubin of this index; NULL function where
      * the family compiles nothing. false: past the last one, or not for this architecture. */

@@ -237,8 +237,8 @@ moet_status moet_plan_create(moet_handle *handle, const moet_problem *problem, c
     resolve_options(problem, &resolved);
     if (options->max_rows == 0 && resolved.max_rows > MOET_MAX_ROWS)
         return moet_fail(MOET_INVALID,
-                         "plan: max_tokens %lld may have %lld rows, at most %d are served: say max_rows, how many there "
-                         "will be at most",
+                         "plan: max_tokens %lld may have %lld rows, at most %d are served: say max_rows, how many "
+                         "there will be at most",
                          (long long)options->max_tokens, (long long)resolved.max_rows, MOET_MAX_ROWS);
     MOET_TRY(validate_options(&resolved));
     moet_plan *result = calloc(1, sizeof *result);

@@ -44,8 +44,8 @@ typedef struct moet_candidates {
  * INVALID names one that is unknown, UNSUPPORTED where none is of the backend. */
 moet_status moet_candidates_check(const moet_device_info *device, const moet_text_list *families);
 
-/* Configurations of GEMM families that were measured as op `up` and as op `down` on the same rows, the fastest first, at
- * most MOET_KNOWN_GEMMS of a family. */
+/* Configurations of GEMM families that were measured as op `up` and as op `down` on the same rows, the fastest first,
+ * at most MOET_KNOWN_GEMMS of a family. */
 #define MOET_KNOWN_GEMMS 5
 typedef struct moet_known_gemms {
     int32_t up_count, down_count;

@@ -42,7 +42,8 @@ static void check_arguments(const verify_arguments *a, struct argp_state *state)
 {
     const moet_against_options *against = &a->against;
     if (against->file == NULL && against->problem.any_given) {
-        argp_error(state, "--ops, --layout, --numerics, --activation, --clamp, --prob and --combine go with --against FILE");
+        argp_error(state, "--ops, --layout, --numerics, --activation, --clamp, --prob and --combine go with "
+                          "--against FILE");
     } else if (against->problem.bias_given) {
         argp_error(state, "--bias: a dump has the arrays bias, up_bias, down_bias or it has not");
     } else if (against->file == NULL && against->table == NULL) {

@@ -32,9 +32,8 @@ typedef struct moet_sweep_tasks {
     moet_sweep_task *items;
 } moet_sweep_tasks;
 
-/* All tasks of this shard, those that share weights together, of these the workloads of greater weight first. A task's shard follows from its problem, counts and (op
- * ffn) tokens alone.
- * INVALID names a workload that cannot be served. */
+/* All tasks of this shard, those that share weights together, of these the workloads of greater weight first. A task's
+ * shard follows from its problem, counts and (op ffn) tokens alone. INVALID names a workload that cannot be served. */
 moet_status moet_sweep_plan(const moet_sweep_options *options, const moet_workloads *workloads,
                             moet_sweep_tasks *tasks);
 void moet_sweep_tasks_release(moet_sweep_tasks *tasks);
