@@ -10,16 +10,13 @@ enum { UP, DOWN, GEMM_COUNT };
 static const moet_op ops[GEMM_COUNT] = {[UP] = MOET_OP_UP, [DOWN] = MOET_OP_DOWN};
 static const char *const op_labels[GEMM_COUNT] = {[UP] = "up", [DOWN] = "down"};
 
-enum { ACT_FUSED, ACT_PASS };
-const char *const moet_path_act_values[] = {[ACT_FUSED] = "fused", [ACT_PASS] = "pass", NULL};
+const char *const moet_path_act_values[] = {[MOET_PATH_ACT_FUSED] = "fused", [MOET_PATH_ACT_PASS] = "pass", NULL};
+const char *const moet_path_gather_values[] = {
+    [MOET_PATH_GATHER_PASS] = "pass", [MOET_PATH_GATHER_FUSED] = "fused", NULL};
+const char *const moet_path_combine_values[] = {
+    [MOET_PATH_COMBINE_PASS] = "pass", [MOET_PATH_COMBINE_FUSED] = "fused", NULL};
 
-enum { GATHER_PASS, GATHER_FUSED };
-const char *const moet_path_gather_values[] = {[GATHER_PASS] = "pass", [GATHER_FUSED] = "fused", NULL};
-
-enum { COMBINE_PASS, COMBINE_FUSED };
-const char *const moet_path_combine_values[] = {[COMBINE_PASS] = "pass", [COMBINE_FUSED] = "fused", NULL};
-
-static bool is_fused(const moet_config *config) { return config->value[MOET_PATH_ACT] == ACT_FUSED; }
+static bool is_fused(const moet_config *config) { return config->value[MOET_PATH_ACT] == MOET_PATH_ACT_FUSED; }
 
 static int32_t first_param(const moet_family *gemm, int32_t which)
 {
@@ -44,8 +41,8 @@ static moet_config gemm_config(const moet_config *config, int32_t which)
     const moet_family *gemm = config->family->gemm;
     moet_config half = {.family = gemm};
     memcpy(half.value, config->value + first_param(gemm, which), (size_t)gemm->param_count * sizeof half.value[0]);
-    half.gathers = which == UP && config->value[MOET_PATH_GATHER] == GATHER_FUSED;
-    half.scatters = which == DOWN && config->value[MOET_PATH_COMBINE] == COMBINE_FUSED;
+    half.gathers = which == UP && config->value[MOET_PATH_GATHER] == MOET_PATH_GATHER_FUSED;
+    half.scatters = which == DOWN && config->value[MOET_PATH_COMBINE] == MOET_PATH_COMBINE_FUSED;
     return half;
 }
 
@@ -113,9 +110,9 @@ void moet_ffn_path_default_config(const moet_problem *problem, int64_t rows_hint
     const moet_family *gemm = config->family->gemm;
     for (int32_t passes = 0; passes < 8; passes++) { /* a bit each */
         char why[MOET_REASON_SIZE];
-        config->value[MOET_PATH_ACT] = passes & 4 ? ACT_PASS : ACT_FUSED;
-        config->value[MOET_PATH_COMBINE] = passes & 2 ? COMBINE_PASS : COMBINE_FUSED;
-        config->value[MOET_PATH_GATHER] = passes & 1 ? GATHER_PASS : GATHER_FUSED;
+        config->value[MOET_PATH_ACT] = passes & 4 ? MOET_PATH_ACT_PASS : MOET_PATH_ACT_FUSED;
+        config->value[MOET_PATH_COMBINE] = passes & 2 ? MOET_PATH_COMBINE_PASS : MOET_PATH_COMBINE_FUSED;
+        config->value[MOET_PATH_GATHER] = passes & 1 ? MOET_PATH_GATHER_PASS : MOET_PATH_GATHER_FUSED;
         for (int32_t i = 0; i < GEMM_COUNT; i++) {
             const moet_problem of_gemm = gemm_problem(problem, config, i);
             moet_config half = {.family = gemm};
@@ -168,7 +165,7 @@ static layout layout_of(const moet_prepare_args *args)
     l.places = put(&l, tokens * (choices < experts ? choices : experts) * 4);
     l.source = put(&l, rows * 4);
     l.prob = put(&l, args->problem->prob == MOET_PROB_NONE ? 0 : rows * 4);
-    l.target = put(&l, args->config->value[MOET_PATH_COMBINE] == COMBINE_FUSED ? rows * 4 : 0);
+    l.target = put(&l, args->config->value[MOET_PATH_COMBINE] == MOET_PATH_COMBINE_FUSED ? rows * 4 : 0);
     l.stages =
         put(&l, moet_stages_workspace_bytes(args->problem, args->choices, args->max_tokens, &args->device->info));
     l.gemm = put(&l, gemm_bytes);
@@ -207,8 +204,8 @@ moet_status moet_ffn_path_prepare(const moet_prepare_args *args, void **state)
     p->layout = layout_of(args);
     p->max_rows = args->max_rows;
     p->is_fused = is_fused(args->config);
-    p->gathers = args->config->value[MOET_PATH_GATHER] == GATHER_FUSED;
-    p->scatters = args->config->value[MOET_PATH_COMBINE] == COMBINE_FUSED;
+    p->gathers = args->config->value[MOET_PATH_GATHER] == MOET_PATH_GATHER_FUSED;
+    p->scatters = args->config->value[MOET_PATH_COMBINE] == MOET_PATH_COMBINE_FUSED;
     p->hidden = args->problem->hidden;
     p->is_weighted = args->problem->prob != MOET_PROB_NONE;
     for (int32_t i = 0; i < GEMM_COUNT && status == MOET_OK; i++) {

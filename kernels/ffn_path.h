@@ -17,6 +17,10 @@
  * its rows read where they are by the up GEMM. combine: by a pass, or the only row of a token stored to out by the down
  * GEMM, and the other tokens by the pass. */
 enum { MOET_PATH_ACT, MOET_PATH_GATHER, MOET_PATH_COMBINE, MOET_PATH_PARAMS };
+/* Their values. The first is what a sweep begins with. */
+enum { MOET_PATH_ACT_FUSED, MOET_PATH_ACT_PASS, MOET_PATH_ACTS };
+enum { MOET_PATH_GATHER_PASS, MOET_PATH_GATHER_FUSED };
+enum { MOET_PATH_COMBINE_PASS, MOET_PATH_COMBINE_FUSED };
 extern const char *const moet_path_act_values[], *const moet_path_gather_values[], *const moet_path_combine_values[];
 #define MOET_PATH_PARAM_TABLE                                                                                          \
     [MOET_PATH_ACT] = {"act", moet_path_act_values, MOET_SEARCH_AROUND},                                               \

@@ -110,11 +110,11 @@ static void test_known_gemms(void **state)
         const moet_candidate *c = &list.items[i];
         if (c->config.family != family || c->family_default) continue;
         if (!c->applicable) test_fail("%s: %s", c->text, c->reason);
-        gathering += c->config.value[MOET_PATH_GATHER] == 1;
-        fused += c->config.value[MOET_PATH_ACT] == 0;
-        combining += c->config.value[MOET_PATH_COMBINE] == 1;
-        if (c->config.value[MOET_PATH_GATHER] == 1) TEST_CONTAINS(c->text, "up_cluster=1x1");
-        if (c->config.value[MOET_PATH_GATHER] == 0) passing++;
+        gathering += c->config.value[MOET_PATH_GATHER] == MOET_PATH_GATHER_FUSED;
+        fused += c->config.value[MOET_PATH_ACT] == MOET_PATH_ACT_FUSED;
+        combining += c->config.value[MOET_PATH_COMBINE] == MOET_PATH_COMBINE_FUSED;
+        if (c->config.value[MOET_PATH_GATHER] == MOET_PATH_GATHER_FUSED) TEST_CONTAINS(c->text, "up_cluster=1x1");
+        if (c->config.value[MOET_PATH_GATHER] == MOET_PATH_GATHER_PASS) passing++;
     }
     /* Two GEMMs that differ in what does not go with gathering are one then; each way of activating. */
     assert_true(gathering >= 4 && passing >= 6);

@@ -170,14 +170,16 @@ static void put_half(const moet_config *gemm, int32_t which, moet_config *path)
 static moet_status add_half(const listing *l, const moet_config *default_config, const moet_config *gemm, int32_t which,
                             bool thorough, const char *validator)
 {
-    const int32_t own = which == UP ? MOET_PATH_GATHER : MOET_PATH_COMBINE, acts = which == UP ? 2 : 1;
+    const int32_t own = which == UP ? MOET_PATH_GATHER : MOET_PATH_COMBINE, acts = which == UP ? MOET_PATH_ACTS : 1;
+    const int16_t pass = which == UP ? MOET_PATH_GATHER_PASS : MOET_PATH_COMBINE_PASS;
+    const int16_t fused = which == UP ? MOET_PATH_GATHER_FUSED : MOET_PATH_COMBINE_FUSED;
     const bool is_fusible = which == UP ? gemm->family->fuses_gather : gemm->family->fuses_scatter;
     for (int32_t variant = 0; variant < 2 * acts; variant++) {
         char why[MOET_REASON_SIZE];
         moet_config path = *default_config;
         const bool is_pass = variant % 2 == 0;
         put_half(gemm, which, &path);
-        path.value[own] = (int16_t)!is_pass;
+        path.value[own] = is_pass ? pass : fused;
         if (which == UP) {
             path.value[MOET_PATH_ACT] = (int16_t)(variant / 2);
         }
