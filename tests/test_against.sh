@@ -195,7 +195,7 @@ refused "array ids is [5, 17], must be [5, 1 to 16]" path 'a["ids"] = ["<i8", (5
 refused "array weights is [2, 5], must be [5, 2]" path 'a["weights"][1] = (2, 5)'
 refused "array ids: " path 'a["ids"][2][3] = 3'
 refused "array ids: " path 'a["ids"][2][3] = 2' # twice in token 1
-refused "by its shapes: " path '' --activation swiglu_clamp
+expect 2 "--activation swiglu_clamp needs --clamp" against path.npz --activation swiglu_clamp
 
 # ---- files that are none ----
 expect 1 "absent.npz" against absent.npz

@@ -55,6 +55,26 @@ done <<'EOF'
 --rounds|0|--rounds
 --seed|x|--seed
 EOF
+# Options of op ffn that contradict each other are named, whatever the command.
+while IFS='|' read -r given words; do
+    for command in "sweep ${shape[*]}" "bench --device host --default --workloads small.jsonl" \
+        "verify --device host --against dump.npz"; do
+        expect 2 "$words" "$MOE" $command --ops ffn $given
+    done
+done <<'EOF'
+--combine paddle|--combine paddle needs --prob combine
+--combine paddle --prob advance|--combine paddle needs --prob combine
+--activation swiglu_clamp|--activation swiglu_clamp needs --clamp
+--activation swiglu_clamp --clamp 0|--activation swiglu_clamp needs --clamp
+--clamp 1.5|--clamp needs --activation swiglu_clamp
+--activation gpt_oss --clamp 7|--clamp needs --activation swiglu_clamp
+--bias up|--bias=up
+--bias sideways|Too many arguments
+EOF
+expect 0 "" "$MOE" sweep "${shape[@]}" --ops ffn --dry-run --activation swiglu_clamp --clamp 1.5 --bias=up \
+    --combine paddle --prob combine
+expect 0 "" "$MOE" sweep --help
+holds "sweep --help" out "--bias[=yes|no|up|down]"
 is "databases that usage errors leave" "$(echo *.db*)" "*.db*"
 
 # ---- workload files: file and line ----

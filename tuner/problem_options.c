@@ -25,12 +25,13 @@ static const struct argp_option options[] = {
      .key = KEY_BIAS,
      .arg = "yes|no|up|down",
      .flags = OPTION_ARG_OPTIONAL,
-     .doc = "Which GEMMs have one (default no; of models and dumps: as they have it)"},
+     .doc = "Which GEMMs have one; a value follows the '=' at once, without one it is yes (default no; of models and "
+            "dumps: as they have it)"},
     {.name = "activation",
      .key = KEY_ACTIVATION,
      .arg = "NAME",
      .doc = "Op ffn: swiglu, swiglu_clamp, gpt_oss (default swiglu)"},
-    {.name = "clamp", .key = KEY_CLAMP, .arg = "C", .doc = "Op ffn: the bound of swiglu_clamp"},
+    {.name = "clamp", .key = KEY_CLAMP, .arg = "C", .doc = "Op ffn: the bound of swiglu_clamp, which needs one"},
     {.name = "prob",
      .key = KEY_PROB,
      .arg = "WHERE",
@@ -38,8 +39,28 @@ static const struct argp_option options[] = {
     {.name = "combine",
      .key = KEY_COMBINE,
      .arg = "HOW",
-     .doc = "Op ffn: exact, paddle (a token's only local expert unweighted; default exact)"},
+     .doc = "Op ffn: exact, paddle (a token's only local expert unweighted; needs --prob combine; default exact)"},
     {0}};
+
+/* Options that contradict each other, by their names: the library would speak of the problem's fields. */
+static void check_together(const moet_problem_options *o, struct argp_state *state)
+{
+    const bool is_clamped = o->activation == MOET_ACTIVATION_SWIGLU_CLAMP;
+    if (is_clamped && o->clamp == 0) {
+        argp_error(state, "--activation swiglu_clamp needs --clamp C, with C above 0");
+    } else if (!is_clamped && o->clamp != 0) {
+        argp_error(state, "--clamp needs --activation swiglu_clamp, the only one that it is for");
+    } else if (o->combine == MOET_COMBINE_PADDLE && o->prob != MOET_PROB_COMBINE) {
+        argp_error(state, "--combine paddle needs --prob combine: only there it differs from exact");
+    }
+}
+
+/* `--bias up` are an option without its value and an argument, which no command takes. */
+static bool is_value_of_bias(const moet_problem_options *o, const char *arg)
+{
+    bool up, down;
+    return o->bias_bare && moet_parse_bias(arg, "--bias", &up, &down) == MOET_OK;
+}
 
 static error_t parse_option(int key, char *arg, struct argp_state *state)
 {
@@ -58,6 +79,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case KEY_BIAS:
         status = moet_parse_bias(arg, "--bias", &o->bias, &o->down_bias);
         o->bias_given = true;
+        o->bias_bare = arg == NULL;
         break;
     case KEY_ACTIVATION:
         status = moet_parse_activation(arg, "--activation", &o->activation);
@@ -71,6 +93,14 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case KEY_COMBINE:
         status = moet_parse_combine(arg, "--combine", &o->combine);
         break;
+    case ARGP_KEY_ARG:
+        if (is_value_of_bias(o, arg)) {
+            argp_error(state, "--bias: '%s' must follow a '=' at once: --bias=%s", arg, arg);
+        }
+        return ARGP_ERR_UNKNOWN;
+    case ARGP_KEY_END:
+        check_together(o, state);
+        return 0;
     default:
         return ARGP_ERR_UNKNOWN;
     }

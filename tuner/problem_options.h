@@ -8,6 +8,7 @@
 
 typedef struct moet_problem_options {
     bool any_given, bias_given;
+    bool bias_bare; /* --bias without a value */
     moet_op_list ops;
     moet_layout_list layouts;
     moet_numerics numerics;
