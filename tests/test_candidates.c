@@ -3,6 +3,8 @@
 
 #include "../kernels/ffn_path.h"
 #include "../tuner/candidates.h"
+#include "../tuner/race.h"
+#include "../tuner/sweep.h"
 
 static const moet_device_info h100 = {
     .backend = "cuda", .name = "any", .cc_major = 9, .sm_count = 132, .smem_per_block_optin_bytes = 232448};
@@ -133,8 +135,112 @@ static void test_known_gemms(void **state)
     assert_int_equal(many.up_count, MOET_KNOWN_GEMMS);
 }
 
+/* ---- what --dry-run says ---- */
+
+/* Of one workload. */
+static moet_sweep_size dry_run(moet_op_list ops, moet_shard shard)
+{
+    int32_t counts[8] = {1024, 1024, 1024, 1024, 1024, 1024, 1024, 1024};
+    moet_workload workload = {
+        .name = "w", .skew = "s", .experts = 8, .hidden = 7168, .inter = 2048, .rows = 8192, .counts = counts};
+    const moet_workloads workloads = {.count = 1, .items = &workload};
+    moet_sweep_options options = {.shard = shard, .final_rounds = 11};
+    moet_sweep_tasks tasks;
+    moet_sweep_size size;
+    moet_problem_options_default(&options.problem);
+    options.problem.ops = ops;
+    TEST_OK(moet_sweep_plan(&options, &workloads, &tasks));
+    TEST_OK(moet_sweep_measure_size(&options, &tasks, &h100, &size));
+    moet_sweep_tasks_release(&tasks);
+    return size;
+}
+
+/* The fastest GEMMs are some that apply, as a race leaves them: any values of any parameters. */
+static void draw_known(uint64_t *random, const moet_problem *problem, const moet_family *gemm, int32_t *count,
+                       moet_config configs[64])
+{
+    const int32_t before = *count;
+    while (*count - before < MOET_KNOWN_GEMMS) {
+        moet_config config = {.family = gemm};
+        char why[MOET_REASON_SIZE];
+        for (int32_t p = 0; p < gemm->param_count; p++) {
+            int32_t values = 0;
+            while (gemm->params[p].values[values]) values++;
+            config.value[p] = (int16_t)test_between(random, 0, values - 1);
+        }
+        if (gemm->applicable(problem, &config, &h100, why)) moet_known_gemms_add(&config, count, configs);
+    }
+}
+
+/* A dry run of op ffn bounds what is listed when the race begins, whatever is known of the GEMMs then. */
+static void test_dry_run(void **state)
+{
+    (void)state;
+    static const moet_op_list up_down = {2, {MOET_OP_UP, MOET_OP_DOWN}}, ffn = {1, {MOET_OP_FFN}},
+                              all = {3, {MOET_OP_UP, MOET_OP_DOWN, MOET_OP_FFN}},
+                              ffn_first = {3, {MOET_OP_FFN, MOET_OP_UP, MOET_OP_DOWN}};
+    static const moet_shard whole = {1, 1};
+    const moet_family *gemms[] = {moet_family_find("wgmma_gemm"), moet_family_find("mma_gemm")};
+    if (!gemms[0]) skip(); /* a build without CUDA */
+    const moet_sweep_size of_gemms = dry_run(up_down, whole), alone = dry_run(ffn, whole), last = dry_run(all, whole),
+                          first = dry_run(ffn_first, whole);
+    assert_false(of_gemms.is_bound);
+    assert_true(alone.is_bound && last.is_bound && first.is_bound);
+    assert_int_equal(first.candidates, of_gemms.candidates + alone.candidates); /* nothing is known then */
+    const int64_t bound = last.candidates - of_gemms.candidates;
+    assert_true(bound * 4 < alone.candidates);
+    assert_int_equal(last.around - of_gemms.around, alone.around);
+
+    moet_problem problem;
+    moet_text_list none = {0};
+    moet_problem_init(&problem, MOET_OP_FFN, 8, 7168, 2048);
+    problem.prob = MOET_PROB_ADVANCE;
+    const moet_problem up = moet_problem_gemm(&problem, MOET_OP_UP), down = moet_problem_gemm(&problem, MOET_OP_DOWN);
+    uint64_t random = 1;
+    int32_t most = 0;
+    for (int32_t i = 0; i < 30; i++) {
+        moet_known_gemms known = {0};
+        moet_candidates list = {0};
+        for (int32_t f = 0; f < MOET_COUNT_OF(gemms); f++) {
+            draw_known(&random, &up, gemms[f], &known.up_count, known.ups);
+            draw_known(&random, &down, gemms[f], &known.down_count, known.downs);
+        }
+        TEST_OK(moet_candidates_list(&problem, 8192, &h100, &none, &known, &list));
+        const int32_t applicable = moet_candidates_applicable(&list);
+        if (applicable > bound) test_fail("%d candidates, at most %lld were said", applicable, (long long)bound);
+        most = applicable > most ? applicable : most;
+        moet_candidates_release(&list);
+    }
+    print_message("%d candidates at most, %lld said; %lld where nothing is known\n", most, (long long)bound,
+                  (long long)alone.candidates);
+    assert_true(most * 3 > bound * 2); /* not far below */
+
+    /* With nothing known the list is what is said, and step 3 adds no more than is said. */
+    moet_candidates list = {0};
+    TEST_OK(moet_candidates_list(&problem, 8192, &h100, &none, NULL, &list));
+    assert_int_equal(moet_candidates_applicable(&list), alone.candidates);
+    const int32_t listed = list.count;
+    for (int32_t i = 0; i < listed; i++) {
+        list.items[i].status = MOET_TRIAL_OK; /* later ones are faster: none of the best is a default */
+        list.items[i].median_ns = list.items[i].applicable ? 1000000 - i : 0;
+    }
+    TEST_OK(moet_candidates_add_crossed(&list, &problem, &h100));
+    for (int32_t i = 0; i < MOET_RACE_PATH_CENTERS; i++) /* crossed ones: most around them is new */
+        TEST_OK(moet_candidates_add_around(&list, &problem, &h100, listed + 4 * i));
+    const int32_t added = list.count - listed;
+    print_message("%d added around the best, at most %lld said\n", added, (long long)alone.around);
+    assert_true(added <= alone.around && added * 10 > alone.around * 9);
+    moet_candidates_release(&list);
+
+    /* Another shard may have the GEMMs: nothing is taken for known. */
+    int64_t sum = 0;
+    for (int32_t i = 1; i <= 2; i++) sum += dry_run(all, (moet_shard){i, 2}).candidates;
+    assert_int_equal(sum, first.candidates);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_halves), cmocka_unit_test(test_known_gemms)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_halves), cmocka_unit_test(test_known_gemms),
+                                       cmocka_unit_test(test_dry_run)};
     return cmocka_run_group_tests_name("candidates", tests, NULL, NULL);
 }

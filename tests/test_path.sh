@@ -25,6 +25,18 @@ tried() { [ "$(count "status = 'ok' AND $2")" -gt 0 ] && pass || fail "no $1 wer
 tried "other up halves" "config NOT LIKE '%,$up,%' AND config LIKE '%,down_$down'"
 tried "other down halves" "config LIKE '%,$up,%' AND config NOT LIKE '%,down_$down'"
 tried "crossed halves" "config NOT LIKE '%,$up,%' AND config NOT LIKE '%,down_$down'"
+# What --dry-run says is a bound on what was tried, alone and after the GEMMs, of which fewer halves are taken then.
+said() { "$MOE" sweep --device host --workloads one.jsonl --ops "$1" --dry-run |
+    sed -n 's/^candidates  at most \([0-9]*\), then at most \([0-9]*\) .*/\1 \2/p'; }
+read -r alone around <<<"$(said ffn)"
+expect 0 "3 races finished" "$MOE" sweep --device host --ops up,down,ffn --workloads one.jsonl --rounds 3 --db all.db
+read -r after all_around <<<"$(said up,down,ffn)"
+bounds() { # NAME DB LISTED AROUND
+    local tried=$(query "$2" "SELECT count(*) FROM trials WHERE status = 'ok'")
+    [ "$tried" -gt 0 ] && [ "$tried" -le $(($3 + $4)) ] && pass || fail "$1: $tried candidates tried, $3 and $4 said"
+}
+bounds "a dry run of op ffn" path.db "$alone" "$around"
+bounds "a dry run of all ops" all.db "$after" "$all_around"
 expect 0 "" "$MOE" show --db path.db
 expect 0 "" "$MOE" emit --db path.db --out table
 expect 0 "2 right, 0 wrong, 0 could not run" "$MOE" verify --table table --device host

@@ -206,6 +206,13 @@ static moet_status add_half(const listing *l, const moet_config *default_config,
     return MOET_OK;
 }
 
+int32_t moet_candidates_most_known(const moet_family *family)
+{
+    const moet_family *gemm = family->gemm;
+    const int32_t acts = gemm->fuses_activation ? MOET_PATH_ACTS : 1;
+    return MOET_KNOWN_GEMMS * (acts * (1 + gemm->fuses_gather) + 1 + gemm->fuses_scatter);
+}
+
 /* A path's space is the product of its GEMMs': of each what is known to be fast, else what is searched first, beside
  * the other's default. */
 static moet_status add_path(const listing *l, const moet_config *default_config, const char *validator)

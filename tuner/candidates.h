@@ -68,6 +68,8 @@ moet_status moet_candidates_add_around(moet_candidates *list, const moet_problem
 #define MOET_CANDIDATES_HALVES 3 /* of each */
 moet_status moet_candidates_add_crossed(moet_candidates *list, const moet_problem *problem,
                                         const moet_device_info *device);
+/* How many halves of a path family are listed where its GEMMs are known, at most. */
+int32_t moet_candidates_most_known(const moet_family *family);
 /* How many configurations there are around one, at most. */
 int32_t moet_candidates_around(const moet_config *center);
 int32_t moet_candidates_applicable(const moet_candidates *list);

@@ -319,8 +319,9 @@ static moet_status print_size(const sweep_arguments *a, const moet_sweep_tasks *
     printf("device      %s (%s)\n", device->name, device->backend);
     printf("workloads   %d\n", workloads);
     printf("races       %d (workload, op, layout%s)\n", size.tasks, a->sweep.shard.count > 1 ? "; in this shard" : "");
-    printf("candidates  %lld, then at most %lld around the best; %lld more do not apply\n", (long long)size.candidates,
-           (long long)size.around, (long long)size.inapplicable);
+    printf("candidates  %s%lld, then at most %lld around the best; %lld more do not apply\n",
+           size.is_bound ? "at most " : "", (long long)size.candidates, (long long)size.around,
+           (long long)size.inapplicable);
     printf("time        about %s, compiling and what is in %s already not counted\n", time, a->sweep.db_path);
     return MOET_OK;
 }

@@ -14,7 +14,7 @@
 #define FINALISTS 3       /* of each kind, step 4 */
 
 /* Step 3: around how many of the best, pass by pass; of a path, whose halves have been looked around for as GEMMs. */
-static const int32_t centers[] = {4, MOET_RACE_CENTERS - 4}, path_centers[] = {2, 1};
+static const int32_t centers[] = {4, MOET_RACE_CENTERS - 4}, path_centers[] = {2, MOET_RACE_PATH_CENTERS - 2};
 #define MOST_CENTERS 4
 
 /* Parts of the progress that are done after each step. */

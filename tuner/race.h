@@ -17,8 +17,9 @@
 #include "candidates.h"
 #include "store.h"
 
-/* Around how many candidates step 3 looks, in all. */
+/* Around how many candidates step 3 looks, in all; of op FFN. */
 #define MOET_RACE_CENTERS 6
+#define MOET_RACE_PATH_CENTERS 3
 /* Raised when a change of these steps makes finished workloads unfinished. */
 #define MOET_RACE_RULE 2
 

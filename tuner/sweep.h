@@ -42,7 +42,8 @@ void moet_sweep_tasks_release(moet_sweep_tasks *tasks);
 typedef struct moet_sweep_size {
     int32_t tasks;
     int64_t candidates, inapplicable;
-    int64_t around; /* candidates that may be added around the best */
+    bool is_bound;  /* candidates: at most; op ffn has fewer the more is known of its GEMMs by then */
+    int64_t around; /* candidates that may be added around the best, and (op ffn) of crossed halves, at most */
     double seconds;
 } moet_sweep_size;
 moet_status moet_sweep_measure_size(const moet_sweep_options *options, const moet_sweep_tasks *tasks,

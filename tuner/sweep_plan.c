@@ -117,18 +117,64 @@ static device_speed guess_speed(const moet_device_info *device)
     return (device_speed){3e12 * device->sm_count, 1e10 * device->sm_count, 0.05, 0.0015, 0.008};
 }
 
+/* Whether the GEMMs of this sweep's paths are measured before them, and then known (moet_known_gemms). */
+static bool gemms_come_first(const moet_sweep_options *options)
+{
+    bool seen[MOET_OP_COUNT] = {false};
+    for (int32_t i = 0; i < options->problem.ops.count && options->problem.ops.ops[i] != MOET_OP_FFN; i++) {
+        seen[options->problem.ops.ops[i]] = true;
+    }
+    return options->shard.count == 1 && seen[MOET_OP_UP] && seen[MOET_OP_DOWN]; /* else another shard may have them */
+}
+
+static bool is_half(const moet_candidate *c) { return c->config.family->gemm != NULL && !c->family_default; }
+
+/* Adds what is listed for a task. A path's halves are those listed here where nothing is known of its GEMMs; where the
+ * store knows them, or will when the task's turn comes, fewer by far, or few of a small space. */
+static void add_listed(const moet_candidates *list, bool gemms_first, moet_sweep_size *size)
+{
+    for (int32_t i = 0; i < list->count; i++) {
+        const moet_candidate *c = &list->items[i];
+        if (!is_half(c)) {
+            size->candidates += c->applicable;
+            size->inapplicable += !c->applicable;
+        }
+    }
+    for (int32_t f = 0; moet_families[f] != NULL; f++) {
+        int64_t applicable = 0, inapplicable = 0;
+        for (int32_t i = 0; i < list->count; i++) {
+            const moet_candidate *c = &list->items[i];
+            if (c->config.family == moet_families[f] && is_half(c)) {
+                applicable += c->applicable;
+                inapplicable += !c->applicable;
+            }
+        }
+        if (applicable + inapplicable == 0) {
+            continue;
+        }
+        const int64_t known = moet_candidates_most_known(moet_families[f]);
+        size->candidates += gemms_first || applicable < known ? known : applicable;
+        size->inapplicable += gemms_first ? 0 : inapplicable;
+        size->is_bound = true;
+    }
+}
+
 /* How many candidates are added around the best, at most. */
 static int32_t most_around(const moet_candidates *candidates)
 {
-    int32_t most = 0;
-    bool is_path = false;
+    int32_t most = 0, centers = MOET_RACE_CENTERS, crossed = 0;
+    const moet_family *path = NULL;
     for (int32_t i = 0; i < candidates->count; i++) {
         const moet_candidate *c = &candidates->items[i];
         int32_t around = c->is_chosen ? moet_candidates_around(&c->config) : 0;
         most = around > most ? around : most;
-        is_path = is_path || (c->is_chosen && c->config.family->gemm != NULL);
+        if (c->is_chosen && c->family_default && c->config.family->gemm != NULL && c->config.family != path) {
+            path = c->config.family;
+            centers = MOET_RACE_PATH_CENTERS;
+            crossed += MOET_CANDIDATES_HALVES * MOET_CANDIDATES_HALVES;
+        }
     }
-    return MOET_RACE_CENTERS * most + (is_path ? MOET_CANDIDATES_HALVES * MOET_CANDIDATES_HALVES : 0);
+    return centers * most + crossed;
 }
 
 moet_status moet_sweep_measure_size(const moet_sweep_options *options, const moet_sweep_tasks *tasks,
@@ -143,17 +189,16 @@ moet_status moet_sweep_measure_size(const moet_sweep_options *options, const moe
         MOET_TRY(moet_routing_summarize(task->workload->counts, task->workload->experts, &routing));
         MOET_TRY(
             moet_candidates_list(&task->problem, task->workload->rows, device, &options->families, NULL, &candidates));
-        int32_t applicable = moet_candidates_applicable(&candidates), around = most_around(&candidates);
+        const int64_t before = sum.candidates, around = most_around(&candidates);
+        add_listed(&candidates, gemms_come_first(options), &sum);
         double flops = moet_problem_flops(&task->problem, &routing);
         double call_s = flops / speed.flops_per_s;
         double sample_s = 2 * (call_s > speed.sample_s ? call_s : speed.sample_s);
         /* Each candidate: verified by a few calls, one round; about eight in three more and in the final ones. */
         sum.seconds += flops / speed.reference_flops_per_s +
-                       (applicable + around) * (speed.prepare_s + 4 * call_s + sample_s) +
+                       (double)(sum.candidates - before + around) * (speed.prepare_s + 4 * call_s + sample_s) +
                        (3 + options->final_rounds) * (8 * sample_s + speed.ceilings_s);
-        sum.candidates += applicable;
         sum.around += around;
-        sum.inapplicable += candidates.count - applicable;
         moet_candidates_release(&candidates);
     }
     *size = sum;
