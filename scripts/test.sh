@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds and runs every test that needs no GPU: gcc, clang, AddressSanitizer and UndefinedBehaviorSanitizer, a build
-# without CUDA, line coverage of src/, three fuzzers. Everything under build-test/ (or $MOET_TEST_BUILD); under 15 minutes
+# without CUDA, line coverage of src/, four fuzzers. Everything under build-test/ (or $MOET_TEST_BUILD); under 15 minutes
 # on 2 cores. A step that fails does not stop the others; the last line counts the tests of all builds.
 #
 #   scripts/test.sh [STEP...]     steps: gcc clang sanitize nocuda coverage fuzz; all of them by default
@@ -102,12 +102,12 @@ run_coverage() {
 }
 
 run_fuzz() {
-    step "fuzzing the three parsers, 20 s each"
+    step "fuzzing the four parsers, 20 s each"
     cmake -S "$SOURCE" -B "$ROOT/fuzz" -DCMAKE_C_COMPILER=clang -DMOET_FUZZ=ON -DCMAKE_BUILD_TYPE=Debug >"$ROOT/fuzz.log" 2>&1 &&
-        cmake --build "$ROOT/fuzz" -j "$JOBS" --target fuzz_table fuzz_workload fuzz_npy >>"$ROOT/fuzz.log" 2>&1 ||
+        cmake --build "$ROOT/fuzz" -j "$JOBS" --target fuzz_table fuzz_workload fuzz_npy fuzz_trace >>"$ROOT/fuzz.log" 2>&1 ||
         { tail -n 40 "$ROOT/fuzz.log"; miss "fuzz: build"; return; }
     local name
-    for name in table workload npy; do
+    for name in table workload npy trace; do
         mkdir -p "$ROOT/fuzz/corpus_$name"
         cp tests/corpus/$name/* "$ROOT/fuzz/corpus_$name/"
         if (cd "$ROOT/fuzz" && "$(find . -name fuzz_$name -type f | head -n 1)" -max_total_time=20 -max_len=8192 -timeout=10 -rss_limit_mb=4096 \

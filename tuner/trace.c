@@ -207,13 +207,11 @@ static moet_status detect(const char *bytes, size_t size_bytes, const char *path
     return MOET_OK;
 }
 
-moet_status moet_trace_read(const char *path, int32_t experts, moet_trace_format *format, moet_trace *trace)
+moet_status moet_trace_parse(char *bytes, size_t size_bytes, const char *path, int32_t experts,
+                             moet_trace_format *format, moet_trace *trace)
 {
-    char *bytes = NULL;
-    size_t size_bytes = 0;
     moet_trace read = {0};
     moet_trace_format found = *format;
-    MOET_TRY(moet_file_read(path, MAX_FILE_BYTES, &bytes, &size_bytes));
     moet_status status = found == MOET_TRACE_AUTO ? detect(bytes, size_bytes, path, &found) : MOET_OK;
     if (status == MOET_OK && found == MOET_TRACE_NPY) {
         status = read_npy(bytes, size_bytes, path, &read);
@@ -226,7 +224,6 @@ moet_status moet_trace_read(const char *path, int32_t experts, moet_trace_format
     } else if (status == MOET_OK && found == MOET_TRACE_JSON) {
         status = moet_trace_read_json(bytes, size_bytes, path, &read);
     }
-    free(bytes);
     if (status == MOET_OK && found != MOET_TRACE_WORKLOADS && read.count == 0) {
         status = moet_fail(MOET_MALFORMED, "%s holds no counts; docs/workloads.md says what a trace is", path);
     }
@@ -243,4 +240,14 @@ moet_status moet_trace_read(const char *path, int32_t experts, moet_trace_format
         *trace = read;
     }
     return MOET_OK;
+}
+
+moet_status moet_trace_read(const char *path, int32_t experts, moet_trace_format *format, moet_trace *trace)
+{
+    char *bytes = NULL;
+    size_t size_bytes = 0;
+    MOET_TRY(moet_file_read(path, MAX_FILE_BYTES, &bytes, &size_bytes));
+    moet_status status = moet_trace_parse(bytes, size_bytes, path, experts, format, trace);
+    free(bytes);
+    return status;
 }
