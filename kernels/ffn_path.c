@@ -166,8 +166,8 @@ static layout layout_of(const moet_prepare_args *args)
     l.source = put(&l, rows * 4);
     l.prob = put(&l, args->problem->prob == MOET_PROB_NONE ? 0 : rows * 4);
     l.target = put(&l, args->config->value[MOET_PATH_COMBINE] == MOET_PATH_COMBINE_FUSED ? rows * 4 : 0);
-    l.stages =
-        put(&l, moet_stages_workspace_bytes(args->problem, args->choices, args->max_tokens, &args->device->info));
+    l.stages = put(&l, moet_stages_workspace_bytes(args->problem, args->choices, args->max_tokens, args->max_sms,
+                                                   &args->device->info));
     l.gemm = put(&l, gemm_bytes);
     return l;
 }

@@ -70,11 +70,19 @@ const moet_cubin *moet_stages_cubin(const moet_stages *stages)
     return stages->table->cubin ? stages->table->cubin(stages) : NULL;
 }
 
-size_t moet_stages_workspace_bytes(const moet_problem *problem, int32_t choices, int64_t max_tokens,
+size_t moet_stages_workspace_bytes(const moet_problem *problem, int32_t choices, int64_t max_tokens, int32_t max_sms,
                                    const moet_device_info *device)
 {
     const moet_stages_table *table = table_find(device->backend);
-    return table ? table->workspace_bytes(problem, choices, max_tokens, device) : 0;
+    return table ? table->workspace_bytes(problem, choices, max_tokens, max_sms, device) : 0;
+}
+
+moet_stages_grid moet_stages_permute_grid(const moet_problem *problem, int32_t choices, int64_t tokens, int32_t max_sms,
+                                          const moet_device_info *device)
+{
+    const moet_stages_table *table = table_find(device->backend);
+    if (table && table->permute_grid) return table->permute_grid(problem, choices, tokens, max_sms, device);
+    return (moet_stages_grid){table != NULL, table != NULL};
 }
 
 /* What the caller may leave to us: dense strides, and how many tokens there are at most. */

@@ -8,8 +8,9 @@
 
 typedef struct moet_stages moet_stages;
 
-/* For an FFN problem on a device. cubin: compiled kernels from a table; NULL: compile. max_sms: SMs to use at most; 0:
- * all. The device outlives it. */
+/* For an FFN problem on a device. cubin: compiled kernels from a table; NULL: compile. The device outlives it. max_sms
+ * (0: all): permute's launches have no more blocks. The others have no more than so many SMs hold, a few each, which a
+ * device that is idle besides spreads over more. */
 moet_status moet_stages_create(moet_device *device, const moet_problem *problem, int32_t choices, int64_t max_tokens,
                                int32_t max_sms, const moet_cubin *cubin, moet_stages **stages);
 void moet_stages_destroy(moet_stages *stages);
@@ -19,8 +20,15 @@ const moet_cubin *moet_stages_cubin(const moet_stages *stages);
 bool moet_stages_source(int32_t cc_major, int32_t cc_minor, moet_source *source);
 
 /* Bytes that moet_stages_permute needs beside its outputs, a multiple of 256. */
-size_t moet_stages_workspace_bytes(const moet_problem *problem, int32_t choices, int64_t max_tokens,
+size_t moet_stages_workspace_bytes(const moet_problem *problem, int32_t choices, int64_t max_tokens, int32_t max_sms,
                                    const moet_device_info *device);
+/* How moet_stages_permute runs for so many tokens; zeros where this build does not know the backend. */
+typedef struct moet_stages_grid {
+    int32_t launches;
+    int64_t blocks; /* of each: SMs that it takes */
+} moet_stages_grid;
+moet_stages_grid moet_stages_permute_grid(const moet_problem *problem, int32_t choices, int64_t tokens, int32_t max_sms,
+                                          const moet_device_info *device);
 
 /* Reads ids, weights, tokens or device_tokens of args, writes what of `permuted` is not NULL but x. Ids below -1 or of
  * E and more and all but the first of a repeated expert are taken as -1; rows past max_rows are left out: their places

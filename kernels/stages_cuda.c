@@ -107,28 +107,58 @@ static bool is_few(const cut *c, int64_t tokens)
            few_bytes(c, tokens) <= SMEM_BYTES;
 }
 
-/* Blocks of two launches at most: what each reads of the others' counts is bounded, and one has an SM to itself. */
-static int64_t most_blocks(int32_t experts, const moet_device_info *device)
+static int64_t sms_of(int32_t max_sms, const moet_device_info *device)
 {
-    int64_t blocks = HISTOGRAM_WORDS / experts;
-    return device->sm_count > 0 && blocks > device->sm_count ? device->sm_count : blocks;
+    const int32_t all = device->sm_count > 0 ? device->sm_count : INT32_MAX; /* 0: unknown */
+    return max_sms > 0 && max_sms < all ? max_sms : all;
 }
 
-static size_t cuda_workspace_bytes(const moet_problem *problem, int32_t choices, int64_t max_tokens,
+/* Blocks of two launches at most: what each reads of the others' counts is bounded, and one has an SM to itself. */
+static int64_t most_blocks(int32_t experts, int64_t sms)
+{
+    const int64_t blocks = HISTOGRAM_WORDS / experts;
+    return blocks < sms ? blocks : sms;
+}
+
+static int64_t tiles_of(const cut *c, int64_t tokens)
+{
+    return tokens > 0 ? divided_up(tokens, c->tile_tokens) : 1; /* counts are written */
+}
+
+/* One launch, of a block a tile, or two, whose blocks take as many tiles as SMs are too few. As with is_few, one launch
+ * does for fewer tokens where it does. */
+typedef struct grid {
+    int32_t launches;
+    int64_t blocks, tiles; /* tiles: of a block */
+} grid;
+
+static grid grid_of(const cut *c, int32_t experts, int64_t tokens, int64_t sms)
+{
+    const int64_t tiles = tiles_of(c, tokens), most = most_blocks(experts, sms);
+    if (is_few(c, tokens) && tiles <= sms) return (grid){1, tiles, 1};
+    const int64_t of_block = divided_up(tiles, most);
+    return (grid){2, divided_up(tiles, of_block), of_block};
+}
+
+static moet_stages_grid cuda_permute_grid(const moet_problem *problem, int32_t choices, int64_t tokens, int32_t max_sms,
+                                          const moet_device_info *device)
+{
+    const cut c = cut_of(choices, problem->experts);
+    const grid g = grid_of(&c, problem->experts, tokens, sms_of(max_sms, device));
+    return (moet_stages_grid){g.launches, g.blocks};
+}
+
+static size_t cuda_workspace_bytes(const moet_problem *problem, int32_t choices, int64_t max_tokens, int32_t max_sms,
                                    const moet_device_info *device)
 {
     const cut c = cut_of(choices, problem->experts);
-    if (is_few(&c, max_tokens)) return 0;
-    int64_t blocks = divided_up(max_tokens, c.tile_tokens);
-    const int64_t most = most_blocks(problem->experts, device);
+    const int64_t sms = sms_of(max_sms, device);
+    if (grid_of(&c, problem->experts, max_tokens, sms).launches == 1) return 0;
+    /* Not its blocks: fewer tokens, of fewer tiles a block, may have more. */
+    int64_t blocks = tiles_of(&c, max_tokens);
+    const int64_t most = most_blocks(problem->experts, sms);
     if (blocks > most) blocks = most;
     return ((size_t)(blocks * c.group_bytes) + 255) / 256 * 256;
-}
-
-static int64_t sms_of(const moet_stages *stages)
-{
-    const int32_t all = stages->device->info.sm_count;
-    return stages->max_sms > 0 && stages->max_sms < all ? stages->max_sms : all;
 }
 
 /* ---- creation ---- */
@@ -170,7 +200,7 @@ static moet_status cuda_create(moet_stages *stages, const moet_cubin *cubin)
     stages->impl = impl;
     /* Blocks that wait on SMs that are to be left free would not leave them free. */
     impl->is_early = device->cc_major >= 9 && device->driver_cuda_version >= EARLY_DRIVER &&
-                     sms_of(stages) == device->sm_count;
+                     sms_of(stages->max_sms, device) == device->sm_count;
     status = moet_cuda_api_get(&impl->cuda);
     if (status != MOET_OK) goto done;
     if (cubin)
@@ -231,7 +261,7 @@ static moet_status cuda_permute(moet_stages *stages, const moet_ffn_args *args, 
                                 int64_t max_rows, int32_t *target, void *workspace)
 {
     const cut c = cut_of(stages->choices, stages->problem.experts);
-    const int64_t tiles = args->tokens > 0 ? divided_up(args->tokens, c.tile_tokens) : 1; /* counts are written */
+    const grid g = grid_of(&c, stages->problem.experts, args->tokens, sms_of(stages->max_sms, &stages->device->info));
     struct route route = {.ids = args->ids,
                           .ids_stride = args->ids_stride,
                           .weights = args->weights,
@@ -250,19 +280,15 @@ static moet_status cuda_permute(moet_stages *stages, const moet_ffn_args *args, 
                           .lanes_log = c.lanes_log,
                           .experts = stages->problem.experts,
                           .width = moet_stages_width(stages),
-                          .max_rows = (int32_t)max_rows};
+                          .max_rows = (int32_t)max_rows,
+                          .tiles = (int32_t)g.tiles};
     void *kernel_args[] = {&route};
-    if (is_few(&c, args->tokens))
-        return launch(stages, KERNEL_permute, tiles, PERMUTE_THREADS, few_bytes(&c, args->tokens), args->stream,
+    if (g.launches == 1)
+        return launch(stages, KERNEL_permute, g.blocks, PERMUTE_THREADS, few_bytes(&c, args->tokens), args->stream,
                       kernel_args);
-
     const int64_t tile_bytes = (int64_t)c.tile_tokens / GROUP_TOKENS * c.group_bytes;
-    int64_t most = most_blocks(route.experts, &stages->device->info);
-    if (most > sms_of(stages)) most = sms_of(stages);
-    route.tiles = (int32_t)divided_up(tiles, most);
-    const int64_t blocks = divided_up(tiles, route.tiles);
-    MOET_TRY(launch(stages, KERNEL_histogram, blocks, PERMUTE_THREADS, tile_bytes, args->stream, kernel_args));
-    return launch(stages, KERNEL_place, blocks, PERMUTE_THREADS, 2 * tile_bytes, args->stream, kernel_args);
+    MOET_TRY(launch(stages, KERNEL_histogram, g.blocks, PERMUTE_THREADS, tile_bytes, args->stream, kernel_args));
+    return launch(stages, KERNEL_place, g.blocks, PERMUTE_THREADS, 2 * tile_bytes, args->stream, kernel_args);
 }
 
 /* Blocks for pieces of rows, each of a warp: all of them, or what the device holds at once, and then they take turns.
@@ -271,7 +297,7 @@ static int64_t row_blocks(const moet_stages *stages, int64_t rows, int32_t colum
                           int32_t blocks_per_sm)
 {
     const int64_t blocks = divided_up(rows * divided_up(columns / 8, vectors), ROW_THREADS / 32);
-    const int64_t most = sms_of(stages) * blocks_per_sm;
+    const int64_t most = sms_of(stages->max_sms, &stages->device->info) * blocks_per_sm;
     return blocks < most ? blocks : most;
 }
 
@@ -332,6 +358,7 @@ const moet_stages_table moet_stages_table_cuda = {
     .destroy = cuda_destroy,
     .cubin = cuda_cubin,
     .workspace_bytes = cuda_workspace_bytes,
+    .permute_grid = cuda_permute_grid,
     .permute = cuda_permute,
     .gather = cuda_gather,
     .activate = cuda_activate,

@@ -13,10 +13,10 @@ static moet_status host_create(moet_stages *stages, const moet_cubin *cubin)
 
 static void host_destroy(moet_stages *stages) { (void)stages; }
 
-static size_t host_workspace_bytes(const moet_problem *problem, int32_t choices, int64_t max_tokens,
+static size_t host_workspace_bytes(const moet_problem *problem, int32_t choices, int64_t max_tokens, int32_t max_sms,
                                    const moet_device_info *device)
 {
-    (void)problem, (void)choices, (void)max_tokens, (void)device;
+    (void)problem, (void)choices, (void)max_tokens, (void)max_sms, (void)device;
     return 0;
 }
 

@@ -10,8 +10,10 @@ typedef struct moet_stages_table {
     moet_status (*create)(moet_stages *stages, const moet_cubin *cubin);
     void (*destroy)(moet_stages *stages);
     const moet_cubin *(*cubin)(const moet_stages *stages); /* NULL: none */
-    size_t (*workspace_bytes)(const moet_problem *problem, int32_t choices, int64_t max_tokens,
+    size_t (*workspace_bytes)(const moet_problem *problem, int32_t choices, int64_t max_tokens, int32_t max_sms,
                               const moet_device_info *device);
+    moet_stages_grid (*permute_grid)(const moet_problem *problem, int32_t choices, int64_t tokens, int32_t max_sms,
+                                     const moet_device_info *device); /* NULL: one, on the caller's thread */
     /* args: no stride is 0; tokens is at most max_tokens, and is it where device_tokens says how many there are. */
     moet_status (*permute)(moet_stages *stages, const moet_ffn_args *args, const moet_permuted *permuted,
                            int64_t max_rows, int32_t *target, void *workspace);

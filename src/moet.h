@@ -224,7 +224,8 @@ typedef struct moet_plan_options {
                          INVALID where that is more */
     int64_t max_tokens;            /* FFN: bound on the tokens of any launch; 1 to MOET_MAX_ROWS */
     int32_t choices;               /* FFN: k, 1 to MOET_MAX_CHOICES */
-    int32_t max_sms;               /* SMs (host: threads) to use at most; 0: all */
+    int32_t max_sms;               /* SMs (host: threads) to use at most; 0: all. FFN: the passes over rows have no more
+                                      blocks than so many SMs hold, but may be spread thinly over others */
     bool device_counts;            /* launches read counts from device memory: replayable in a CUDA graph */
     int64_t expected_rows;         /* with device_counts: what to choose for; 0: max_rows */
     double expected_max_over_mean; /* with device_counts: what to choose for; 0: 1 (balanced) */

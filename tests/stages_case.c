@@ -164,6 +164,8 @@ void fixture_expect(fixture *f)
 
 static size_t at_least_one(int64_t size_bytes) { return size_bytes > 0 ? (size_t)size_bytes : 16; }
 
+static int32_t sms_of(const shape *s) { return s->flags & ONE_SM ? 1 : s->flags & FEW_SMS ? 3 : 0; }
+
 static void fixture_sizes(fixture *f)
 {
     const shape *s = &f->shape;
@@ -176,7 +178,7 @@ static void fixture_sizes(fixture *f)
         [UP] = M * 2 * I * 2,
         [ROWS] = M * H * 2,
         [TOKENS] = 4,
-        [WORKSPACE] = (int64_t)moet_stages_workspace_bytes(&f->problem, s->choices, R, &f->device->info),
+        [WORKSPACE] = (int64_t)moet_stages_workspace_bytes(&f->problem, s->choices, R, sms_of(s), &f->device->info),
     };
     const int64_t outputs[OUTPUT_COUNT] = {
         [COUNTS] = E * 4,       [PLACES] = R * width * 4, [ROWMAP] = R * E * 4,
@@ -236,7 +238,7 @@ void fixture_open(fixture *f, moet_device *device, const shape *s)
                                   .source = out[SOURCE],
                                   .prob = out[PROB],
                                   .x = out[GATHERED]};
-    TEST_OK(moet_stages_create(device, &f->problem, s->choices, s->bound, 0, NULL, &f->stages));
+    TEST_OK(moet_stages_create(device, &f->problem, s->choices, s->bound, sms_of(s), NULL, &f->stages));
 }
 
 void fixture_close(fixture *f)

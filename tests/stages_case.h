@@ -27,7 +27,9 @@ typedef struct shape {
     X(NO_PLACES, 8, "no places")                                                                                       \
     X(NO_WEIGHTS, 16, "no weights")                                                                                    \
     X(STRIDED, 32, "strided")                                                                                          \
-    X(DIRECT, 64, "direct rows")
+    X(DIRECT, 64, "direct rows")                                                                                       \
+    X(FEW_SMS, 128, "3 SMs at most")                                                                                   \
+    X(ONE_SM, 256, "1 SM at most")
 
 enum flag {
 #define MOET_X(name, value, text) name = value,

@@ -182,11 +182,14 @@ static void check_invariance(const ffn_guarded_plan *g, const ffn_placed *d, con
     free(alone);
 }
 
-static void check_path(const ffn_path *path, bool wide)
+/* few: the plan with counts on the device has three SMs, or threads. */
+static void check_path(const ffn_path *path, bool wide, bool few)
 {
     ffn_placed d;
     ffn_guarded_plan with_host, with_device;
-    const moet_plan_options host_options = ffn_options(path, false), device_options = ffn_options(path, true);
+    const moet_plan_options host_options = ffn_options(path, false);
+    moet_plan_options device_options = ffn_options(path, true);
+    device_options.max_sms = few ? 3 : 0;
     uint16_t *got = test_allocate((size_t)path->elements * 2), *other = test_allocate((size_t)path->elements * 2);
     ffn_place(device, path, wide, &d);
     ffn_plan_create(handle, path, &host_options, &with_host);
@@ -217,7 +220,7 @@ static void test_random_paths(void **state)
     for (int64_t i = 0; i < path_count; i++) {
         ffn_path path;
         draw(&random, i, &path);
-        check_path(&path, i & 1);
+        check_path(&path, i & 1, i % 5 == 3);
         ffn_path_free(&path);
     }
 }

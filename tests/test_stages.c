@@ -67,6 +67,11 @@ static void test_edges(void **state)
         {3, 2, 64, 64, 50, 1032, 520, GPT_OSS, PROB_NONE, PADDLE, 30, 0, STRIDED | DIRECT},
         {32, 8, 3000, 2999, 0, 40, 8, SWIGLU, PROB_ADVANCE, EXACT, 85, 2, INT64 | ON_DEVICE | DIRECT},
         {1, 1, 5, 0, 0, 8, 8, SWIGLU, PROB_NONE, EXACT, 0, 0, DIRECT},
+        /* Few tokens, of more tiles than SMs. */
+        {32, 8, 1024, 1024, 0, 40, 16, SWIGLU, PROB_COMBINE, EXACT, 50, 2, FEW_SMS},
+        {32, 8, 1024, 900, 0, 40, 16, SWIGLU, PROB_NONE, EXACT, 50, 2, ONE_SM | ON_DEVICE | DIRECT},
+        {20, 16, 512, 512, 700, 8, 8, GPT_OSS, PROB_ADVANCE, EXACT, 30, 5, FEW_SMS | INT64},
+        {3, 1, 1024, 1024, 0, 8, 8, SWIGLU, PROB_COMBINE, EXACT, 10, 1, FEW_SMS | STRIDED},
     };
     for (int32_t i = 0; i < MOET_COUNT_OF(shapes); i++) check_shape(&random, &shapes[i]);
 }
@@ -88,7 +93,8 @@ static void test_random_shapes(void **state)
                    .combine = (moet_combine)test_between(&random, 0, 1),
                    .none = (int32_t)test_between(&random, 0, 9) * 10,
                    .bad = (int32_t)test_between(&random, 0, 1) * 5,
-                   .flags = (uint32_t)test_random(&random) & (INT64 | ON_DEVICE | NO_ROWMAP | STRIDED)};
+                   .flags =
+                       (uint32_t)test_random(&random) & (INT64 | ON_DEVICE | NO_ROWMAP | STRIDED | FEW_SMS | ONE_SM)};
         s.tokens = s.flags & ON_DEVICE ? test_between(&random, 0, s.bound) : s.bound;
         if (!(s.flags & NO_ROWMAP) && test_between(&random, 0, 2) == 0) s.flags |= NO_PLACES;
         if (s.prob == MOET_PROB_NONE && test_between(&random, 0, 1)) s.flags |= NO_WEIGHTS;
@@ -226,6 +232,43 @@ static void test_no_numbers(void **state)
     }
 }
 
+/* The launches of permute on a GPU that need not be there: no more blocks than SMs, and room for their counts. */
+static void test_permute_grid(void **state)
+{
+    (void)state;
+    static const moet_device_info h100 = {.backend = "cuda", .cc_major = 9, .sm_count = 132};
+    static const int32_t experts[] = {1, 8, 32, 100, 300, 1024}, max_sms[] = {0, 1, 2, 3, 5, 7, 8, 100, 132, 1000};
+    static const int64_t tokens[] = {0, 1, 31, 32, 129, 300, 512, 700, 1024, 1025, 5000, 32768, MOET_MAX_ROWS};
+    moet_problem problem;
+    moet_problem_init(&problem, MOET_OP_FFN, 32, 64, 64);
+    if (moet_stages_permute_grid(&problem, 8, 1, 0, &h100).launches == 0) skip(); /* a build without CUDA */
+    for (int32_t i = 0; i < MOET_COUNT_OF(max_sms) * MOET_COUNT_OF(experts) * MOET_MAX_CHOICES; i++) {
+        const int32_t sms = max_sms[i % MOET_COUNT_OF(max_sms)],
+                      choices = 1 + i / MOET_COUNT_OF(max_sms) % MOET_MAX_CHOICES;
+        const int32_t most = sms > 0 && sms < h100.sm_count ? sms : h100.sm_count;
+        problem.experts = experts[i / MOET_COUNT_OF(max_sms) / MOET_MAX_CHOICES];
+        size_t counts_bytes = 0; /* of what a plan for so many tokens may launch */
+        for (int32_t t = 0; t < MOET_COUNT_OF(tokens); t++) {
+            const moet_stages_grid grid = moet_stages_permute_grid(&problem, choices, tokens[t], sms, &h100);
+            const size_t room = moet_stages_workspace_bytes(&problem, choices, tokens[t], sms, &h100);
+            const size_t bytes = grid.launches == 2 ? (size_t)(grid.blocks * problem.experts) * 4 : 0;
+            if (bytes > counts_bytes) counts_bytes = bytes;
+            if (grid.launches < 1 || grid.launches > 2 || grid.blocks < 1 || grid.blocks > most || room < counts_bytes)
+                test_fail("E %d k %d R %lld: %d launches of %lld blocks on %d SMs, %zu bytes where %zu are needed",
+                          problem.experts, choices, (long long)tokens[t], grid.launches, (long long)grid.blocks, most,
+                          room, counts_bytes);
+        }
+    }
+    /* One launch where SMs are there for it. */
+    static const int32_t blocks[] = {8, 1, 2, 3, 4, 4, 4, 4, 8, 8}; /* of 8 tiles */
+    problem.experts = 32;
+    for (int32_t sms = 0; sms < MOET_COUNT_OF(blocks); sms++) {
+        const moet_stages_grid grid = moet_stages_permute_grid(&problem, 8, 1024, sms, &h100);
+        assert_int_equal(grid.launches, sms == 0 || sms >= 8 ? 1 : 2);
+        assert_int_equal(grid.blocks, blocks[sms]);
+    }
+}
+
 static void test_refusals(void **state)
 {
     (void)state;
@@ -281,9 +324,9 @@ int main(int argc, char **argv)
     const test_option options[] = {{.name = "--device", .text = &spec}, {.name = "--quick", .flag = &quick}};
     test_options_parse(argc, argv, options, MOET_COUNT_OF(options));
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_edges),    cmocka_unit_test(test_random_shapes), cmocka_unit_test(test_many_tokens),
-        cmocka_unit_test(test_graph),    cmocka_unit_test(test_one_output),    cmocka_unit_test(test_no_numbers),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_edges),        cmocka_unit_test(test_random_shapes), cmocka_unit_test(test_many_tokens),
+        cmocka_unit_test(test_graph),        cmocka_unit_test(test_one_output),    cmocka_unit_test(test_no_numbers),
+        cmocka_unit_test(test_permute_grid), cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests_name("stages", tests, group_open, group_close);
 }
