@@ -15,38 +15,6 @@ static moet_device *device; /* the handle's */
 
 static bool is_host(void) { return strcmp(device->info.backend, "host") == 0; }
 
-static void draw(uint64_t *random, int64_t nth, ffn_path *path)
-{
-    const moet_activation activation = (moet_activation)(1 + nth % (MOET_ACTIVATION_COUNT - 1));
-    const moet_prob prob = (moet_prob)(nth / 3 % MOET_PROB_COUNT);
-    const int64_t tokens = test_between(random, 0, 3) ? test_between(random, 1, 40) : test_between(random, 100, 300);
-    moet_problem problem;
-    moet_problem_init(&problem, MOET_OP_FFN, (int32_t)test_between(random, 1, 20),
-                      (int32_t)(8 * test_between(random, 1, 12)), (int32_t)(8 * test_between(random, 1, 9)));
-    problem.layout = (moet_layout)test_between(random, 0, MOET_LAYOUT_COUNT - 1);
-    problem.activation = activation;
-    problem.clamp = activation == MOET_ACTIVATION_SWIGLU_CLAMP ? 1.25 : 0;
-    problem.prob = prob;
-    problem.combine = prob == MOET_PROB_COMBINE ? (moet_combine)test_between(random, 0, 1) : MOET_COMBINE_EXACT;
-    problem.bias = test_between(random, 0, 1);
-    problem.down_bias = test_between(random, 0, 1);
-    TEST_OK(moet_problem_validate(&problem));
-    ffn_path_make(path, (int32_t)tokens, (int32_t)test_between(random, 1, MOET_MAX_CHOICES), problem);
-    ffn_path_fill(random, path);
-}
-
-static void assert_same(const ffn_path *path, const uint16_t *got, const uint16_t *want, int64_t elements,
-                        const char *what)
-{
-    char key[MOET_KEY_SIZE];
-    for (int64_t i = 0; i < elements; i++) {
-        if (got[i] == want[i]) continue;
-        moet_problem_format(&path->problem, key);
-        test_fail("%s: element %lld of token %lld is %04x, %04x expected (%s)", what,
-                  (long long)(i % path->problem.hidden), (long long)(i / path->problem.hidden), got[i], want[i], key);
-    }
-}
-
 static void check_bound(const ffn_path *path, const uint16_t *got)
 {
     double *want = test_allocate((size_t)path->elements * sizeof *want);
@@ -62,96 +30,6 @@ static void check_bound(const ffn_path *path, const uint16_t *got)
     }
     free(want);
     free(bound);
-}
-
-/* ---- the composition ---- */
-
-/* Plans of the two GEMMs alone. */
-static moet_plan *gemm_plan(const ffn_path *path, moet_op op, int64_t max_rows, bool on_device)
-{
-    const moet_problem gemm = moet_problem_gemm(&path->problem, op);
-    const moet_plan_options options = {.max_rows = max_rows, .device_counts = on_device};
-    moet_plan *plan;
-    TEST_OK(moet_plan_create(handle, &gemm, &options, &plan));
-    return plan;
-}
-
-/* The reference's permutation, activation and combine around moet_launch, all on the host: the exact bits there. */
-static void compose_on_host(const ffn_placed *d, uint16_t *bits)
-{
-    const ffn_path *path = d->path;
-    const int64_t H = path->problem.hidden, I = path->problem.inter;
-    moet_ffn_permutation *permutation;
-    TEST_OK(moet_ffn_permutation_create(&path->problem, path->choices, &path->given, &permutation));
-    const size_t rows = (size_t)permutation->rows, room = rows ? rows : 1;
-    test_buffer x, up, act, down; /* aligned memory */
-    test_buffer_create(device, &x, NULL, room * (size_t)H * 2);
-    test_buffer_create(device, &up, NULL, room * (size_t)(2 * I) * 2);
-    test_buffer_create(device, &act, NULL, room * (size_t)I * 2);
-    test_buffer_create(device, &down, NULL, room * (size_t)H * 2);
-    uint16_t *gathered = test_buffer_inside(&x), *gate_up = test_buffer_inside(&up), *active = test_buffer_inside(&act);
-    for (size_t m = 0; m < rows; m++)
-        memcpy(gathered + m * (size_t)H, path->x + (size_t)permutation->source[m] * (size_t)H, (size_t)H * 2);
-    moet_plan *first = gemm_plan(path, MOET_OP_UP, (int64_t)room, false);
-    moet_plan *second = gemm_plan(path, MOET_OP_DOWN, (int64_t)room, false);
-    moet_launch_args args = {
-        .x = gathered, .w = d->args.up, .bias = d->args.up_bias, .out = gate_up, .counts = permutation->counts};
-    TEST_OK(moet_launch(first, &args));
-    for (size_t m = 0; m < rows; m++)
-        moet_reference_activate_row(&path->problem, gate_up + m * (size_t)(2 * I), permutation->prob[m],
-                                    active + m * (size_t)I);
-    args = (moet_launch_args){.x = active,
-                              .w = d->args.down,
-                              .bias = d->args.down_bias,
-                              .out = test_buffer_inside(&down),
-                              .counts = permutation->counts};
-    TEST_OK(moet_launch(second, &args));
-    const moet_ffn_args out = {.tokens = path->given.tokens, .out = bits};
-    moet_reference_combine(&path->problem, permutation, &out, test_buffer_inside(&down));
-    moet_plan_destroy(first);
-    moet_plan_destroy(second);
-    moet_ffn_permutation_destroy(permutation);
-    test_buffer *const buffers[] = {&x, &up, &act, &down};
-    for (int32_t i = 0; i < MOET_COUNT_OF(buffers); i++) test_buffer_destroy(device, buffers[i]);
-}
-
-/* moet_permute, moet_launch, moet_activate, moet_launch, moet_unpermute, with counts that stay on the device. */
-static void compose_pieces(const ffn_guarded_plan *g, const ffn_placed *d, bool by_rowmap, uint16_t *bits)
-{
-    enum { COUNTS, PLACES, ROWMAP, SOURCE, PROB, X, UP, ACT, DOWN, BUFFERS };
-    const ffn_path *path = d->path;
-    const size_t R = (size_t)path->given.tokens, E = (size_t)path->problem.experts, H = (size_t)path->problem.hidden,
-                 I = (size_t)path->problem.inter, rows = (size_t)g->plan->options.max_rows;
-    const size_t sizes[BUFFERS] = {E * 4,        R * MOET_MAX_CHOICES * 4, R * E * 4,    rows * 4,    rows * 4,
-                                   rows * H * 2, rows * 2 * I * 2,         rows * I * 2, rows * H * 2};
-    test_buffer buffers[BUFFERS];
-    void *at[BUFFERS];
-    for (int32_t i = 0; i < BUFFERS; i++) {
-        test_buffer_create(device, &buffers[i], NULL, sizes[i]);
-        at[i] = test_buffer_inside(&buffers[i]);
-    }
-    moet_permuted permuted = {.counts = at[COUNTS],
-                              .places = by_rowmap ? NULL : at[PLACES],
-                              .rowmap = by_rowmap ? at[ROWMAP] : NULL,
-                              .source = at[SOURCE],
-                              .prob = at[PROB],
-                              .x = at[X]};
-    moet_plan *first = gemm_plan(path, MOET_OP_UP, (int64_t)rows, true);
-    moet_plan *second = gemm_plan(path, MOET_OP_DOWN, (int64_t)rows, true);
-    moet_launch_args up = {.x = at[X], .w = d->args.up, .bias = d->args.up_bias, .out = at[UP], .counts = at[COUNTS]};
-    moet_launch_args down = {
-        .x = at[ACT], .w = d->args.down, .bias = d->args.down_bias, .out = at[DOWN], .counts = at[COUNTS]};
-    ffn_poison_out(d);
-    ffn_poison_workspace(g);
-    TEST_OK(moet_permute(g->plan, &d->args, &permuted));
-    TEST_OK(moet_launch(first, &up));
-    TEST_OK(moet_activate(g->plan, at[UP], &permuted, at[ACT], NULL));
-    TEST_OK(moet_launch(second, &down));
-    TEST_OK(moet_unpermute(g->plan, &d->args, at[DOWN], &permuted));
-    ffn_read_out(d, d->args.tokens, bits);
-    moet_plan_destroy(first);
-    moet_plan_destroy(second);
-    for (int32_t i = 0; i < BUFFERS; i++) test_buffer_destroy(device, &buffers[i]);
 }
 
 /* ---- the tests ---- */
@@ -177,7 +55,7 @@ static void check_invariance(const ffn_guarded_plan *g, const ffn_placed *d, con
         args.weights = args.weights ? args.weights + t * weights_stride : NULL;
         args.counts = counts;
         ffn_run(g, d, &args, 1, alone);
-        assert_same(d->path, alone, all + t * H, H, "a token alone");
+        ffn_assert_same(d->path, alone, all + t * H, H, "a token alone");
     }
     free(alone);
 }
@@ -197,13 +75,13 @@ static void check_path(const ffn_path *path, bool wide, bool few)
     ffn_run(&with_host, &d, &d.args, d.args.tokens, got);
     check_bound(path, got);
     if (is_host()) {
-        compose_on_host(&d, other);
-        assert_same(path, got, other, path->elements, "the composition with the reference");
+        ffn_run_reference(handle, &d, other);
+        ffn_assert_same(path, got, other, path->elements, "the composition with the reference");
     }
     ffn_run(&with_device, &d, &d.args, d.args.tokens, other);
-    assert_same(path, other, got, path->elements, "counts on the device");
-    compose_pieces(&with_device, &d, wide, other);
-    assert_same(path, other, got, path->elements, "the pieces");
+    ffn_assert_same(path, other, got, path->elements, "counts on the device");
+    ffn_run_pieces(&with_device, &d, wide, other);
+    ffn_assert_same(path, other, got, path->elements, "the pieces");
     check_invariance(&with_host, &d, got);
     check_invariance(&with_device, &d, got);
     ffn_plan_free(&with_host);
@@ -219,7 +97,7 @@ static void test_random_paths(void **state)
     uint64_t random = 31;
     for (int64_t i = 0; i < path_count; i++) {
         ffn_path path;
-        draw(&random, i, &path);
+        ffn_draw(&random, i, &path);
         check_path(&path, i & 1, i % 5 == 3);
         ffn_path_free(&path);
     }
@@ -232,7 +110,7 @@ static void test_fewer_tokens_than_planned(void **state)
     uint64_t random = 32;
     for (int64_t i = 0; i < 6; i++) {
         ffn_path path;
-        draw(&random, i, &path);
+        ffn_draw(&random, i, &path);
         ffn_placed d;
         ffn_place(device, &path, i & 1, &d);
         const int64_t R = path.given.tokens, some = R / 2;
@@ -246,7 +124,7 @@ static void test_fewer_tokens_than_planned(void **state)
             ffn_plan_create(handle, &path, &options, &large);
             ffn_run(&exact, &d, &d.args, R, want);
             ffn_run(&large, &d, &d.args, R, got);
-            assert_same(&path, got, want, path.elements, "a plan for more tokens");
+            ffn_assert_same(&path, got, want, path.elements, "a plan for more tokens");
             if (on_device) {
                 test_buffer tokens;
                 const int32_t number = (int32_t)some;
@@ -255,7 +133,7 @@ static void test_fewer_tokens_than_planned(void **state)
                 args.tokens = -77;
                 args.device_tokens = test_buffer_inside(&tokens);
                 ffn_run(&large, &d, &args, some, got);
-                assert_same(&path, got, want, some * path.problem.hidden, "tokens counted on the device");
+                ffn_assert_same(&path, got, want, some * path.problem.hidden, "tokens counted on the device");
                 test_buffer_destroy(device, &tokens);
             }
             ffn_plan_free(&exact);
@@ -275,7 +153,7 @@ static void test_replay(void **state)
     if (!device->backend->capture_begin) skip();
     uint64_t random = 36;
     ffn_path path;
-    draw(&random, 5, &path);
+    ffn_draw(&random, 5, &path);
     const size_t ids_bytes = (size_t)(path.given.tokens * path.choices) * sizeof *path.ids;
     uint16_t *want = test_allocate((size_t)path.elements * 2), *got = test_allocate((size_t)path.elements * 2);
     ffn_placed d;
@@ -301,7 +179,7 @@ static void test_replay(void **state)
         TEST_OK(device->backend->graph_launch(device, graph, stream));
         TEST_OK(device->backend->stream_synchronize(device, stream));
         ffn_read_out(&d, d.args.tokens, got);
-        assert_same(&path, got, want, path.elements, "a replayed graph");
+        ffn_assert_same(&path, got, want, path.elements, "a replayed graph");
     }
     device->backend->graph_destroy(device, graph);
     device->backend->stream_destroy(device, stream);
@@ -352,7 +230,7 @@ static void test_decode(void **state)
             TEST_OK(device->backend->graph_launch(device, graph, stream));
             TEST_OK(device->backend->stream_synchronize(device, stream));
             ffn_read_out(&d, args.tokens, got);
-            assert_same(&path, got, want, args.tokens * problem.hidden, "decode");
+            ffn_assert_same(&path, got, want, args.tokens * problem.hidden, "decode");
         }
         device->backend->graph_destroy(device, graph);
         ffn_plan_free(&decode);
@@ -370,7 +248,7 @@ static void test_no_tokens_and_no_choices(void **state)
     (void)state;
     uint64_t random = 33;
     ffn_path path;
-    draw(&random, 1, &path);
+    ffn_draw(&random, 1, &path);
     for (int64_t i = 0; i < path.given.tokens * path.choices; i++) path.ids[i] = -1;
     ffn_placed d;
     ffn_place(device, &path, false, &d);
@@ -391,22 +269,6 @@ static void test_no_tokens_and_no_choices(void **state)
     ffn_path_free(&path);
 }
 
-/* A config of a path family that applies, by chance; false: none was met. */
-static bool draw_config(uint64_t *random, const moet_family *family, const moet_problem *problem, moet_config *config)
-{
-    char why[MOET_REASON_SIZE];
-    for (int32_t tries = 0; tries < 20000; tries++) {
-        *config = (moet_config){.family = family};
-        for (int32_t i = 0; i < family->param_count; i++) {
-            int32_t values = 0;
-            while (family->params[i].values[values]) values++;
-            config->value[i] = (int16_t)test_between(random, 0, values - 1);
-        }
-        if (family->applicable(problem, config, &device->info, why)) return true;
-    }
-    return false;
-}
-
 /* As many as there are sources. */
 static void check_cubins(const moet_config *config, const moet_problem *problem, const void *prepared)
 {
@@ -424,7 +286,7 @@ static void check_cubins(const moet_config *config, const moet_problem *problem,
 static void check_configs(uint64_t *random, int64_t nth)
 {
     ffn_path path;
-    draw(random, nth, &path);
+    ffn_draw(random, nth, &path);
     ffn_placed d;
     ffn_place(device, &path, false, &d);
     const moet_plan_options options = ffn_options(&path, true);
@@ -437,33 +299,19 @@ static void check_configs(uint64_t *random, int64_t nth)
         const moet_family *family = moet_families[f];
         moet_config config;
         if (!family->gemm || strcmp(family->backend, device->info.backend) != 0) continue;
-        for (int64_t i = 0; i < config_count && draw_config(random, family, &path.problem, &config); i++) {
+        for (int64_t i = 0; i < config_count && ffn_draw_config(random, family, &path.problem, &device->info, &config);
+             i++) {
             char text[MOET_CONFIG_SIZE];
             const bool on_device = i & 1;
-            const moet_prepare_args args = {.device = device,
-                                            .problem = &path.problem,
-                                            .config = &config,
-                                            .max_rows = g.plan->options.max_rows,
-                                            .max_tokens = g.plan->options.max_tokens,
-                                            .choices = path.choices,
-                                            .device_counts = on_device};
-            void *prepared;
-            test_buffer workspace;
+            ffn_prepared p;
             moet_config_format(&config, text);
-            TEST_OK(family->prepare(&args, &prepared));
-            test_buffer_create(device, &workspace, NULL, family->workspace_bytes(&args));
-            const moet_family_launch_args launch = {.ffn = &d.args,
-                                                    .counts = on_device ? NULL : d.counts,
-                                                    .counts_on_device = on_device,
-                                                    .rows = on_device ? args.max_rows : d.rows,
-                                                    .workspace = test_buffer_inside(&workspace)};
+            ffn_prepare(device, &path, &g.plan->options, &config, on_device, &p);
             ffn_poison_out(&d);
-            TEST_OK(family->launch(prepared, &launch));
+            TEST_OK(ffn_prepared_launch(&p, &d.args, d.rows, NULL));
             ffn_read_out(&d, d.args.tokens, got);
-            assert_same(&path, got, want, path.elements, text);
-            check_cubins(&config, &path.problem, prepared);
-            family->release(prepared);
-            test_buffer_destroy(device, &workspace);
+            ffn_assert_same(&path, got, want, path.elements, text);
+            check_cubins(&config, &path.problem, p.state);
+            ffn_prepared_release(&p);
             served++;
         }
     }
@@ -533,7 +381,7 @@ static void test_refused_launches(void **state)
     (void)state;
     uint64_t random = 35;
     ffn_path path;
-    draw(&random, 6, &path);
+    ffn_draw(&random, 6, &path);
     ffn_path_free(&path);
     path.problem.bias = path.problem.down_bias = true;
     path.problem.experts = 4;
