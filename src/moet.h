@@ -259,9 +259,9 @@ MOET_API moet_status moet_launch(moet_plan *plan, const moet_launch_args *args);
 
 /* ---- the expert path --------------------------------------------------------------------------------------- */
 
-/* What one rank does between the two all-to-alls of expert-parallel prefill; docs/ffn.md. R tokens, k = options.choices.
- * Strides are in elements from one token to the next, multiples of 8 and at least H for x and out, at least k for ids
- * and weights; 0: the rows are dense. */
+/* What one rank does between the two all-to-alls of expert-parallel prefill; docs/ffn.md. R tokens, k = options.choices
+ * of each. Strides are in elements from one token to the next, multiples of 8 and at least H for x and out, at least k
+ * for ids and weights; 0: the rows are dense. */
 typedef struct moet_ffn_args {
     const void *x; /* [R, H] BF16 */
     int64_t x_stride;
@@ -282,18 +282,18 @@ typedef struct moet_ffn_args {
     void *stream;                 /* as in moet_launch_args */
 } moet_ffn_args;
 
-/* Enqueues the path: no allocation, no synchronisation, capturable with options.device_counts. A token that names an
- * expert twice, an id below -1 or of E and more, and rows past max_rows are not checked on a device: such a choice is
- * taken as -1 (of a repeated one, the later), and rows past max_rows are left out. Without device_counts, counts are
- * needed and must be those of ids, a repeated choice counted once; INVALID where they cannot be. A token that loses a row
- * to max_rows is combined of those that are left. Matrices 16-byte aligned; ids and weights aligned to their elements.
- * Launches of one plan, moet_permute included, must follow each other, as moet_launch says. */
+/* Enqueues the path: no allocation, no synchronisation, capturable with options.device_counts. Ids are not checked, on
+ * the host backend neither: one below -1 or of E and more is taken as -1, and so is an expert that the token has named
+ * before. With device_counts rows past max_rows are left out, and a token that loses some is combined of those that are
+ * left; none gives +0. Without, counts are needed and must be those of ids, a repeated choice counted once; INVALID
+ * where they cannot be, or sum to more than max_rows. Matrices 16-byte aligned; ids and weights aligned to their
+ * elements. Launches of one plan, moet_permute included, must follow each other, as moet_launch says. */
 MOET_API moet_status moet_ffn(moet_plan *plan, const moet_ffn_args *args);
 
 /* The pieces, for callers with their own order; each enqueues. rowmap [R, E] int32: row of the token in that expert,
  * counted over all experts, -1 none (experts ascending, tokens ascending inside an expert, no padding). Between them
- * moet_launch of UP and DOWN plans. moet_permute needs counts, and source where x is to be gathered, and leaves out what
- * else is NULL; moet_activate needs counts, and prob with prob ADVANCE; moet_unpermute what it reads. */
+ * moet_launch of UP and DOWN plans. moet_permute needs counts, and source where x is to be gathered, and leaves out
+ * what else is NULL; moet_activate needs counts, and prob with prob ADVANCE; moet_unpermute what it reads. */
 typedef struct moet_permuted {
     int32_t *counts; /* [E] rows of each expert */
     int32_t *places; /* [R, min(k, E)] the token's rows, ascending, then -1 */
