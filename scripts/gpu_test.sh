@@ -55,7 +55,7 @@ check "device: memory, streams, events" 60 "$BUILD/test_device" --device "$DEVIC
 MOET_TEST_COMPILE=all MOET_TEST_ARCH=${architecture:-9.0} MOET_TEST_JOBS=$(nproc) check "every kernel compiles without spills" 180 "$BUILD/test_compile"
 
 check "stages of the expert path: permute, gather, activation, combine" 120 "$BUILD/test_stages" --device "$DEVICE"
-check "activations in GEMMs" 120 "$BUILD/test_fused" --device "$DEVICE"
+check "activations in GEMMs" 180 "$BUILD/test_fused" --device "$DEVICE"
 check "expert path: reference, pieces, bits" 300 "$BUILD/test_ffn" --device "$DEVICE"
 check "expert path: odd numbers, bad ids, too many rows" 120 "$BUILD/test_ffn_odd" --device "$DEVICE"
 
@@ -113,7 +113,7 @@ if [ -n "$sanitizer" ]; then
     for tool in memcheck racecheck; do
         if [ $tool = racecheck ]; then export MOET_RACECHECK=1; fi
         check "$tool: stages of the expert path" 120 "$sanitizer" --tool $tool --error-exitcode 9 "$BUILD/test_stages" --device "$DEVICE" --quick
-        check "$tool: activations in GEMMs" 120 "$sanitizer" --tool $tool --error-exitcode 9 "$BUILD/test_fused" --device "$DEVICE" --every 5
+        check "$tool: activations in GEMMs" 180 "$sanitizer" --tool $tool --error-exitcode 9 "$BUILD/test_fused" --device "$DEVICE" --every 5
         check "$tool: expert path" 300 "$sanitizer" --tool $tool --error-exitcode 9 "$BUILD/test_ffn" --device "$DEVICE" --paths 6 --configs 2
         unset MOET_RACECHECK
     done

@@ -306,20 +306,12 @@ bool ffn_draw_config(uint64_t *random, const moet_family *family, const moet_pro
 
 /* ---- comparing ---- */
 
-/* Whether two BF16 numbers are the same: bit for bit, but any NaN is one, unless it is poison that nobody wrote over.
- */
-static bool is_same(uint16_t got, uint16_t want)
-{
-    const bool is_nan = (want & 0x7fff) > 0x7f80 && (got & 0x7fff) > 0x7f80;
-    return got == want || (is_nan && got != (TEST_POISON << 8 | TEST_POISON));
-}
-
 void ffn_assert_same(const ffn_path *path, const uint16_t *got, const uint16_t *want, int64_t elements,
                      const char *what)
 {
     char key[MOET_KEY_SIZE];
     for (int64_t i = 0; i < elements; i++) {
-        if (is_same(got[i], want[i])) continue;
+        if (test_same_number(got[i], want[i])) continue;
         moet_problem_format(&path->problem, key);
         test_fail("%s: element %lld of token %lld is %04x, %04x expected (%s)", what,
                   (long long)(i % path->problem.hidden), (long long)(i / path->problem.hidden), got[i], want[i], key);

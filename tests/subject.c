@@ -35,6 +35,39 @@ void test_output_destroy(moet_device *device, test_output *output)
     output->raw = NULL;
 }
 
+/* ---- numbers ---- */
+
+bool test_same_number(uint16_t got, uint16_t want)
+{
+    const bool is_nan = (want & 0x7fff) > 0x7f80 && (got & 0x7fff) > 0x7f80;
+    return got == want || (is_nan && got != (TEST_POISON << 8 | TEST_POISON));
+}
+
+static test_class class_of(uint16_t bits)
+{
+    const uint16_t size = bits & 0x7fff;
+    if (size >= 0x7f80) return size > 0x7f80 ? TEST_NAN : TEST_INFINITE;
+    return bits == 0x8000 ? TEST_NEGATIVE_ZERO : size > 0 && size < 0x80 ? TEST_DENORMAL : TEST_USUAL;
+}
+
+void test_classes_count(const uint16_t *bits, int64_t count, int64_t counts[TEST_CLASS_COUNT])
+{
+    for (int64_t i = 0; i < count; i++) counts[class_of(bits[i])]++;
+}
+
+void test_classes_check(const int64_t counts[TEST_CLASS_COUNT], int64_t least)
+{
+    static const char *const names[TEST_CLASS_COUNT] = {
+#define MOET_X(name, text) text,
+        TEST_CLASS_TABLE(MOET_X)
+#undef MOET_X
+    };
+    for (int32_t i = 0; i < TEST_CLASS_COUNT; i++) {
+        if (counts[i] < least)
+            test_fail("%s: %lld met, at least %lld wanted", names[i], (long long)counts[i], (long long)least);
+    }
+}
+
 /* ---- a config ---- */
 
 void test_kernel_release(test_kernel *kernel)

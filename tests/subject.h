@@ -28,6 +28,23 @@ typedef struct test_output {
 void test_output_create(moet_device *device, test_output *output, size_t size_bytes);
 void test_output_destroy(moet_device *device, test_output *output);
 
+/* Whether two BF16 numbers are the same: bit for bit, but that any NaN stands for any other than poison, which nobody
+ * wrote over. */
+bool test_same_number(uint16_t got, uint16_t want);
+
+/* Kinds of BF16 numbers; +0 is a usual one. */
+#define TEST_CLASS_TABLE(X)                                                                                            \
+    X(NAN, "NaN") X(INFINITE, "infinities") X(NEGATIVE_ZERO, "-0") X(DENORMAL, "denormals") X(USUAL, "usual numbers")
+typedef enum test_class {
+#define MOET_X(name, text) TEST_##name,
+    TEST_CLASS_TABLE(MOET_X)
+#undef MOET_X
+        TEST_CLASS_COUNT
+} test_class;
+/* Adds the numbers of each class; `least` of each must be there: a comparison of nothing but NaN tells little. */
+void test_classes_count(const uint16_t *bits, int64_t count, int64_t counts[TEST_CLASS_COUNT]);
+void test_classes_check(const int64_t counts[TEST_CLASS_COUNT], int64_t least);
+
 /* What was compiled last: of configs that differ in run-time values alone only the first one is compiled, or read
  * from the cache on disk. Starts as zero. */
 typedef struct test_kernel {

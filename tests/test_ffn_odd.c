@@ -83,17 +83,6 @@ static void odd_choices(ffn_path *p)
         for (int32_t c = 0; c < p->choices; c++) p->ids[t * p->choices + c] = c == 0 ? BIAS_ALONE : -1;
 }
 
-/* What was met in out, over all paths: a comparison of nothing but NaN tells little. */
-enum { IS_NAN, IS_INFINITE, IS_NEGATIVE_ZERO, IS_DENORMAL, IS_USUAL, CLASSES };
-static const char *const class_names[CLASSES] = {"NaN", "infinities", "-0", "denormals", "usual numbers"};
-
-static int32_t class_of(uint16_t bits)
-{
-    const uint16_t size = bits & 0x7fff;
-    if (size >= 0x7f80) return size > 0x7f80 ? IS_NAN : IS_INFINITE;
-    return bits == 0x8000 ? IS_NEGATIVE_ZERO : size > 0 && size < 0x80 ? IS_DENORMAL : IS_USUAL;
-}
-
 static void draw_odd(uint64_t *random, int64_t nth, ffn_path *path)
 {
     ffn_draw(random, nth, path);
@@ -164,7 +153,7 @@ static void test_odd_numbers(void **state)
 {
     (void)state;
     uint64_t random = 41;
-    int64_t met[CLASSES] = {0};
+    int64_t met[TEST_CLASS_COUNT] = {0};
     int32_t configs = 0;
     for (int64_t i = 0; i < 18; i++) { /* each activation with each place of the router weight, twice */
         ffn_path path;
@@ -188,17 +177,14 @@ static void test_odd_numbers(void **state)
             ffn_run_reference(handle, &d, want);
             ffn_assert_same(&path, got, want, path.elements, "odd numbers by the reference");
         }
-        for (int64_t j = 0; j < path.elements; j++) met[class_of(got[j])]++;
+        test_classes_count(got, path.elements, met);
         free(want);
         free(got);
         ffn_placed_free(&d);
         ffn_path_free(&path);
     }
     assert_true(configs > 0);
-    for (int32_t i = 0; i < CLASSES; i++) {
-        print_message("%s: %lld\n", class_names[i], (long long)met[i]);
-        assert_true(met[i] >= 100);
-    }
+    test_classes_check(met, 100);
 }
 
 /* ---- ids ---- */

@@ -1,10 +1,15 @@
 /* GEMMs that do the expert path's activation in their epilogue give the bits of the GEMM, rounded, and the activation
  * as a pass, in a pairwise set of configs, with each activation, layout, bias and router weight, counts on either side,
- * and on few SMs as well. GEMMs that scatter rows give the bits of those that do not.
+ * and on few SMs as well. GEMMs that scatter rows give the bits of those that do not. All of it on usual numbers and
+ * with NaN, infinities, -0 and denormals in everything that is read; there any NaN stands for any. Where no GEMM fuses,
+ * as on the host, these go through the GEMM and the pass alone, which is compared with its formula.
  *
  *   test_fused [--device SPEC] [--every N] */
 #include "configs.h"
 #include "subject.h"
+
+#include <float.h>
+#include <math.h>
 
 #include "../kernels/reference.h"
 #include "../kernels/stages.h"
@@ -22,6 +27,7 @@ _Static_assert(ROWS % 5 != 0, "scatter");
 typedef struct inputs {
     test_buffer x, w[2], bias, prob, counts;
     test_buffer scattered, source; /* row r of x is row source[r] of scattered */
+    float prob_values[ROWS];
     void *stream;
 } inputs;
 
@@ -32,12 +38,60 @@ static uint16_t *numbers(uint64_t *random, int64_t count, float scale)
     return values;
 }
 
-static void fill(uint64_t *random, test_buffer *buffer, int64_t count, float scale)
+static void place(test_buffer *buffer, const uint16_t *values, int64_t count)
 {
-    uint16_t *values = numbers(random, count, scale);
     test_buffer_create(device, buffer, values, (size_t)count * sizeof *values);
-    free(values);
 }
+
+/* ---- odd numbers ---- */
+
+static const uint16_t odd_numbers[] = {0x7fc0, 0xffc1, 0x7f80, 0xff80, 0x8000, 0x0001, 0x807f, 0x7f7f, 0xff7f, 0x3f80};
+enum { ODD = MOET_COUNT_OF(odd_numbers), ODD_STEP = 23 };
+
+/* By rows: zeros and -0, for which the bias speaks alone; NaN, inf or -inf at one place; the greatest number at one
+ * place and else zeros; denormals; the rest as it is. */
+static void odd_x(uint16_t *x)
+{
+    for (int32_t r = 0; r < ROWS; r++, x += HIDDEN) {
+        const int32_t kind = r % 8, at = r * 7 % HIDDEN;
+        for (int32_t k = 0; k < HIDDEN && (kind == 0 || kind == 4); k++) x[k] = k % 2 ? 0x8000 : 0;
+        for (int32_t k = 0; k < HIDDEN && kind == 5; k++) x[k] &= 0x80ff; /* small, and of either sign */
+        if (kind >= 1 && kind <= 3) x[at] = odd_numbers[kind];
+        if (kind == 4) x[at] = 0x7f7f;
+    }
+}
+
+/* Some columns have one odd number, some are denormals. */
+static void odd_w(moet_layout layout, uint16_t *w)
+{
+    const int64_t N = 2 * INTER, step = layout == MOET_LAYOUT_NK ? 1 : N,
+                  column = layout == MOET_LAYOUT_NK ? HIDDEN : 1;
+    for (int64_t e = 0; e < EXPERTS; e++, w += N * HIDDEN) {
+        for (int64_t n = 0; n < N; n++) {
+            if (n % ODD_STEP == 0) w[n * column + n * 3 % HIDDEN * step] = odd_numbers[n / ODD_STEP % ODD];
+            for (int64_t k = 0; k < HIDDEN && n % ODD_STEP == 7; k++) w[n * column + k * step] &= 0x807f;
+        }
+    }
+}
+
+/* Of every second expert: each gate beside each up. */
+static void odd_bias(uint16_t *bias)
+{
+    for (int32_t e = 0; e < EXPERTS; e += 2) {
+        for (int32_t i = 0; i < INTER; i++) {
+            bias[e * 2 * INTER + i] = odd_numbers[i % ODD];
+            bias[e * 2 * INTER + INTER + i] = odd_numbers[i / ODD % ODD];
+        }
+    }
+}
+
+static void odd_prob(float *prob)
+{
+    static const float odd[] = {NAN, INFINITY, -INFINITY, -0.0f, 0.0f, 1e-40f, -1e-40f, FLT_MAX, -1.0f, FLT_MIN};
+    for (int32_t r = 1; r < ROWS; r += 3) prob[r] = odd[r / 3 % MOET_COUNT_OF(odd)];
+}
+
+/* ---- inputs ---- */
 
 /* The rows in another order and further apart, NaN between them. */
 static void scatter(inputs *in, const uint16_t *x)
@@ -54,18 +108,30 @@ static void scatter(inputs *in, const uint16_t *x)
     free(rows);
 }
 
-static void inputs_open(inputs *in)
+static void inputs_open(inputs *in, bool odd)
 {
     uint64_t random = 5;
     float prob[ROWS];
+    const int64_t w_count = (int64_t)EXPERTS * 2 * INTER * HIDDEN, bias_count = (int64_t)EXPERTS * 2 * INTER;
     /* Gates to +-40 or so: the tails of expf too. */
     uint16_t *x = numbers(&random, (int64_t)ROWS * HIDDEN, 1.0f);
-    test_buffer_create(device, &in->x, x, (size_t)ROWS * HIDDEN * sizeof *x);
+    if (odd) odd_x(x);
+    place(&in->x, x, (int64_t)ROWS * HIDDEN);
     scatter(in, x);
     free(x);
-    for (int32_t i = 0; i < 2; i++) fill(&random, &in->w[i], (int64_t)EXPERTS * 2 * INTER * HIDDEN, 0.7f);
-    fill(&random, &in->bias, (int64_t)EXPERTS * 2 * INTER, 20.0f);
+    for (int32_t i = 0; i < 2; i++) {
+        uint16_t *w = numbers(&random, w_count, 0.7f);
+        if (odd) odd_w((moet_layout)i, w);
+        place(&in->w[i], w, w_count);
+        free(w);
+    }
+    uint16_t *bias = numbers(&random, bias_count, 20.0f);
+    if (odd) odd_bias(bias);
+    place(&in->bias, bias, bias_count);
+    free(bias);
     for (int32_t i = 0; i < ROWS; i++) prob[i] = (float)test_between(&random, 1, 1 << 20) / (1 << 20);
+    if (odd) odd_prob(prob);
+    memcpy(in->prob_values, prob, sizeof prob);
     test_buffer_create(device, &in->prob, prob, sizeof prob);
     test_buffer_create(device, &in->counts, counts, sizeof counts);
     TEST_OK(device->backend->stream_create(device, &in->stream));
@@ -125,8 +191,9 @@ static uint16_t *run(const inputs *in, const moet_problem *problem, const moet_c
     return bits;
 }
 
-/* The GEMM by the family's default, then the activation as a pass. */
-static uint16_t *run_passes(const inputs *in, const moet_family *family, const moet_problem *fused)
+/* The GEMM by the family's default, then the activation as a pass. gemm_bits (NULL: not wanted): of the GEMM. */
+static uint16_t *run_passes(const inputs *in, const moet_family *family, const moet_problem *fused,
+                            uint16_t **gemm_bits)
 {
     moet_problem plain = *fused, path = *fused;
     moet_config config = {.family = family};
@@ -152,51 +219,76 @@ static uint16_t *run_passes(const inputs *in, const moet_family *family, const m
     test_kernel_release(&kernel);
     test_buffer_destroy(device, &up);
     test_buffer_destroy(device, &act);
-    free(gemm);
+    if (gemm_bits)
+        *gemm_bits = gemm;
+    else
+        free(gemm);
     return bits;
 }
+
+enum { USUAL_INPUTS, ODD_INPUTS, INPUT_SETS };
+static const char *const input_labels[INPUT_SETS] = {"", ", odd numbers"};
+
+static void inputs_open_all(inputs in[INPUT_SETS])
+{
+    for (int32_t i = 0; i < INPUT_SETS; i++) inputs_open(&in[i], i == ODD_INPUTS);
+}
+
+static void inputs_close_all(inputs in[INPUT_SETS])
+{
+    for (int32_t i = 0; i < INPUT_SETS; i++) inputs_close(&in[i]);
+}
+
+/* Odd numbers on all SMs or on few, in turn. */
+static bool is_run(int32_t set, int64_t nth, int32_t few) { return set == USUAL_INPUTS || few == nth / 2 % 2; }
 
 static void check_family(const moet_family *family)
 {
     moet_problem problems[TEST_FUSED_PROBLEMS];
-    uint16_t *wanted[TEST_FUSED_PROBLEMS][TEST_FUSED_KINDS] = {{0}};
+    uint16_t *wanted[INPUT_SETS][TEST_FUSED_PROBLEMS][TEST_FUSED_KINDS] = {{{0}}};
+    int64_t met[TEST_CLASS_COUNT] = {0};
     test_configs configs;
     test_kernel kernel = {0};
-    inputs in;
+    inputs in[INPUT_SETS];
     int32_t launches = 0;
     test_fused_problems(HIDDEN, INTER, problems);
     test_configs_create(family, problems, TEST_FUSED_PROBLEMS, &device->info, true, &configs);
-    inputs_open(&in);
+    inputs_open_all(in);
     for (int64_t i = 0; i < configs.count; i += every) {
         const test_choice *choice = &configs.choices[i];
         moet_problem problem;
         moet_config config;
         if (!test_fused_choice(choice, problems, &device->info, i, &problem, &config)) continue;
-        uint16_t **want = &wanted[choice->problem][i % TEST_FUSED_KINDS];
-        if (!*want) *want = run_passes(&in, family, &problem);
-        for (int32_t few = 0; few < 2; few++) {
+        for (int32_t run_nth = 0; run_nth < 2 * INPUT_SETS; run_nth++) {
+            const int32_t few = run_nth % 2, set = run_nth / 2;
             char text[MOET_CONFIG_SIZE];
+            uint16_t **want = &wanted[set][choice->problem][i % TEST_FUSED_KINDS];
             const bool on_device = (i + few) & 1;
-            uint16_t *found = run(&in, &problem, &config, &kernel, INTER, on_device, few ? test_few_sms(i) : 0);
+            if (!is_run(set, i, few)) continue;
+            if (!*want) {
+                *want = run_passes(&in[set], family, &problem, NULL);
+                if (set == ODD_INPUTS) test_classes_count(*want, (int64_t)ROWS * INTER, met);
+            }
+            uint16_t *found = run(&in[set], &problem, &config, &kernel, INTER, on_device, few ? test_few_sms(i) : 0);
             moet_config_format(&config, text);
             for (int64_t e = 0; e < (int64_t)ROWS * INTER; e++)
-                if (found[e] != (*want)[e])
-                    test_fail("%s%s, activation %d, layout %d, bias %d, prob %d: row %lld, column %lld is %04x, %04x "
+                if (!test_same_number(found[e], (*want)[e]))
+                    test_fail("%s%s%s, activation %d, layout %d, bias %d, prob %d: row %lld, column %lld is %04x, %04x "
                               "expected",
-                              text, config.gathers ? " gathering" : "", problem.activation, problem.layout,
-                              problem.bias, problem.prob, (long long)(e / INTER), (long long)(e % INTER), found[e],
-                              (*want)[e]);
+                              text, config.gathers ? " gathering" : "", input_labels[set], problem.activation,
+                              problem.layout, problem.bias, problem.prob, (long long)(e / INTER),
+                              (long long)(e % INTER), found[e], (*want)[e]);
             free(found);
             launches++;
         }
     }
     print_message("%s: %d runs of a config with a fused activation right\n", family->name, launches);
     assert_true(configs.count == 0 || launches > 0);
-    for (int32_t i = 0; i < TEST_FUSED_PROBLEMS; i++)
-        for (int32_t k = 0; k < TEST_FUSED_KINDS; k++) free(wanted[i][k]);
+    if (every == 1) test_classes_check(met, 200);
+    for (int32_t i = 0; i < INPUT_SETS * TEST_FUSED_PROBLEMS * TEST_FUSED_KINDS; i++) free((&wanted[0][0][0])[i]);
     test_kernel_release(&kernel);
     test_configs_destroy(&configs);
-    inputs_close(&in);
+    inputs_close_all(in);
 }
 
 /* ---- rows that are stored elsewhere ---- */
@@ -216,7 +308,7 @@ static void check_row(const char *text, int32_t row, const uint16_t *found, cons
 {
     for (int32_t c = 0; c < COLUMNS; c++) {
         const uint16_t expected = want ? want[c] : (uint16_t)(TEST_POISON << 8 | TEST_POISON);
-        if (found[c] != expected)
+        if (want ? !test_same_number(found[c], expected) : found[c] != expected)
             test_fail("%s: row %d, column %d is %04x, %04x expected", text, row, c, found[c], expected);
     }
 }
@@ -290,36 +382,42 @@ static void check_scattered(const inputs *in, const test_choice *choice, const m
 static void check_scattering(const moet_family *family)
 {
     moet_problem problems[TEST_FUSED_PROBLEMS];
-    uint16_t *wanted[TEST_FUSED_PROBLEMS] = {NULL};
+    uint16_t *wanted[INPUT_SETS][TEST_FUSED_PROBLEMS] = {{NULL}};
+    int64_t met[TEST_CLASS_COUNT] = {0};
     test_configs configs;
     test_kernel kernel = {0}, plain_kernel = {0};
-    inputs in;
+    inputs in[INPUT_SETS];
     int32_t launches = 0;
     test_fused_problems(HIDDEN, INTER, problems);
     for (int32_t i = 0; i < TEST_FUSED_PROBLEMS; i++) problems[i].activation = MOET_ACTIVATION_NONE;
     test_configs_create(family, problems, TEST_FUSED_PROBLEMS, &device->info, true, &configs);
-    inputs_open(&in);
+    inputs_open_all(in);
     for (int64_t i = 0; i < configs.count; i += every) {
         const test_choice *choice = &configs.choices[i];
         const moet_problem *problem = &problems[choice->problem];
-        if (!wanted[choice->problem]) {
-            moet_config config = {.family = family};
-            family->default_config(problem, ROWS, &device->info, &config);
-            wanted[choice->problem] = run(&in, problem, &config, &plain_kernel, COLUMNS, false, 0);
-        }
-        for (int32_t few = 0; few < 2; few++) {
-            check_scattered(&in, choice, problem, &kernel, (i + few) & 1, few ? test_few_sms(i) : 0,
-                            wanted[choice->problem]);
+        for (int32_t run_nth = 0; run_nth < 2 * INPUT_SETS; run_nth++) {
+            const int32_t few = run_nth % 2, set = run_nth / 2;
+            uint16_t **want = &wanted[set][choice->problem];
+            if (!is_run(set, i, few)) continue;
+            if (!*want) {
+                moet_config config = {.family = family};
+                family->default_config(problem, ROWS, &device->info, &config);
+                *want = run(&in[set], problem, &config, &plain_kernel, COLUMNS, false, 0);
+                if (set == ODD_INPUTS) test_classes_count(*want, (int64_t)ROWS * COLUMNS, met);
+            }
+            check_scattered(&in[set], choice, problem, &kernel, (i + few) & 1, few ? test_few_sms(i) : 0, *want);
             launches++;
         }
     }
     print_message("%s: %d runs of a config that scatters right\n", family->name, launches);
     assert_true(configs.count == 0 || launches > 0);
-    for (int32_t i = 0; i < TEST_FUSED_PROBLEMS; i++) free(wanted[i]);
+    met[TEST_NEGATIVE_ZERO] += 200; /* a sum begins at +0: there need be none */
+    if (every == 1) test_classes_check(met, 200);
+    for (int32_t i = 0; i < INPUT_SETS * TEST_FUSED_PROBLEMS; i++) free((&wanted[0][0])[i]);
     test_kernel_release(&kernel);
     test_kernel_release(&plain_kernel);
     test_configs_destroy(&configs);
-    inputs_close(&in);
+    inputs_close_all(in);
 }
 
 static void test_scatter(void **state)
@@ -348,6 +446,63 @@ static void test_families(void **state)
     if (checked == 0) skip();
 }
 
+/* docs/ffn.md's formulas once more, by the C library's minimum and maximum, which would lose a NaN. */
+static uint16_t activated(const moet_problem *problem, uint16_t gate, uint16_t up, float prob)
+{
+    const bool is_weighted = problem->prob == MOET_PROB_ADVANCE,
+               is_gpt_oss = problem->activation == MOET_ACTIVATION_GPT_OSS;
+    const float limit = is_gpt_oss ? 7.0f : problem->clamp > 0 ? (float)problem->clamp : INFINITY;
+    float g = moet_bf16_to_float(gate), u = moet_bf16_to_float(up);
+    if (isnan(g) || isnan(u) || (is_weighted && isnan(prob))) return 0x7fc0;
+    g = fminf(g, limit);
+    u = fmaxf(fminf(u, limit), -limit);
+    float value;
+    if (is_gpt_oss) {
+        const float sigmoid = 1.0f / (1.0f + expf(-(1.702f * g)));
+        value = g * sigmoid * (u + 1.0f);
+    } else {
+        value = g / (1.0f + expf(-g)) * u;
+    }
+    return moet_bf16_from_float(is_weighted ? value * prob : value);
+}
+
+/* The pass alone, where expf is the host's: the odd numbers are tried where no GPU is. */
+static void test_passes(void **state)
+{
+    (void)state;
+    static const moet_prob probs[] = {MOET_PROB_NONE, MOET_PROB_ADVANCE};
+    inputs in;
+    int64_t met[TEST_CLASS_COUNT] = {0};
+    if (strcmp(device->info.backend, "host") != 0) skip();
+    inputs_open(&in, true);
+    for (int32_t i = 0; i < 2 * 2 * 2 * 3; i++) {
+        moet_problem problem;
+        uint16_t *gemm;
+        moet_problem_init(&problem, MOET_OP_UP, EXPERTS, HIDDEN, INTER);
+        problem.layout = (moet_layout)(i & 1);
+        problem.bias = i & 2;
+        problem.prob = probs[i >> 2 & 1];
+        problem.activation = (moet_activation)(MOET_ACTIVATION_SWIGLU + i / 8);
+        problem.clamp = problem.activation == MOET_ACTIVATION_SWIGLU_CLAMP ? 0.75 : 0;
+        uint16_t *found = run_passes(&in, moet_family_find("host_tile"), &problem, &gemm);
+        for (int32_t r = 0; r < ROWS; r++) {
+            for (int32_t c = 0; c < INTER; c++) {
+                const uint16_t *gate = gemm + r * 2 * INTER + c;
+                const uint16_t want = activated(&problem, gate[0], gate[INTER], in.prob_values[r]);
+                if (!test_same_number(found[r * INTER + c], want))
+                    test_fail("activation %d, layout %d, bias %d, prob %d: row %d, column %d is %04x, %04x expected",
+                              problem.activation, problem.layout, problem.bias, problem.prob, r, c,
+                              found[r * INTER + c], want);
+            }
+        }
+        test_classes_count(found, (int64_t)ROWS * INTER, met);
+        free(found);
+        free(gemm);
+    }
+    test_classes_check(met, 1000);
+    inputs_close(&in);
+}
+
 static int group_open(void **state)
 {
     (void)state;
@@ -365,6 +520,7 @@ int main(int argc, char **argv)
 {
     const test_option options[] = {{.name = "--device", .text = &spec}, {.name = "--every", .number = &every}};
     test_options_parse(argc, argv, options, MOET_COUNT_OF(options));
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_families), cmocka_unit_test(test_scatter)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_families), cmocka_unit_test(test_scatter),
+                                       cmocka_unit_test(test_passes)};
     return cmocka_run_group_tests_name("fused", tests, group_open, group_close);
 }
