@@ -77,7 +77,7 @@ for family in $families; do
 done
 
 check "plans captured in CUDA graphs" 60 "$BUILD/test_capture" --device "$DEVICE"
-check "launches that follow each other without a wait" 90 "$BUILD/test_chain" --device "$DEVICE"
+check "launches that follow each other without a wait" 150 "$BUILD/test_chain" --device "$DEVICE"
 
 # ---- a fresh table ----
 cat >"$WORK/workloads.jsonl" <<'EOF'

@@ -1,19 +1,20 @@
 /* Launches that read what the one before wrote, with nothing between them, on a stream and in a graph: the same bits as
  * with a wait after each. Few CTAs a launch, so that SMs are free for one that begins too early (programmatic dependent
- * launch). Every family that is capturable, a pairwise set of its configs.
+ * launch). GEMMs: every family that is capturable, a pairwise set of its configs. Expert paths, which also share their
+ * workspace with the one before: moet_ffn, and of every path family the default, all by passes, and some configs.
+ * Where there are no graphs, as on the host, on a stream only.
  *
- *   test_chain [--device SPEC] [--every N]
+ *   test_chain [--device SPEC] [--every N] [--configs N]
  */
 #include "configs.h"
-#include "subject.h"
+#include "ffn_run.h"
 
 #include <math.h>
 
-#include "../kernels/reference.h"
-
 static const char *spec = "cuda";
-static int64_t every = 1;
-static moet_device *device;
+static int64_t every = 1, config_count = 2;
+static moet_handle *handle;
+static moet_device *device; /* the handle's */
 
 enum { EXPERTS = 4, HIDDEN = 1024, INTER = HIDDEN / 2, ROWS = 64, LAUNCHES = 6 }; /* N = 2 INTER = K */
 static const int32_t counts_list[EXPERTS] = {24, 0, 33, 7};
@@ -50,6 +51,8 @@ static moet_status launch(const chain *c, int32_t nth)
 enum { WAITING, STREAM, GRAPH, WAYS };
 static const char *const way_texts[WAYS] = {"one by one", "on a stream", "in a graph"};
 
+static int32_t way_count(void) { return device->backend->capture_begin ? WAYS : GRAPH; }
+
 /* All launches this way, twice; the last one's output into bits. */
 static void run(chain *c, int32_t way, uint16_t *bits)
 {
@@ -79,7 +82,7 @@ static void check(chain *c)
     run(c, WAITING, want);
     for (int64_t i = 0; i < (int64_t)ROWS * HIDDEN; i++) zeros += (want[i] & 0x7fff) == 0;
     assert_true(zeros < ROWS);
-    for (int32_t way = STREAM; way < WAYS; way++) {
+    for (int32_t way = STREAM; way < way_count(); way++) {
         run(c, way, found);
         if (memcmp(want, found, out_bytes) != 0)
             test_fail("%s (%s, counts on the %s): launches %s give other bits than one by one", c->subject.config_text,
@@ -112,7 +115,9 @@ static int32_t check_family(const moet_family *family, chain *c)
                                     .on_device = i & 1,
                                     .kernel = &kernel};
         const moet_traits traits = family->traits(c->subject.problem, &choice->config);
-        if (!traits.capturable || (c->subject.on_device ? !traits.device_counts : !traits.host_counts)) continue;
+        if ((way_count() == WAYS && !traits.capturable) ||
+            (c->subject.on_device ? !traits.device_counts : !traits.host_counts))
+            continue;
         if (!test_subject_open(&c->subject, why)) continue;
         check(c);
         test_subject_close(&c->subject);
@@ -149,27 +154,218 @@ static void test_families(void **state)
     for (int32_t i = 0; i < 2; i++) test_buffer_destroy(device, &c.between[i]);
 }
 
+/* ---- expert paths ---- */
+
+enum { PATH_EXPERTS = 4, PATH_TOKENS = 64, CHOICES = 3, PATH_HIDDEN = 512, PATH_INTER = 256, PATH_LAUNCHES = 5 };
+static const size_t path_bytes = (size_t)PATH_TOKENS * PATH_HIDDEN * sizeof(uint16_t);
+
+/* Launch after launch of one path, whose ids are other ones in turn: what permute left is then not what it must be. */
+typedef struct path_chain {
+    ffn_path path;
+    ffn_placed placed;
+    test_buffer between[2], ids[2];
+    int32_t counts[2][PATH_EXPERTS];
+    int64_t rows[2];
+    void *stream;
+    moet_plan *plan; /* NULL: prepared */
+    ffn_prepared prepared;
+    const char *text; /* of the plan or config, with where the counts are */
+} path_chain;
+
+static void path_chain_open(path_chain *c, uint64_t *random, moet_problem problem)
+{
+    *c = (path_chain){0};
+    ffn_path_make(&c->path, PATH_TOKENS, CHOICES, problem);
+    for (int32_t i = 0; i < 2; i++) { /* the second one's ids stay */
+        ffn_path_fill(random, &c->path);
+        ffn_place(device, &c->path, false, &c->placed);
+        memcpy(c->counts[i], c->placed.counts, sizeof c->counts[i]);
+        c->rows[i] = c->placed.rows;
+        test_buffer_create(device, &c->ids[i], c->path.ids, PATH_TOKENS * CHOICES * sizeof *c->path.ids);
+        test_buffer_create(device, &c->between[i], NULL, path_bytes);
+        if (i == 0) ffn_placed_free(&c->placed);
+    }
+    assert_true(memcmp(c->counts[0], c->counts[1], sizeof c->counts[0]) != 0);
+    TEST_OK(device->backend->stream_create(device, &c->stream));
+}
+
+static void path_chain_close(path_chain *c)
+{
+    for (int32_t i = 0; i < 2; i++) {
+        test_buffer_destroy(device, &c->ids[i]);
+        test_buffer_destroy(device, &c->between[i]);
+    }
+    device->backend->stream_destroy(device, c->stream);
+    ffn_placed_free(&c->placed);
+    ffn_path_free(&c->path);
+}
+
+static moet_status path_launch(const path_chain *c, int32_t nth)
+{
+    moet_ffn_args args = c->placed.args;
+    args.x = nth == 0 ? args.x : test_buffer_inside(&c->between[(nth + 1) % 2]);
+    args.out = test_buffer_inside(&c->between[nth % 2]);
+    args.ids = test_buffer_inside(&c->ids[nth % 2]);
+    args.counts = c->counts[nth % 2];
+    args.stream = c->stream;
+    return c->plan ? moet_ffn(c->plan, &args) : ffn_prepared_launch(&c->prepared, &args, c->rows[nth % 2], c->stream);
+}
+
+/* As run, of paths. */
+static void path_run(path_chain *c, int32_t way, uint16_t *bits)
+{
+    const moet_backend *backend = device->backend;
+    moet_status status = MOET_OK;
+    void *graph = NULL;
+    for (int32_t i = 0; i < 2; i++)
+        TEST_OK(backend->fill(device, test_buffer_inside(&c->between[i]), TEST_POISON, path_bytes));
+    if (way == GRAPH) TEST_OK(backend->capture_begin(device, c->stream));
+    for (int32_t i = 0; i < (way == GRAPH ? 1 : 2) * PATH_LAUNCHES && status == MOET_OK; i++) {
+        status = path_launch(c, i % PATH_LAUNCHES);
+        if (way == WAITING && status == MOET_OK) status = backend->stream_synchronize(device, c->stream);
+    }
+    if (way == GRAPH) TEST_OK(backend->capture_end(device, c->stream, &graph));
+    for (int32_t i = 0; way == GRAPH && i < 2 && status == MOET_OK; i++)
+        status = backend->graph_launch(device, graph, c->stream);
+    if (status == MOET_OK) status = backend->stream_synchronize(device, c->stream);
+    if (status != MOET_OK) test_fail("%s %s: %s", c->text, way_texts[way], moet_last_error());
+    if (graph) backend->graph_destroy(device, graph);
+    TEST_OK(backend->download(device, bits, test_buffer_inside(&c->between[(PATH_LAUNCHES - 1) % 2]), path_bytes));
+}
+
+/* The chain must not come to rest, nor die out, nor grow without bound: then a launch that reads too early might find
+ * what it should. */
+static void check_alive(path_chain *c, const uint16_t *last)
+{
+    uint16_t *before = test_allocate(path_bytes);
+    int64_t equal = 0;
+    double squares = 0;
+    TEST_OK(device->backend->download(device, before, test_buffer_inside(&c->between[PATH_LAUNCHES % 2]), path_bytes));
+    for (int64_t i = 0; i < PATH_TOKENS * PATH_HIDDEN; i++) {
+        equal += last[i] == before[i];
+        squares += pow((double)moet_bf16_to_float(last[i]), 2) / (PATH_TOKENS * PATH_HIDDEN);
+    }
+    free(before);
+    if (!(squares > 1e-4 && squares < 1e4) || equal > PATH_TOKENS * PATH_HIDDEN / 2)
+        test_fail("%s: a root mean square of %g, %lld elements as the launch before had them", c->text, sqrt(squares),
+                  (long long)equal);
+}
+
+static void path_check(path_chain *c)
+{
+    uint16_t *want = test_allocate(path_bytes), *found = test_allocate(path_bytes);
+    path_run(c, WAITING, want);
+    check_alive(c, want);
+    for (int32_t way = STREAM; way < way_count(); way++) {
+        path_run(c, way, found);
+        if (memcmp(want, found, path_bytes) != 0)
+            test_fail("%s: launches %s give other bits than one by one", c->text, way_texts[way]);
+    }
+    free(want);
+    free(found);
+}
+
+static int32_t check_plans(path_chain *c)
+{
+    static const char *const texts[] = {"moet_ffn, counts on the host", "moet_ffn, counts on the device"};
+    for (int32_t on_device = 0; on_device < 2; on_device++) {
+        const moet_plan_options options = ffn_options(&c->path, on_device);
+        TEST_OK(moet_plan_create(handle, &c->path.problem, &options, &c->plan));
+        c->text = texts[on_device];
+        path_check(c);
+        moet_plan_destroy(c->plan);
+        c->plan = NULL;
+    }
+    return 2;
+}
+
+/* The nth config: the default, all by passes, then by chance; false: it does not apply. */
+static bool path_config(uint64_t *random, int64_t nth, const moet_family *family, const moet_problem *problem,
+                        moet_config *config)
+{
+    char why[MOET_REASON_SIZE];
+    if (nth > 1) return ffn_draw_config(random, family, problem, &device->info, config);
+    *config = (moet_config){.family = family};
+    family->default_config(problem, PATH_TOKENS, &device->info, config);
+    const char *const params[] = {"act", "gather", "combine"};
+    for (int32_t i = 0; i < MOET_COUNT_OF(params) && nth == 1; i++) moet_config_set(config, params[i], "pass");
+    return family->applicable(problem, config, &device->info, why);
+}
+
+static int32_t check_path_family(path_chain *c, uint64_t *random, const moet_family *family)
+{
+    moet_plan_options options = ffn_options(&c->path, true);
+    int32_t checked = 0;
+    options.max_rows = PATH_TOKENS * CHOICES;
+    for (int64_t i = 0; i < 2 + config_count; i++) {
+        moet_config config;
+        if (!path_config(random, i, family, &c->path.problem, &config)) continue;
+        for (int32_t on_device = 0; on_device < 2; on_device++) {
+            char text[MOET_CONFIG_SIZE + 64];
+            moet_config_format(&config, text);
+            snprintf(text + strlen(text), 64, ", counts on the %s", on_device ? "device" : "host");
+            c->text = text;
+            ffn_prepare(device, &c->path, &options, &config, on_device, &c->prepared);
+            path_check(c);
+            ffn_prepared_release(&c->prepared);
+            checked++;
+        }
+    }
+    return checked;
+}
+
+static void test_paths(void **state)
+{
+    (void)state;
+    uint64_t random = 51;
+    int32_t all = 0;
+    for (int32_t i = 0; i < 2; i++) { /* activations that are bounded; in advance all can be fused */
+        moet_problem problem;
+        path_chain c;
+        moet_problem_init(&problem, MOET_OP_FFN, PATH_EXPERTS, PATH_HIDDEN, PATH_INTER);
+        problem.prob = i == 0 ? MOET_PROB_ADVANCE : MOET_PROB_COMBINE;
+        problem.activation = i == 0 ? MOET_ACTIVATION_SWIGLU_CLAMP : MOET_ACTIVATION_GPT_OSS;
+        problem.clamp = i == 0 ? 1.5 : 0;
+        problem.layout = i == 0 ? MOET_LAYOUT_NK : MOET_LAYOUT_KN;
+        problem.bias = problem.down_bias = true; /* tokens without local experts come to life again */
+        path_chain_open(&c, &random, problem);
+        all += check_plans(&c);
+        for (int32_t f = 0; moet_families[f]; f++) {
+            const moet_family *family = moet_families[f];
+            if (!family->gemm || strcmp(family->backend, device->info.backend) != 0) continue;
+            const int32_t checked = check_path_family(&c, &random, family);
+            print_message("%s: %d chains of paths right\n", family->name, checked);
+            all += checked;
+        }
+        path_chain_close(&c);
+    }
+    assert_true(all > 4);
+}
+
 static int group_open(void **state)
 {
     (void)state;
-    if (moet_device_open(spec, &device) != MOET_OK) {
+    if (moet_open(NULL, spec, &handle) != MOET_OK) {
         fprintf(stderr, "%s\n", moet_last_error());
         return 1;
     }
-    return !device->backend->capture_begin;
+    device = handle->device;
+    return 0;
 }
 
 static int group_close(void **state)
 {
     (void)state;
-    moet_device_close(device);
+    moet_close(handle);
     return 0;
 }
 
 int main(int argc, char **argv)
 {
-    const test_option options[] = {{.name = "--device", .text = &spec}, {.name = "--every", .number = &every}};
+    const test_option options[] = {{.name = "--device", .text = &spec},
+                                   {.name = "--every", .number = &every},
+                                   {.name = "--configs", .number = &config_count}};
     test_options_parse(argc, argv, options, MOET_COUNT_OF(options));
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_families)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_families), cmocka_unit_test(test_paths)};
     return cmocka_run_group_tests_name("chain", tests, group_open, group_close);
 }
