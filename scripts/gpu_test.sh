@@ -13,7 +13,7 @@ set -uo pipefail
 BUILD=${1:-build}
 DEVICE=${2:-cuda}
 BUILD=$(cd "$BUILD" && pwd) || exit 1
-for program in moe-tune test_conformance test_bits test_capture test_chain test_device test_stages test_ffn test_ffn_odd test_fused test_compile; do
+for program in moe-tune test_conformance test_bits test_capture test_chain test_device test_stages test_ffn test_ffn_odd test_fast test_fused test_compile; do
     [ -x "$BUILD/$program" ] || { echo "gpu_test: $BUILD/$program is not there: build with tests (libcmocka-dev)" >&2; exit 1; }
 done
 # Libraries that this machine may lack travel in the build folder.
@@ -57,6 +57,7 @@ MOET_TEST_COMPILE=all MOET_TEST_ARCH=${architecture:-9.0} MOET_TEST_JOBS=$(nproc
 check "stages of the expert path: permute, gather, activation, combine" 120 "$BUILD/test_stages" --device "$DEVICE"
 check "activations in GEMMs" 180 "$BUILD/test_fused" --device "$DEVICE"
 check "expert path: reference, pieces, bits" 300 "$BUILD/test_ffn" --device "$DEVICE"
+check "expert path: numerics fast" 240 "$BUILD/test_fast" --device "$DEVICE"
 check "expert path: odd numbers, bad ids, too many rows" 120 "$BUILD/test_ffn_odd" --device "$DEVICE"
 
 families=$("$BUILD/test_conformance" --list --device "$DEVICE" 2>/dev/null)

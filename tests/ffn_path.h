@@ -30,6 +30,9 @@ void ffn_path_fill(uint64_t *random, ffn_path *p);
 /* A small shape of any kind, filled. */
 void ffn_path_random(uint64_t *random, ffn_path *p);
 
+/* The path with the up result kept in FP32 into out [R, H]: what FAST allows. */
+void ffn_path_fast(const ffn_path *p, uint16_t *out);
+
 /* moet_reference_ffn_train into allocated memory. */
 uint16_t *ffn_path_train(const moet_problem *problem, int32_t choices, const moet_ffn_args *given);
 

@@ -22,41 +22,6 @@ static double worst(const ffn_path *p, moet_numerics numerics, const uint16_t *o
     return result;
 }
 
-/* The path with the up result kept in FP32: what FAST allows. */
-static void fast(const ffn_path *p, uint16_t *out)
-{
-    const moet_problem *s = &p->problem;
-    int64_t H = s->hidden, I = s->inter, row = 0;
-    moet_problem up, down;
-    moet_ffn_permutation *permutation;
-    moet_ffn_args args = p->given;
-    args.out = out;
-    TEST_OK(moet_ffn_permutation_create(s, p->choices, &p->given, &permutation));
-    moet_problem_init(&up, MOET_OP_UP, s->experts, s->hidden, s->inter);
-    moet_problem_init(&down, MOET_OP_DOWN, s->experts, s->hidden, s->inter);
-    up.layout = down.layout = s->layout;
-    up.bias = s->bias;
-    down.bias = s->down_bias;
-    uint16_t *act = test_allocate((size_t)(permutation->rows * I) * sizeof *act);
-    uint16_t *rows = test_allocate((size_t)(permutation->rows * H) * sizeof *rows);
-    for (int32_t e = 0; e < s->experts; e++) {
-        for (int32_t r = 0; r < permutation->counts[e]; r++, row++) {
-            const uint16_t *x = p->x + permutation->source[row] * H;
-            for (int32_t i = 0; i < I; i++) {
-                double size;
-                float g = (float)moet_reference_element(&up, x, p->up, p->up_bias, e, 0, i, &size);
-                float u = (float)moet_reference_element(&up, x, p->up, p->up_bias, e, 0, (int32_t)I + i, &size);
-                act[row * I + i] = bf16(moet_reference_activate(s, g, u, permutation->prob[row]));
-            }
-        }
-    }
-    moet_reference_gemm_train(&down, act, p->down, p->down_bias, permutation->counts, rows);
-    moet_reference_combine(s, permutation, &args, rows);
-    free(act);
-    free(rows);
-    moet_ffn_permutation_destroy(permutation);
-}
-
 static void test_within_bound(void **state)
 {
     (void)state;
@@ -69,7 +34,7 @@ static void test_within_bound(void **state)
         TEST_OK(moet_reference_ffn_train(&p.problem, p.choices, &p.given));
         double of_train = worst(&p, MOET_NUMERICS_TRAIN, p.out);
         train_not_fast += worst(&p, MOET_NUMERICS_FAST, p.out) > 1;
-        fast(&p, p.out);
+        ffn_path_fast(&p, p.out);
         double of_fast = worst(&p, MOET_NUMERICS_FAST, p.out);
         if (of_train > 1 || of_fast > 1) test_fail("case %d: train %g, fast %g of the bound", i, of_train, of_fast);
         most[0] = fmax(most[0], of_train);
