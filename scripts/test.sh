@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds and runs every test that needs no GPU: gcc, clang, AddressSanitizer and UndefinedBehaviorSanitizer, a build
-# without CUDA, line coverage of src/, four fuzzers. Everything under build-test/ (or $MOET_TEST_BUILD); under 15 minutes
-# on 2 cores. A step that fails does not stop the others; the last line counts the tests of all builds.
+# without CUDA, line coverage of src/, four fuzzers. Everything under build-test/ (or $MOET_TEST_BUILD); under 15
+# minutes on 2 cores. A step that fails does not stop the others; the last line counts the tests of all builds.
 #
 #   scripts/test.sh [STEP...]     steps: gcc clang sanitize nocuda coverage fuzz; all of them by default
 set -uo pipefail
