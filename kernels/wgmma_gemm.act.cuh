@@ -9,22 +9,42 @@
 
 #if MOET_ACT
 
-#define MOET_INFINITY __int_as_float(0x7f800000)
+/* d = (1 + expf(x)) / 4 with the bits of expf and of the sum: CUDA's expf (2^j times the power of a fraction) but for the
+ * quarter, which goes into 2^j and keeps the reciprocal of d normal. x from -87 to 89, not included; NaN stays. */
+__device__ __forceinline__ float moet_quarter_sum(float x)
+{
+    float power;
+    const float j = __fmaf_rd(__saturatef(__fmaf_rn(x, 0x1.77313ap-8f, 0.5f)), 252.0f, 12582913.0f);
+    const float fraction = __fmaf_rn(x, 0x1.4ae0c0p-26f, __fmaf_rn(x, 0x1.715476p0f, -__fadd_rn(j, -12583039.0f)));
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(fraction));
+    return __fmaf_rn(power, __int_as_float((__float_as_int(j) << 23) - (2 << 23)), 0.25f);
+}
 
-/* n / d for d >= 1, correctly rounded, without the branch and the call of a division: Markstein's iteration, on a
- * quarter of either, which keeps the reciprocal normal. */
+/* n / d, both a quarter of theirs. Of a n that is 1 or a BF16 and its own d one correction gives the correctly rounded
+ * quotient for every BF16 (tests/test_act.c); what a clamp puts in its place may be any float, and gets Markstein's
+ * whole iteration. The remainder's sign is such that a quotient of -0 stays. */
 __device__ __forceinline__ float moet_quotient(float n, float d)
 {
-    float start;
-    n *= 0.25f, d *= 0.25f;
-    asm("rcp.approx.f32 %0, %1;" : "=f"(start) : "f"(d));
-    const float r = __fmaf_rn(start, __fmaf_rn(-d, start, 1.0f), start);
+    float r;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(d));
+    if (MOET_ACT == MOET_ACT_SWIGLU_CLAMP) r = __fmaf_rn(r, __fmaf_rn(-d, r, 1.0f), r);
     float q = __fmul_rn(n, r);
-    q = __fmaf_rn(__fmaf_rn(-d, q, n), r, q);
-    q = copysignf(__fmaf_rn(__fmaf_rn(-d, q, n), r, q), n); /* -0 / d would be +0 */
-    /* A gate of -inf or NaN gives d inf or NaN. */
-    if (MOET_ACT == MOET_ACT_GPT_OSS) return d < MOET_INFINITY ? q : n * start;
-    return fabsf(n) < MOET_INFINITY && d < MOET_INFINITY ? q : n * start;
+    if (MOET_ACT == MOET_ACT_SWIGLU_CLAMP) q = __fmaf_rn(-__fmaf_rn(d, q, -n), r, q);
+    return __fmaf_rn(-__fmaf_rn(d, q, -n), r, q);
+}
+
+/* g / (1 + expf(-g)). From 87 on that is g; from -89 down, where expf is infinite, -0; of -infinity it is NaN. */
+__device__ __forceinline__ float moet_silu(float g)
+{
+    const float q = moet_quotient(__fmul_rn(g, 0.25f), moet_quarter_sum(-g));
+    return fabsf(__fadd_rn(g, 1.0f)) < 88.0f ? q : __fmul_rn(g, __saturatef(g));
+}
+
+/* 1 / (1 + expf(-x)), for x up to 12; 0 where expf is infinite. */
+__device__ __forceinline__ float moet_sigmoid(float x)
+{
+    const float q = moet_quotient(0.25f, moet_quarter_sum(-x));
+    return x < -0x1.62e43p6f ? 0.0f : q;
 }
 
 /* Of what the GEMM gives, rounded to BF16 as its output would be, and of a router weight. NaN passes the clamps. FAST:
@@ -43,10 +63,9 @@ __device__ __forceinline__ float moet_activate(float gate, float up, float prob,
         const float scale = MOET_ACT == MOET_ACT_GPT_OSS ? 1.702f : 1.0f;
         value = __fdividef(g, 1.0f + __expf(-scale * g)) * (MOET_ACT == MOET_ACT_GPT_OSS ? u + 1.0f : u);
     } else if (MOET_ACT != MOET_ACT_GPT_OSS) {
-        value = __fmul_rn(moet_quotient(g, __fadd_rn(1.0f, expf(-g))), u);
+        value = __fmul_rn(moet_silu(g), u);
     } else {
-        const float sigmoid = moet_quotient(1.0f, __fadd_rn(1.0f, expf(-__fmul_rn(1.702f, g))));
-        value = __fmul_rn(__fmul_rn(g, sigmoid), __fadd_rn(u, 1.0f));
+        value = __fmul_rn(__fmul_rn(g, moet_sigmoid(__fmul_rn(1.702f, g))), __fadd_rn(u, 1.0f));
     }
     return MOET_PROB ? __fmul_rn(value, prob) : value;
 }

@@ -13,7 +13,7 @@ set -uo pipefail
 BUILD=${1:-build}
 DEVICE=${2:-cuda}
 BUILD=$(cd "$BUILD" && pwd) || exit 1
-for program in moe-tune test_conformance test_bits test_capture test_chain test_device test_stages test_ffn test_ffn_odd test_fast test_fused test_compile; do
+for program in moe-tune test_conformance test_bits test_capture test_chain test_device test_stages test_ffn test_ffn_odd test_fast test_act test_fused test_compile; do
     [ -x "$BUILD/$program" ] || { echo "gpu_test: $BUILD/$program is not there: build with tests (libcmocka-dev)" >&2; exit 1; }
 done
 # Libraries that this machine may lack travel in the build folder.
@@ -55,6 +55,7 @@ check "device: memory, streams, events" 60 "$BUILD/test_device" --device "$DEVIC
 MOET_TEST_COMPILE=all MOET_TEST_ARCH=${architecture:-9.0} MOET_TEST_JOBS=$(nproc) check "every kernel compiles without spills" 180 "$BUILD/test_compile"
 
 check "stages of the expert path: permute, gather, activation, combine" 120 "$BUILD/test_stages" --device "$DEVICE"
+check "a fused activation of every BF16" 60 "$BUILD/test_act" --device "$DEVICE"
 check "activations in GEMMs" 180 "$BUILD/test_fused" --device "$DEVICE"
 check "expert path: reference, pieces, bits" 300 "$BUILD/test_ffn" --device "$DEVICE"
 check "expert path: numerics fast" 240 "$BUILD/test_fast" --device "$DEVICE"
@@ -98,7 +99,7 @@ fi
 # ---- the expert path: the first workload, and as many tokens as two experts each make of its rows ----
 head -n 1 workloads.jsonl >path.jsonl
 sed 's/"skew"/"tokens":128,"skew"/' path.jsonl >shared.jsonl
-if check "sweep of op ffn" 150 "$BUILD/moe-tune" sweep --device "$DEVICE" --workloads path.jsonl --ops ffn --rounds 3 --db path.db --budget 90s; then
+if check "sweep of op ffn" 150 "$BUILD/moe-tune" sweep --device "$DEVICE" --workloads path.jsonl --ops ffn --rounds 3 --db path.db --budget 45s; then
     check "no path is wrong or failed" 20 bash -c "'$BUILD/moe-tune' show --db path.db --trials --format csv >paths.csv && [ \$(wc -l <paths.csv) -gt 20 ] && ! grep -E ',(wrong|failed),' paths.csv"
     check "emit of op ffn" 20 "$BUILD/moe-tune" emit --db path.db --out paths
     check "verify of op ffn: every entry of the table" 60 "$BUILD/moe-tune" verify --device "$DEVICE" --table paths
