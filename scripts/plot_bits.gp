@@ -34,7 +34,7 @@ set ytics auto
 set yrange [0.8:*]
 set grid lc rgb "#d8d8d8" lw 0.6
 set ylabel "ratio of times"
-set key inside top right Left reverse samplen 1.5 tc rgb "#202020"
+set key inside bottom right Left reverse samplen 1.5 tc rgb "#202020"
 plot data."/times" using 1:2 with linespoints lc rgb "#d55e00" pt 5 ps 0.7 title "train / fast", \
      data."/times" using 1:3 with linespoints lc rgb "#0072b2" pt 7 ps 0.7 title "best other / train"
 unset multiplot
