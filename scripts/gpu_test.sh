@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every test that needs a GPU, from a build folder, on any machine with one: conformance of all families, equal bits
 # within a class, graph capture, a fresh small table swept, emitted, verified and run, compute-sanitizer on edge shapes.
-# Needs no compiler and no cmake; what else is missing is skipped with a message. Under 8 minutes on an H100. Ends in
+# Needs no compiler and no cmake; what else is missing is skipped with a message. About 10 minutes on an H100. Ends in
 # 'N passed, N failed'.
 #
 # Of wgmma_gemm's configs it runs samples. More of them, in longer runs:
