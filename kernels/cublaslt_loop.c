@@ -1,86 +1,18 @@
 /* cublaslt_loop: one cublasLtMatmul an expert, spread over a few streams.
  *
- * cuBLASLt thinks in column-major matrices, so a row-major out[m, N] = x[m, K] w is asked for as the transposed
- * product: D (N x m, ld N) = op(A) B,  B = x (K x m, ld K),  A = w: nk  K x N, ld K, transposed;  kn  N x K, ld N, as
- * it is. Tiles are cuBLASLt's, in its terms: columns of out x rows.
- *
  * Heuristics are asked at preparation only, once for each bucket of rows an expert may have; a launch picks the
  * bucket's algorithm and passes the real number of rows. */
 #ifdef MOET_CUDA
-#include <cublasLt.h>
-#include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 
-#include "../src/cuda_api.h"
-#include "../src/family.h"
+#include "cublaslt.h"
 
+#define NAME "cublaslt_loop"
 #define MAX_STREAMS 8
 #define STREAM_WORKSPACE_BYTES ((size_t)32 << 20) /* what cuBLAS itself takes on Hopper */
 #define HEURISTIC_RESULTS 16
 #define EXACT_ROWS 4   /* up to here every number of rows has a bucket of its own */
 #define MAX_BUCKETS 48 /* 4 + 2 an octave up to MOET_MAX_ROWS is 40 */
-
-/* ---- cuBLASLt, bound at run time ---- */
-
-#define LT_FUNCTIONS(X)                                                                                                \
-    X(cublasLtCreate)                                                                                                  \
-    X(cublasLtDestroy)                                                                                                 \
-    X(cublasLtGetVersion)                                                                                              \
-    X(cublasLtGetStatusString)                                                                                         \
-    X(cublasLtMatmul)                                                                                                  \
-    X(cublasLtMatmulAlgoGetHeuristic)                                                                                  \
-    X(cublasLtMatmulAlgoCheck)                                                                                         \
-    X(cublasLtMatmulAlgoConfigGetAttribute)                                                                            \
-    X(cublasLtMatrixLayoutInit_internal)                                                                               \
-    X(cublasLtMatmulDescInit_internal)                                                                                 \
-    X(cublasLtMatmulDescSetAttribute)                                                                                  \
-    X(cublasLtMatmulPreferenceInit_internal)                                                                           \
-    X(cublasLtMatmulPreferenceSetAttribute)
-
-typedef struct lt_api {
-#define MOET_X(function) __typeof__(function) *function;
-    LT_FUNCTIONS(MOET_X)
-#undef MOET_X
-} lt_api;
-
-static const moet_symbol lt_symbols[] = {
-#define MOET_X(function) {#function, offsetof(lt_api, function), false},
-    LT_FUNCTIONS(MOET_X)
-#undef MOET_X
-};
-
-/* Written once, under lt_once. */
-static pthread_once_t lt_once = PTHREAD_ONCE_INIT;
-static lt_api lt_bound;
-static moet_status lt_status;
-static char lt_error[512];
-
-static void lt_bind_first(void)
-{
-    static const char *const sonames[] = {"libcublasLt.so.13", "libcublasLt.so.12",
-                                          "/usr/local/cuda/lib64/libcublasLt.so.13",
-                                          "/usr/local/cuda/lib64/libcublasLt.so.12", NULL};
-    lt_status = moet_library_bind(sonames, lt_symbols, MOET_COUNT_OF(lt_symbols), &lt_bound, NULL);
-    if (lt_status != MOET_OK) snprintf(lt_error, sizeof lt_error, "cublaslt_loop: %.450s", moet_last_error());
-}
-
-static moet_status lt_get(const lt_api **api)
-{
-    pthread_once(&lt_once, lt_bind_first);
-    if (lt_status != MOET_OK) return moet_fail(lt_status, "%s", lt_error);
-    *api = &lt_bound;
-    return MOET_OK;
-}
-
-static moet_status lt_fail(const lt_api *lt, cublasStatus_t result, const char *what)
-{
-    moet_status status = result == CUBLAS_STATUS_NOT_SUPPORTED  ? MOET_UNSUPPORTED
-                         : result == CUBLAS_STATUS_ALLOC_FAILED ? MOET_NO_DEVICE_MEMORY
-                                                                : MOET_DEVICE;
-    return moet_fail(status, "cublaslt_loop: %s: cuBLASLt error %d (%s)", what, (int)result,
-                     lt->cublasLtGetStatusString(result));
-}
 
 /* ---- parameters ---- */
 
@@ -155,10 +87,10 @@ typedef struct row_bucket {
 
 typedef struct loop_state {
     const struct moet_cuda_api *cuda;
-    const lt_api *lt;
+    const moet_lt_api *lt;
     cublasLtHandle_t handle;
     moet_problem problem;
-    int32_t n, k;
+    int32_t n, k, cc_major;
     cublasLtMatmulDescOpaque_t operation; /* its bias pointer changes from expert to expert */
     cublasLtMatrixLayoutOpaque_t w_layout;
     int32_t bucket_count;
@@ -193,7 +125,7 @@ static cublasStatus_t set_bias(loop_state *state, const void *bias)
 /* Everything that no launch changes, and a bias pointer whose alignment is that of the real ones. */
 static moet_status describe(loop_state *state, int32_t sm_limit)
 {
-    const lt_api *lt = state->lt;
+    const moet_lt_api *lt = state->lt;
     bool kn = state->problem.layout == MOET_LAYOUT_KN;
     cublasOperation_t w_operation = kn ? CUBLAS_OP_N : CUBLAS_OP_T;
     cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS; /* added to the fp32 accumulator */
@@ -221,12 +153,12 @@ static moet_status describe(loop_state *state, int32_t sm_limit)
         result = lt->cublasLtMatrixLayoutInit_internal(&state->w_layout, sizeof state->w_layout, CUDA_R_16BF,
                                                        (uint64_t)(kn ? state->n : state->k),
                                                        (uint64_t)(kn ? state->k : state->n), kn ? state->n : state->k);
-    return result == CUBLAS_STATUS_SUCCESS ? MOET_OK : lt_fail(lt, result, "describing the product");
+    return result == CUBLAS_STATUS_SUCCESS ? MOET_OK : moet_lt_fail(lt, NAME, result, "describing the product");
 }
 
 static moet_status set_preference(const loop_state *state, cublasLtMatmulPreferenceOpaque_t *preference)
 {
-    const lt_api *lt = state->lt;
+    const moet_lt_api *lt = state->lt;
     uint64_t workspace = STREAM_WORKSPACE_BYTES;
     uint32_t reduction =
         state->problem.numerics == MOET_NUMERICS_FAST ? CUBLASLT_REDUCTION_SCHEME_MASK : CUBLASLT_REDUCTION_SCHEME_NONE;
@@ -247,33 +179,11 @@ static moet_status set_preference(const loop_state *state, cublasLtMatmulPrefere
     for (int32_t i = 0; i < MOET_COUNT_OF(attributes) && result == CUBLAS_STATUS_SUCCESS; i++)
         result = lt->cublasLtMatmulPreferenceSetAttribute(preference, attributes[i].attribute, attributes[i].value,
                                                           attributes[i].size_bytes);
-    return result == CUBLAS_STATUS_SUCCESS ? MOET_OK : lt_fail(lt, result, "setting the heuristic's preferences");
+    return result == CUBLAS_STATUS_SUCCESS ? MOET_OK
+                                           : moet_lt_fail(lt, NAME, result, "setting the heuristic's preferences");
 }
 
 /* ---- algorithms ---- */
-
-/* UINT32_MAX where the algorithm does not tell. */
-static uint32_t algorithm_attribute(const lt_api *lt, const cublasLtMatmulAlgo_t *algorithm,
-                                    cublasLtMatmulAlgoConfigAttributes_t attribute)
-{
-    uint32_t value = 0;
-    size_t written = 0;
-    cublasStatus_t result =
-        lt->cublasLtMatmulAlgoConfigGetAttribute(algorithm, attribute, &value, sizeof value, &written);
-    return result == CUBLAS_STATUS_SUCCESS ? value : UINT32_MAX;
-}
-
-/* Whether the order of summation is what the problem's numerics allow. */
-static bool sums_rightly(const loop_state *state, const cublasLtMatmulAlgo_t *algorithm)
-{
-    uint32_t split = algorithm_attribute(state->lt, algorithm, CUBLASLT_ALGO_CONFIG_SPLITK_NUM);
-    uint32_t scheme = algorithm_attribute(state->lt, algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME);
-    bool is_split = split != UINT32_MAX && split > 1;
-    if (state->problem.numerics == MOET_NUMERICS_TRAIN)
-        return !is_split && (scheme == UINT32_MAX || scheme == CUBLASLT_REDUCTION_SCHEME_NONE);
-    /* Split-K of algorithm 66 is known to give wrong results in cuBLAS 12.6.3 to 13.4. */
-    return !(is_split && algorithm_attribute(state->lt, algorithm, CUBLASLT_ALGO_CONFIG_ID) == 66);
-}
 
 /* Whether an algorithm found for a bucket's upper end also runs at its lower end, within the workspace. */
 static bool runs_at(const loop_state *state, int64_t rows, const cublasLtMatmulAlgo_t *algorithm)
@@ -296,7 +206,7 @@ static moet_status choose_algorithm(const loop_state *state, const cublasLtMatmu
                                     int32_t lower, int32_t upper, uint32_t tile_id, cublasLtMatmulAlgo_t *algorithm,
                                     bool *has_tile)
 {
-    const lt_api *lt = state->lt;
+    const moet_lt_api *lt = state->lt;
     cublasLtMatrixLayoutOpaque_t x_layout, out_layout;
     cublasLtMatmulHeuristicResult_t results[HEURISTIC_RESULTS];
     int found = 0, first = -1, chosen = -1;
@@ -308,14 +218,14 @@ static moet_status choose_algorithm(const loop_state *state, const cublasLtMatmu
             (cublasLtMatrixLayout_t)(uintptr_t)&state->w_layout, &x_layout, &out_layout, &out_layout,
             (cublasLtMatmulPreference_t)(uintptr_t)preference, HEURISTIC_RESULTS, results, &found);
     if (result != CUBLAS_STATUS_SUCCESS && result != CUBLAS_STATUS_NOT_SUPPORTED)
-        return lt_fail(lt, result, "asking the heuristic");
+        return moet_lt_fail(lt, NAME, result, "asking the heuristic");
     if (result == CUBLAS_STATUS_NOT_SUPPORTED) found = 0;
     for (int i = 0; i < found && chosen < 0; i++) {
         if (results[i].state != CUBLAS_STATUS_SUCCESS || results[i].workspaceSize > STREAM_WORKSPACE_BYTES ||
-            !sums_rightly(state, &results[i].algo))
+            !moet_lt_sums_rightly(lt, &results[i].algo, state->problem.numerics, state->cc_major))
             continue;
         bool tile_matches = tile_id == CUBLASLT_MATMUL_TILE_UNDEFINED ||
-                            algorithm_attribute(lt, &results[i].algo, CUBLASLT_ALGO_CONFIG_TILE_ID) == tile_id;
+                            moet_lt_algorithm_attribute(lt, &results[i].algo, CUBLASLT_ALGO_CONFIG_TILE_ID) == tile_id;
         if ((first >= 0 && !tile_matches) || (lower < upper && !runs_at(state, lower, &results[i].algo))) continue;
         if (first < 0) first = i;
         if (tile_matches) chosen = i;
@@ -389,12 +299,12 @@ static moet_status create_streams(loop_state *state)
 static moet_status prepare(const moet_prepare_args *args, void **opaque)
 {
     const struct moet_cuda_api *cuda;
-    const lt_api *lt;
+    const moet_lt_api *lt;
     int32_t streams = moet_config_number(args->config, PARAM_STREAMS);
     if (args->device_counts)
         return moet_fail(MOET_UNSUPPORTED, "cublaslt_loop: counts must be in host memory, not in device memory");
     MOET_TRY(moet_cuda_api_get(&cuda));
-    MOET_TRY(lt_get(&lt));
+    MOET_TRY(moet_lt_get(NAME, &lt));
     loop_state *state = calloc(1, sizeof *state);
     if (!state) return moet_fail(MOET_NO_MEMORY, "cublaslt_loop: out of memory");
     state->cuda = cuda;
@@ -402,12 +312,13 @@ static moet_status prepare(const moet_prepare_args *args, void **opaque)
     state->problem = *args->problem;
     state->n = moet_problem_n(args->problem);
     state->k = moet_problem_k(args->problem);
+    state->cc_major = args->device->info.cc_major;
     state->stream_count = streams;
     moet_status status = MOET_OK;
     cublasStatus_t result = lt->cublasLtCreate(&state->handle);
     if (result != CUBLAS_STATUS_SUCCESS) {
         state->handle = NULL;
-        status = lt_fail(lt, result, "creating a handle");
+        status = moet_lt_fail(lt, NAME, result, "creating a handle");
         goto done;
     }
     /* The streams' products run side by side and share the SMs allowed. */
@@ -470,7 +381,7 @@ static moet_status order_experts(loop_state *state, const int32_t *counts, int32
 static moet_status multiply(loop_state *state, const moet_family_launch_args *args, int32_t expert, int32_t stream)
 {
     static const float one = 1, zero = 0;
-    const lt_api *lt = state->lt;
+    const moet_lt_api *lt = state->lt;
     size_t n = (size_t)state->n, k = (size_t)state->k, row = (size_t)state->first_row[expert], element = 2;
     int32_t rows = args->counts[expert];
     const char *x = (const char *)args->x + row * k * element;
@@ -487,7 +398,7 @@ static moet_status multiply(loop_state *state, const moet_family_launch_args *ar
                                &out_layout, out, &out_layout, &state->buckets[state->bucket[expert]].algorithm,
                                (char *)args->workspace + (size_t)stream * STREAM_WORKSPACE_BYTES,
                                STREAM_WORKSPACE_BYTES, (cudaStream_t)state->streams[stream]);
-    return result == CUBLAS_STATUS_SUCCESS ? MOET_OK : lt_fail(lt, result, "launching an expert's product");
+    return result == CUBLAS_STATUS_SUCCESS ? MOET_OK : moet_lt_fail(lt, NAME, result, "launching an expert's product");
 }
 
 /* Greedy: each expert, longest first, to the stream with least work so far. A product costs about as much as this many
@@ -537,13 +448,7 @@ static moet_status launch(void *opaque, const moet_family_launch_args *args)
     return status;
 }
 
-static moet_status validator(char *text)
-{
-    const lt_api *lt;
-    MOET_TRY(lt_get(&lt));
-    snprintf(text, 64, "cublasLt %zu", lt->cublasLtGetVersion());
-    return MOET_OK;
-}
+static moet_status validator(char *text) { return moet_lt_validator(NAME, text); }
 
 const moet_family moet_family_cublaslt_loop = {
     .name = "cublaslt_loop",

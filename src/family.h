@@ -11,6 +11,9 @@
 #define MOET_MAX_PARAMS 28
 #define MOET_MAX_CUBINS 4 /* of one config */
 #define MOET_VALIDATOR_SIZE 64
+#define MOET_MAX_ALGORITHMS 48
+#define MOET_ALGORITHM_BYTES 64
+#define MOET_ALGORITHM_TEXT_SIZE 192
 
 /* How a sweep walks a parameter. */
 typedef enum moet_search {
@@ -46,6 +49,14 @@ typedef struct moet_traits {
     bool batch_invariant; /* a row's bits depend on that row and the weights alone */
 } moet_traits;
 
+/* A vendor library's algorithm inside a prepared config: its bytes mean something to the version of the library that
+ * made them (the validator), its text to people. */
+typedef struct moet_algorithm {
+    int64_t rows; /* of an expert, up to which the config uses it; 0: however many */
+    char text[MOET_ALGORITHM_TEXT_SIZE];
+    uint8_t bytes[MOET_ALGORITHM_BYTES];
+} moet_algorithm;
+
 typedef struct moet_prepare_args {
     moet_device *device;
     const moet_problem *problem;
@@ -57,6 +68,8 @@ typedef struct moet_prepare_args {
     bool device_counts;  /* launches will pass device counts */
     int32_t cubin_count; /* compiled kernels from a table, as cubins() gave them; 0: compile */
     const moet_cubin *cubins[MOET_MAX_CUBINS];
+    int32_t algorithm_count; /* from a table, as algorithms() gave them to the same validator; 0: ask the library */
+    const moet_algorithm *algorithms;
 } moet_prepare_args;
 
 typedef struct moet_family_launch_args {
@@ -112,6 +125,9 @@ struct moet_family {
     /* The compiled kernels behind a state, owned by it, into list[MOET_MAX_CUBINS]; their number. NULL function: none.
      */
     int32_t (*cubins)(const void *state, const moet_cubin **list);
+    /* The library's algorithms behind a state, by rows, into list[MOET_MAX_ALGORITHMS]; their number. NULL function:
+     * none. */
+    int32_t (*algorithms)(const void *state, moet_algorithm *list);
     /* What NVRTC would compile for this config on this compute capability, the cubin of this index; NULL function where
      * the family compiles nothing. false: past the last one, or not for this architecture. */
     bool (*source)(const moet_problem *problem, const moet_config *config, int32_t cc_major, int32_t cc_minor,
