@@ -26,27 +26,19 @@ static const int32_t slot_counts[] = {12, 6, 4};
 
 /* ---- parameters ---- */
 
-#define INDICES(X)                                                                                                     \
-    X(0)                                                                                                               \
-    X(1)                                                                                                               \
-    X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16) X(17) X(18) X(19) X(20) X(21)    \
-        X(22) X(23) X(24) X(25) X(26) X(27) X(28) X(29) X(30) X(31)
-
-static const char *const index_values[] = {
-#define MOET_X(index) #index,
-    INDICES(MOET_X)
-#undef MOET_X
-        NULL,
-};
-/* mean: of max_rows. A number: so many rows an expert, whatever max_rows. */
-static const char *const average_rows_values[] = {"mean", "16", "64", "256", "1024", "4096", NULL};
+static const char *const index_values[] = {"0",  "1",  "2",  "3",  "4",  "5",  "6",  "7",  "8",  "9",  "10",
+                                           "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21",
+                                           "22", "23", "24", "25", "26", "27", "28", "29", "30", "31", NULL};
+/* Numbers, not what a plan's bound says: a config is the same algorithm in every plan. */
+static const char *const average_rows_values[] = {"16",   "32",   "64",   "128",  "256",   "512",
+                                                  "1024", "2048", "4096", "8192", "16384", NULL};
 /* What the averages of N and K, which are the same for all groups, are said to be. */
 static const char *const average_size_values[] = {"exact", "half", "double", NULL};
 
 enum { PARAM_INDEX, PARAM_AVG_ROWS, PARAM_AVG_N, PARAM_AVG_K };
 static const moet_param params[] = {
     [PARAM_INDEX] = {"index", index_values, MOET_SEARCH_FIRST}, /* place in the library's list of choices */
-    [PARAM_AVG_ROWS] = {"avg_rows", average_rows_values, MOET_SEARCH_AROUND},
+    [PARAM_AVG_ROWS] = {"avg_rows", average_rows_values, MOET_SEARCH_AROUND_DEFAULT},
     [PARAM_AVG_N] = {"avg_n", average_size_values, MOET_SEARCH_AROUND},
     [PARAM_AVG_K] = {"avg_k", average_size_values, MOET_SEARCH_AROUND},
 };
@@ -72,9 +64,13 @@ static bool applicable(const moet_problem *problem, const moet_config *config, c
 static void default_config(const moet_problem *problem, int64_t rows_hint, const moet_device_info *device,
                            moet_config *config)
 {
-    (void)problem, (void)rows_hint, (void)device;
+    (void)device;
+    const int64_t mean = rows_hint / problem->experts;
+    int16_t nearest = 0; /* by ratio: values are powers of two, the middle of two is 1.41 times the lower */
+    while (average_rows_values[nearest + 1] && mean * 100 > 141 * strtol(average_rows_values[nearest], NULL, 10))
+        nearest++;
     moet_config_set(config, "index", "0");
-    moet_config_set(config, "avg_rows", "mean");
+    config->value[PARAM_AVG_ROWS] = nearest;
     moet_config_set(config, "avg_n", "exact");
     moet_config_set(config, "avg_k", "exact");
 }
@@ -126,7 +122,6 @@ typedef struct grouped_state {
     cublasLtHandle_t handle;
     moet_problem problem;
     int32_t n, k;
-    int64_t max_rows;
     moet_cubin cubin;
     void *module;
     void *kernels[KERNEL_COUNT]; /* CUfunction */
@@ -275,9 +270,7 @@ static uint64_t average_size(const moet_config *config, int32_t param, int32_t s
 static moet_status set_preference(const grouped_state *state, const moet_config *config, moet_lt_preference *preference)
 {
     const moet_lt_api *lt = state->lt;
-    const int32_t experts = state->problem.experts;
-    uint64_t workspace = MAX_WORKSPACE_BYTES, mean = (uint64_t)((state->max_rows + experts - 1) / experts);
-    uint64_t rows = config->value[PARAM_AVG_ROWS] == 0 ? mean : (uint64_t)moet_config_number(config, PARAM_AVG_ROWS);
+    uint64_t workspace = MAX_WORKSPACE_BYTES, rows = (uint64_t)moet_config_number(config, PARAM_AVG_ROWS);
     uint64_t n = average_size(config, PARAM_AVG_N, state->n), k = average_size(config, PARAM_AVG_K, state->k);
     uint32_t reduction = CUBLASLT_REDUCTION_SCHEME_NONE; /* never split along K, whatever the numerics */
     uint32_t alignment = 16; /* an expert may start at any row, and a row is a multiple of 16 bytes */
@@ -340,7 +333,8 @@ static moet_status choose_algorithm(grouped_state *state, const moet_prepare_arg
     MOET_TRY(layout_init(state, some, some, some, &w));
     MOET_TRY(layout_init(state, some, some, some, &x));
     MOET_TRY(layout_init(state, some, some, some, &out));
-    if (args->algorithm_count == 1 && restore(state, &args->algorithms[0], &w, &x, &out)) return MOET_OK;
+    if (args->algorithm_count == 1 && args->max_sms == 0 && restore(state, &args->algorithms[0], &w, &x, &out))
+        return MOET_OK;
     MOET_TRY(set_preference(state, args->config, &preference));
     cublasStatus_t result =
         lt->cublasLtMatmulAlgoGetHeuristic(state->handle, &state->operation, &w.opaque, &x.opaque, &out.opaque,
@@ -395,7 +389,6 @@ static moet_status prepare(const moet_prepare_args *args, void **opaque)
     state->problem = *args->problem;
     state->n = moet_problem_n(args->problem);
     state->k = moet_problem_k(args->problem);
-    state->max_rows = args->max_rows;
     moet_status status = MOET_OK;
     cublasStatus_t result = lt->cublasLtCreate(&state->handle);
     if (result != CUBLAS_STATUS_SUCCESS) {

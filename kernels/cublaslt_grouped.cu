@@ -25,7 +25,7 @@ __device__ __forceinline__ void moet_describe(const struct moet_lt_job *job, con
     int own = e < job->experts ? counts[e] : 0;
     if (own < 0) own = 0;
     if (own > job->max_rows) own = job->max_rows; /* so that no sum overflows */
-    int last = own; /* rows of the experts up to this one */
+    int last = own;                               /* rows of the experts up to this one */
     for (int step = 1; step < 32; step *= 2) {
         int before = __shfl_up_sync(0xffffffffu, last, step);
         if (lane >= step) last += before;

@@ -17,9 +17,10 @@
 
 /* How a sweep walks a parameter. */
 typedef enum moet_search {
-    MOET_SEARCH_FIRST,  /* all values, in every combination */
-    MOET_SEARCH_AROUND, /* the first value, which should be the best guess, then the others around the best */
-    MOET_SEARCH_NEVER,  /* the first value: others are for callers who ask */
+    MOET_SEARCH_FIRST,          /* all values, in every combination */
+    MOET_SEARCH_AROUND,         /* the first value, which should be the best guess, then the others around the best */
+    MOET_SEARCH_AROUND_DEFAULT, /* the family default's value, which knows the rows, then the others around the best */
+    MOET_SEARCH_NEVER,          /* the first value: others are for callers who ask */
 } moet_search;
 
 /* A tunable: its values are the search space and their texts the syntax. */

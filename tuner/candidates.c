@@ -91,11 +91,18 @@ typedef struct listing {
     moet_candidates *list;
 } listing;
 
-/* Whether every parameter that a sweep does not search at first has its first value. */
-static bool is_searched_first(const moet_config *config)
+static bool is_searched_around(const moet_param *param)
+{
+    return param->search == MOET_SEARCH_AROUND || param->search == MOET_SEARCH_AROUND_DEFAULT;
+}
+
+/* Whether every parameter that a sweep does not search at first has its first value, or the default's. */
+static bool is_searched_first(const moet_config *config, const moet_config *default_config)
 {
     for (int32_t i = 0; i < config->family->param_count; i++) {
-        if (config->value[i] != 0 && config->family->params[i].search != MOET_SEARCH_FIRST) {
+        const moet_search search = config->family->params[i].search;
+        const int16_t first = search == MOET_SEARCH_AROUND_DEFAULT ? default_config->value[i] : 0;
+        if (config->value[i] != first && search != MOET_SEARCH_FIRST) {
             return false;
         }
     }
@@ -233,10 +240,12 @@ static moet_status add_path(const listing *l, const moet_config *default_config,
         }
         return MOET_OK;
     }
-    moet_config gemm;
+    moet_config gemm, gemm_default = {.family = gemm_family};
+    const moet_problem up = moet_problem_gemm(l->problem, MOET_OP_UP);
+    gemm_family->default_config(&up, l->rows, l->device, &gemm_default);
     moet_config_first(gemm_family, &gemm);
     do {
-        if (is_searched_first(&gemm)) {
+        if (is_searched_first(&gemm, &gemm_default)) {
             MOET_TRY(add_half(l, default_config, &gemm, UP, false, validator));
             MOET_TRY(add_half(l, default_config, &gemm, DOWN, false, validator));
         }
@@ -329,7 +338,7 @@ static moet_status add_family(const listing *l, const moet_family *family, bool 
     moet_config config;
     moet_config_first(family, &config);
     do {
-        if (is_searched_first(&config) && !moet_config_equal(&config, &default_config)) {
+        if (is_searched_first(&config, &default_config) && !moet_config_equal(&config, &default_config)) {
             MOET_TRY(add_config(l->list, l->problem, l->device, &config, false, true, validator, missing));
         }
     } while (moet_config_next(&config));
@@ -368,8 +377,7 @@ moet_status moet_candidates_add_around(moet_candidates *list, const moet_problem
     for (int32_t i = 0; i < config.family->param_count; i++) {
         const moet_param *param = &config.family->params[i];
         moet_config other = config;
-        for (other.value[i] = 0; param->search == MOET_SEARCH_AROUND && param->values[other.value[i]];
-             other.value[i]++) {
+        for (other.value[i] = 0; is_searched_around(param) && param->values[other.value[i]]; other.value[i]++) {
             if (!has_config(list, &other)) {
                 MOET_TRY(add_config(list, problem, device, &other, false, true, validator, ""));
             }
@@ -383,7 +391,7 @@ int32_t moet_candidates_around(const moet_config *center)
     int32_t count = 0;
     for (int32_t i = 0; i < center->family->param_count; i++) {
         const moet_param *param = &center->family->params[i];
-        for (int32_t value = 1; param->search == MOET_SEARCH_AROUND && param->values[value]; value++) {
+        for (int32_t value = 1; is_searched_around(param) && param->values[value]; value++) {
             count++;
         }
     }
@@ -416,7 +424,7 @@ void moet_candidates_hash(const moet_candidates *list, int32_t rule, int32_t fin
         const moet_candidate *c = &list->items[i];
         for (int32_t p = 0; c->family_default && c->is_chosen && p < c->config.family->param_count; p++) {
             const moet_param *param = &c->config.family->params[p];
-            for (int32_t v = 0; param->search == MOET_SEARCH_AROUND && param->values[v] != NULL; v++) {
+            for (int32_t v = 0; is_searched_around(param) && param->values[v] != NULL; v++) {
                 snprintf(link, sizeof link, "%s around %s %s=%s", text, c->config.family->name, param->name,
                          param->values[v]);
                 moet_sha256_text(link, strlen(link), text);

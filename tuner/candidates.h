@@ -1,15 +1,14 @@
 /* candidates: what a sweep tries on one workload.
  *
  * Of the chosen families of the device's backend, every configuration whose parameters that are not searched first
- * (moet_search) have their first value, and every family's default whether chosen or not; later, around the best of
- * these, configurations that differ in one parameter (moet_candidates_add_around).
- * Of a path family (op FFN), whose space is the product of its GEMMs', each such configuration of the GEMM family as
- * the up GEMM with each way of activating, and as the down GEMM, beside the default's other half; later the best up
- * halves with the best down halves (moet_candidates_add_crossed). Where GEMMs of ops up and down were measured on the
- * same rows (moet_known_gemms), only the fastest of these are halves, with each way of gathering and combining.
- * A configuration that takes counts from the device is
- * tried so (the slower way round serves both kinds); one that cannot, with host counts. A family's default that can do
- * both is tried both ways, as a plan may use it either way. */
+ * (moet_search) have their first value (or the default's), and every family's default whether chosen or not; later,
+ * around the best of these, configurations that differ in one parameter (moet_candidates_add_around). Of a path family
+ * (op FFN), whose space is the product of its GEMMs', each such configuration of the GEMM family as the up GEMM with
+ * each way of activating, and as the down GEMM, beside the default's other half; later the best up halves with the best
+ * down halves (moet_candidates_add_crossed). Where GEMMs of ops up and down were measured on the same rows
+ * (moet_known_gemms), only the fastest of these are halves, with each way of gathering and combining. A configuration
+ * that takes counts from the device is tried so (the slower way round serves both kinds); one that cannot, with host
+ * counts. A family's default that can do both is tried both ways, as a plan may use it either way. */
 #ifndef MOET_CANDIDATES_H
 #define MOET_CANDIDATES_H
 
