@@ -1,10 +1,8 @@
 #ifdef MOET_CUDA
 #include "cublaslt.h"
 
-#include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
-#include <string.h>
 
 /* ---- the library, bound at run time ---- */
 
@@ -82,36 +80,6 @@ bool moet_lt_sums_rightly(const moet_lt_api *lt, const cublasLtMatmulAlgo_t *alg
         return !is_split && (scheme == UINT32_MAX || scheme == CUBLASLT_REDUCTION_SCHEME_NONE);
     return !(is_split && moet_lt_algorithm_attribute(lt, algorithm, CUBLASLT_ALGO_CONFIG_ID) == 66 &&
              moet_lt_fact_find(MOET_LT_NO_SPLIT_K_66, (int64_t)lt->cublasLtGetVersion(), cc_major));
-}
-
-void moet_lt_algorithm_describe(const moet_lt_api *lt, const cublasLtMatmulAlgo_t *algorithm, int64_t rows,
-                                moet_algorithm *description)
-{
-    /* Ids are those of cublasLt.h's enumerations. */
-    static const struct {
-        const char *name;
-        cublasLtMatmulAlgoConfigAttributes_t attribute;
-    } fields[] = {
-        {"algo", CUBLASLT_ALGO_CONFIG_ID},
-        {"tile_id", CUBLASLT_ALGO_CONFIG_TILE_ID},
-        {"stages_id", CUBLASLT_ALGO_CONFIG_STAGES_ID},
-        {"inner_id", CUBLASLT_ALGO_CONFIG_INNER_SHAPE_ID},
-        {"cluster_id", CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID},
-        {"swizzle", CUBLASLT_ALGO_CONFIG_CTA_SWIZZLING},
-        {"custom", CUBLASLT_ALGO_CONFIG_CUSTOM_OPTION},
-        {"split_k", CUBLASLT_ALGO_CONFIG_SPLITK_NUM},
-        {"reduction", CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME},
-    };
-    _Static_assert(sizeof *algorithm == sizeof description->bytes, "an algorithm is 64 bytes");
-    size_t used = 0;
-    *description = (moet_algorithm){.rows = rows};
-    for (int32_t i = 0; i < MOET_COUNT_OF(fields) && used < sizeof description->text; i++) {
-        uint32_t value = moet_lt_algorithm_attribute(lt, algorithm, fields[i].attribute);
-        if (value == UINT32_MAX) continue;
-        used += (size_t)snprintf(description->text + used, sizeof description->text - used, "%s%s=%" PRIu32,
-                                 used ? "," : "", fields[i].name, value);
-    }
-    memcpy(description->bytes, algorithm, sizeof *algorithm);
 }
 #else
 typedef int moet_cublaslt_unused; /* a translation unit must not be empty */

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "cublaslt_product.h"
+#include "cublaslt_space.h"
 
 #define NAME "cublaslt_loop"
 #define MAX_STREAMS 8
@@ -32,11 +32,10 @@ static const uint32_t tile_ids[] = {CUBLASLT_MATMUL_TILE_UNDEFINED,
 #undef MOET_X
 };
 
-enum { PARAM_STREAMS, PARAM_TILE };
-static const moet_param params[] = {
-    [PARAM_STREAMS] = {"streams", stream_values, MOET_SEARCH_FIRST},
-    [PARAM_TILE] = {"tile", tile_values, MOET_SEARCH_FIRST},
-};
+enum { PARAM_STREAMS, PARAM_TILE, PARAM_ALGO /* and the fields behind it */ };
+static const moet_param params[] = {[PARAM_STREAMS] = {"streams", stream_values, MOET_SEARCH_FIRST},
+                                    [PARAM_TILE] = {"tile", tile_values, MOET_SEARCH_FIRST},
+                                    MOET_LT_FIELDS(MOET_LT_SPACE_PARAM)};
 
 static moet_traits traits(const moet_problem *problem, const moet_config *config)
 {
@@ -53,6 +52,15 @@ static bool applicable(const moet_problem *problem, const moet_config *config, c
         return moet_refuse(why, "cublaslt_loop needs BF16 tensor cores (sm_80), the device is sm_%d%d",
                            device->cc_major, device->cc_minor);
     int32_t streams = moet_config_number(config, PARAM_STREAMS);
+    if (moet_lt_space_is_named(config, PARAM_ALGO) && config->value[PARAM_TILE] != 0)
+        return moet_refuse(why, NAME ": an algorithm has its tile by tile_id, not tile=%s",
+                           moet_config_text(config, PARAM_TILE));
+    for (int32_t i = 1; i < MOET_LT_FIELD_COUNT; i++) {
+        if (!moet_lt_space_is_named(config, PARAM_ALGO) && config->value[PARAM_ALGO + i] != 0)
+            return moet_refuse(why, NAME ": %s says nothing without algo", params[PARAM_ALGO + i].name);
+    }
+    if (problem->numerics == MOET_NUMERICS_TRAIN && moet_config_number(config, PARAM_ALGO + MOET_LT_FIELD_split_k) > 1)
+        return moet_refuse(why, NAME ": split_k needs numerics=fast");
     if (streams > problem->experts)
         return moet_refuse(why, "%d streams for %d experts are no more than fewer streams", streams, problem->experts);
     return true;
@@ -136,12 +144,43 @@ static moet_status prepare(const moet_prepare_args *args, void **opaque)
     const int32_t sm_limit = args->max_sms > 0 ? (args->max_sms > streams ? args->max_sms / streams : 1) : 0;
     moet_status status = moet_lt_product_create(NAME, args, 1, 100, sm_limit, &state->product);
     if (status != MOET_OK) goto done;
+    cublasLtMatmulAlgo_t named;
+    if (moet_lt_space_is_named(args->config, PARAM_ALGO)) {
+        status = moet_lt_space_make(&state->product, args->config, PARAM_ALGO, &named);
+        if (status != MOET_OK) goto done;
+        wish = (moet_lt_wish){.algorithm = &named, .name = "the algorithm"};
+    }
     if ((status = moet_lt_product_choose(&state->product, args, &wish)) != MOET_OK) goto done;
     if ((status = create_streams(state)) != MOET_OK) goto done;
     *opaque = state;
     state = NULL;
 done:
     release(state);
+    return status;
+}
+
+/* The mean over rows of the rows of their expert. */
+static int32_t typical_rows(const int32_t *counts, int32_t experts)
+{
+    int64_t rows = 0;
+    double weighted = 0;
+    for (int32_t e = 0; e < experts; e++) {
+        rows += counts[e];
+        weighted += (double)counts[e] * counts[e];
+    }
+    return rows > 0 ? (int32_t)(weighted / (double)rows + 0.5) : 1;
+}
+
+static moet_status list(const moet_prepare_args *args, const int32_t *counts, int32_t limit, moet_config_visit visit,
+                        void *context)
+{
+    moet_lt_product product;
+    const int32_t rows = typical_rows(counts, args->problem->experts);
+    moet_status status = moet_lt_product_create(NAME, args, 1, 100, 0, &product);
+    if (status == MOET_OK)
+        status = moet_lt_space_list(&product, args->config, PARAM_ALGO, rows, (int32_t)args->max_rows, limit, visit,
+                                    context);
+    moet_lt_product_release(&product);
     return status;
 }
 
@@ -256,6 +295,7 @@ const moet_family moet_family_cublaslt_loop = {
     .prepare = prepare,
     .launch = launch,
     .release = release,
+    .list = list,
     .algorithms = algorithms_of,
     .validator = validator,
 };

@@ -75,11 +75,17 @@ void moet_config_set(moet_config *config, const char *name, const char *value)
     config->value[param] = (int16_t)index;
 }
 
+static bool is_left_out(const moet_family *family, int32_t param)
+{
+    return family->params[param].search == MOET_SEARCH_LISTED;
+}
+
 void moet_config_format(const moet_config *config, char *text)
 {
     const moet_family *family = config->family;
     size_t used = (size_t)snprintf(text, MOET_CONFIG_SIZE, "%s", family->name);
     for (int32_t i = 0; i < family->param_count; i++) {
+        if (is_left_out(family, i) && config->value[i] == 0) continue;
         used += (size_t)snprintf(text + used, MOET_CONFIG_SIZE - used, "%c%s=%s", i ? ',' : ':', family->params[i].name,
                                  moet_config_text(config, i));
         assert(used < MOET_CONFIG_SIZE);
@@ -117,7 +123,7 @@ moet_status moet_config_parse(const char *text, moet_config *config)
         at += value_length;
     }
     for (int32_t i = 0; i < result.family->param_count; i++) {
-        if (!seen[i])
+        if (!seen[i] && !is_left_out(result.family, i))
             return moet_fail(MOET_MALFORMED, "config '%.100s': parameter %s is missing", text,
                              result.family->params[i].name);
     }
@@ -144,6 +150,7 @@ bool moet_config_next(moet_config *config)
 {
     /* An odometer: the last parameter turns fastest. */
     for (int32_t i = config->family->param_count - 1; i >= 0; i--) {
+        if (config->family->params[i].search == MOET_SEARCH_LISTED) continue;
         if (config->family->params[i].values[++config->value[i]]) return true;
         config->value[i] = 0;
     }

@@ -21,6 +21,9 @@ typedef enum moet_search {
     MOET_SEARCH_AROUND,         /* the first value, which should be the best guess, then the others around the best */
     MOET_SEARCH_AROUND_DEFAULT, /* the family default's value, which knows the rows, then the others around the best */
     MOET_SEARCH_NEVER,          /* the first value: others are for callers who ask */
+    /* As NEVER, but that list() knows configs with others. Too many to be walked: moet_config_next leaves it at the
+     * first, and so do texts, which name it only where it has another. */
+    MOET_SEARCH_LISTED,
 } moet_search;
 
 /* A tunable: its values are the search space and their texts the syntax. */
@@ -41,6 +44,8 @@ typedef struct moet_config {
      * rows with a target go there. */
     bool gathers, scatters;
 } moet_config;
+
+typedef moet_status (*moet_config_visit)(void *context, const moet_config *config);
 
 /* What a configuration can do. */
 typedef struct moet_traits {
@@ -119,6 +124,10 @@ struct moet_family {
     /* Enqueues. No allocation, no synchronisation. Launches of one state follow each other. */
     moet_status (*launch)(void *state, const moet_family_launch_args *args);
     void (*release)(void *state); /* NULL is fine */
+    /* Visits configs that only a vendor library can enumerate, for counts as in launch_args, on the host: at most
+     * `limit`, the most promising first. args->config: what they share. NULL function: none. */
+    moet_status (*list)(const moet_prepare_args *args, const int32_t *counts, int32_t limit, moet_config_visit visit,
+                        void *context);
     /* Path families only: the pieces of launch, as moet_permute and the others have them. `workspace` as in launch. */
     moet_status (*permute)(void *state, const moet_ffn_args *args, const moet_permuted *permuted, void *workspace);
     moet_status (*activate)(void *state, const void *up, const moet_permuted *permuted, void *out, void *stream);
@@ -159,12 +168,13 @@ int32_t moet_config_number(const moet_config *config, int32_t param);
 void moet_config_set(moet_config *config, const char *name, const char *value);
 
 /* "family:key=value,..." into text[MOET_CONFIG_SIZE]. parse refuses an unknown family, key or value, and a missing
- * key, by name. */
+ * key, by name. A MOET_SEARCH_LISTED parameter at its first value is left out. */
 void moet_config_format(const moet_config *config, char *text);
 moet_status moet_config_parse(const char *text, moet_config *config);
 bool moet_config_equal(const moet_config *a, const moet_config *b);
 
-/* Walks a family's whole parameter space: start with moet_config_first; false at the end. */
+/* Walks a family's parameter space but for parameters that are listed: start with moet_config_first; false at the end.
+ */
 void moet_config_first(const moet_family *family, moet_config *config);
 bool moet_config_next(moet_config *config);
 

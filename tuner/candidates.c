@@ -386,6 +386,42 @@ moet_status moet_candidates_add_around(moet_candidates *list, const moet_problem
     return MOET_OK;
 }
 
+typedef struct listed {
+    moet_candidates *list;
+    const moet_problem *problem;
+    const moet_device_info *device;
+    const char *validator;
+} listed;
+
+static moet_status add_listed(void *context, const moet_config *config)
+{
+    const listed *l = context;
+    return has_config(l->list, config)
+               ? MOET_OK
+               : add_config(l->list, l->problem, l->device, config, false, true, l->validator, "");
+}
+
+moet_status moet_candidates_add_listed(moet_candidates *list, const moet_problem *problem, const int32_t *counts,
+                                       moet_device *device, int32_t limit)
+{
+    moet_routing routing;
+    MOET_TRY(moet_routing_summarize(counts, problem->experts, &routing));
+    for (int32_t i = 0; i < list->count && list->items[i].family_default; i++) {
+        const moet_candidate one = list->items[i]; /* the list grows */
+        if (one.config.family->list == NULL || !one.is_chosen || !one.applicable) {
+            continue;
+        }
+        const moet_prepare_args args = {
+            .device = device, .problem = problem, .config = &one.config, .max_rows = routing.rows};
+        listed l = {list, problem, &device->info, one.validator};
+        const moet_status status = one.config.family->list(&args, counts, limit, add_listed, &l);
+        if (status == MOET_NO_MEMORY) {
+            return status;
+        }
+    }
+    return MOET_OK;
+}
+
 int32_t moet_candidates_around(const moet_config *center)
 {
     int32_t count = 0;

@@ -67,6 +67,11 @@ moet_status moet_candidates_add_around(moet_candidates *list, const moet_problem
 #define MOET_CANDIDATES_HALVES 3 /* of each */
 moet_status moet_candidates_add_crossed(moet_candidates *list, const moet_problem *problem,
                                         const moet_device_info *device);
+/* Adds what the list lacks of the configurations that only a vendor library can enumerate (moet_family's list), of each
+ * chosen family whose default applies: at most `limit` a family, for these counts (of problem->experts) in host memory.
+ * Needs the device. A library that cannot list adds nothing. */
+moet_status moet_candidates_add_listed(moet_candidates *list, const moet_problem *problem, const int32_t *counts,
+                                       moet_device *device, int32_t limit);
 /* How many halves of a path family are listed where its GEMMs are known, at most. */
 int32_t moet_candidates_most_known(const moet_family *family);
 /* How many configurations there are around one, at most. */
