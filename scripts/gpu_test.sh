@@ -109,6 +109,20 @@ if check "sweep of op ffn" 150 "$BUILD/moe-tune" sweep --device "$DEVICE" --work
     done
 fi
 
+# ---- Python: streams, CUDA graphs, torch.compile and DLPack on the GPU, where a python3 here has torch ----
+source=$(cd "$(dirname "$0")/.." && pwd)
+python=${MOET_PYTHON:-python3}
+if ! "$python" -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
+    skip "Python package: $python has no torch that finds the GPU (MOET_PYTHON names another)"
+elif [ ! -e "$BUILD/libmoet.so.0" ]; then
+    skip "Python package: $BUILD has no libmoet.so.0"
+else
+    export MOET_LIBRARY=$BUILD/libmoet.so.0 PYTHONPATH=$source/bindings/python PYTHONDONTWRITEBYTECODE=1
+    check "Python package with torch on the GPU" 300 "$python" -m unittest discover -s "$source/bindings/python/tests" -p 'test_torch.py'
+    check "Python package: what a call costs" 60 "$python" "$source/bindings/python/bench_overhead.py" cuda && cat "$WORK/log"
+    unset MOET_LIBRARY PYTHONPATH PYTHONDONTWRITEBYTECODE
+fi
+
 # ---- compute-sanitizer: a pairwise set of each kernel's configs, a few of the vendor's, on the first edge shapes ----
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer /usr/local/cuda*/compute-sanitizer/compute-sanitizer 2>/dev/null | head -n 1)
 if [ -n "$sanitizer" ]; then

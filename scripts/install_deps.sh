@@ -16,12 +16,16 @@ libcjson-dev|/usr/include/cjson/cJSON.h|reads and writes tables and workloads
 libsqlite3-dev|/usr/include/sqlite3.h|the store of trials
 libminizip-dev|/usr/include/minizip/unzip.h|reads .npz files (verify --against)
 zlib1g-dev|/usr/include/zlib.h|unpacks them
-libopenblas-dev|/usr/include/*/cblas.h|the host_blas kernels
+libopenblas-dev|/usr/lib/*/libopenblas.so.0 /usr/lib*/libopenblas.so.0|the host_blas kernels
 EOF
     [ "${1:-}" = --test ] || return 0
     cat <<'EOF'
 pkg-config|pkg-config|tests the .pc file
 python3|python3|reads databases and JSON in tests
+python3-numpy|/usr/lib/python3/dist-packages/numpy|tests of the Python package
+python3-pip|/usr/lib/python3/dist-packages/pip|installs it in a test
+python3-setuptools|/usr/lib/python3/dist-packages/setuptools|builds it there
+python3-wheel|/usr/lib/python3/dist-packages/wheel|builds it there
 binutils|readelf|tests what the libraries need
 libcmocka-dev|/usr/include/cmocka.h|unit tests
 clang|clang|second compiler, fuzzing
