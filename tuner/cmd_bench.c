@@ -410,25 +410,26 @@ static moet_status run_tasks(bench_state *s, const moet_sweep_tasks *tasks)
     return MOET_OK;
 }
 
+static const struct argp_child children[] = {{&moet_problem_argp, 0, "The problem", 1}, {0}};
+static const struct argp argp = {
+    options,
+    parse_option,
+    NULL,
+    MOET_COMMAND_DOC(
+        "Plans and launches every workload through the runtime library, as a program that links it "
+        "would, and times it beside the device's ceilings.",
+        EXAMPLE,
+        "Prints one JSON object a line: the device and its ceilings, then name, rows, tokens (op ffn), skew, op, "
+        "peer, "
+        "time_us, tflops, efficiency, floor_us, spread, sm_mhz, layout, config, hit (exact, nearest, "
+        "default; asked: given by --config), device_counts, eager and counts of each point. Every point is "
+        "verified before it is timed; a wrong one is exit code 3. The command line wins over MOET_TABLE."),
+    children,
+    NULL,
+    NULL};
+
 static int run(int argc, char **argv)
 {
-    static const struct argp_child children[] = {{&moet_problem_argp, 0, "The problem", 1}, {0}};
-    static const struct argp argp = {
-        options,
-        parse_option,
-        NULL,
-        MOET_COMMAND_DOC(
-            "Plans and launches every workload through the runtime library, as a program that links it "
-            "would, and times it beside the device's ceilings.",
-            EXAMPLE,
-            "Prints one JSON object a line: the device and its ceilings, then name, rows, tokens (op ffn), skew, op, "
-            "peer, "
-            "time_us, tflops, efficiency, floor_us, spread, sm_mhz, layout, config, hit (exact, nearest, "
-            "default; asked: given by --config), device_counts, eager and counts of each point. Every point is "
-            "verified before it is timed; a wrong one is exit code 3. The command line wins over MOET_TABLE."),
-        children,
-        NULL,
-        NULL};
     bench_arguments a = {.device = "auto", .rounds = 11, .plan = {.seed = 1, .shard = {1, 1}}};
     moet_problem_options_default(&a.plan.problem);
     bench_state s = {.arguments = &a};
@@ -465,4 +466,4 @@ static int run(int argc, char **argv)
     return code;
 }
 
-const moet_command moet_command_bench = {"bench", SUMMARY, EXAMPLE, run};
+const moet_command moet_command_bench = {"bench", SUMMARY, EXAMPLE, run, &argp};

@@ -263,23 +263,24 @@ static int judge(const comparison *c)
     return MOET_EXIT_OK;
 }
 
+static const struct argp argp = {
+    options,
+    parse_option,
+    "A.jsonl B.jsonl",
+    MOET_COMMAND_DOC(
+        "Joins the points of two benches on name, rows, tokens, skew, op, layout, and counts where both have "
+        "them.",
+        EXAMPLE,
+        "ratio = time of B / time of A: above 1, A is faster. Where B has several peers, the table and "
+        "the geometric mean that --at-least judges take the fastest at each point; the means against "
+        "each peer follow. One file can be given twice, to compare its peers. Exit codes: 0, 4 below "
+        "--at-least, 1 no point in common."),
+    NULL,
+    NULL,
+    NULL};
+
 static int run(int argc, char **argv)
 {
-    static const struct argp argp = {
-        options,
-        parse_option,
-        "A.jsonl B.jsonl",
-        MOET_COMMAND_DOC(
-            "Joins the points of two benches on name, rows, tokens, skew, op, layout, and counts where both have "
-            "them.",
-            EXAMPLE,
-            "ratio = time of B / time of A: above 1, A is faster. Where B has several peers, the table and "
-            "the geometric mean that --at-least judges take the fastest at each point; the means against "
-            "each peer follow. One file can be given twice, to compare its peers. Exit codes: 0, 4 below "
-            "--at-least, 1 no point in common."),
-        NULL,
-        NULL,
-        NULL};
     compare_arguments a = {0};
     comparison c = {.arguments = &a};
     int code = moet_command_parse(&argp, argc, argv, &a);
@@ -296,4 +297,4 @@ static int run(int argc, char **argv)
     return code;
 }
 
-const moet_command moet_command_compare = {"compare", SUMMARY, EXAMPLE, run};
+const moet_command moet_command_compare = {"compare", SUMMARY, EXAMPLE, run, &argp};

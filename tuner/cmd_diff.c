@@ -299,17 +299,18 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     }
 }
 
+static const struct argp argp = {
+    .options = options_table,
+    .parser = parse_option,
+    .args_doc = "OLD NEW",
+    .doc =
+        MOET_COMMAND_DOC("Shows what changed from one table folder to another.", "moe-tune diff table.before table",
+                         "An entry has changed if its config, its version or its kernel differs, or its time by more "
+                         "than 1 % and both noises. gain_pct is how much longer the old one takes."),
+};
+
 static int run_diff(int argc, char **argv)
 {
-    static const struct argp argp = {
-        .options = options_table,
-        .parser = parse_option,
-        .args_doc = "OLD NEW",
-        .doc = MOET_COMMAND_DOC(
-            "Shows what changed from one table folder to another.", "moe-tune diff table.before table",
-            "An entry has changed if its config, its version or its kernel differs, or its time by more "
-            "than 1 % and both noises. gain_pct is how much longer the old one takes."),
-    };
     diff_options options = {0};
     int code = moet_command_parse(&argp, argc, argv, &options);
     return code != MOET_EXIT_OK ? code : moet_command_fail(diff(&options));
@@ -320,4 +321,5 @@ const moet_command moet_command_diff = {
     .summary = "show what changed between two tables",
     .example = "moe-tune diff table.before table",
     .run = run_diff,
+    .argp = &argp,
 };

@@ -161,18 +161,19 @@ static void examine_all(moet_output *out, const doctor_arguments *a, int32_t *us
     }
 }
 
+static const struct argp argp = {
+    options,
+    parse_option,
+    NULL,
+    MOET_COMMAND_DOC("Shows devices, the libraries they need with versions, what the devices reach at best, and "
+                     "what is missing with what that costs.",
+                     EXAMPLE, "Exit codes: 0 at least one device can be used, 1 none can."),
+    NULL,
+    NULL,
+    NULL};
+
 static int run(int argc, char **argv)
 {
-    static const struct argp argp = {
-        options,
-        parse_option,
-        NULL,
-        MOET_COMMAND_DOC("Shows devices, the libraries they need with versions, what the devices reach at best, and "
-                         "what is missing with what that costs.",
-                         EXAMPLE, "Exit codes: 0 at least one device can be used, 1 none can."),
-        NULL,
-        NULL,
-        NULL};
     doctor_arguments a = {0};
     int code = moet_command_parse(&argp, argc, argv, &a);
     if (code != MOET_EXIT_OK) {
@@ -201,4 +202,4 @@ static int run(int argc, char **argv)
     return code == MOET_EXIT_OK && usable == 0 ? MOET_EXIT_FAILED : code;
 }
 
-const moet_command moet_command_doctor = {"doctor", SUMMARY, EXAMPLE, run};
+const moet_command moet_command_doctor = {"doctor", SUMMARY, EXAMPLE, run, &argp};

@@ -63,17 +63,18 @@ static moet_status print_summary(const emit_options *options, const moet_emitted
     return moet_output_finish(out);
 }
 
+static const struct argp argp = {
+    .options = options_table,
+    .parser = parse_option,
+    .doc = MOET_COMMAND_DOC("Writes the winners as a table: a folder that libmoet loads.",
+                            "moe-tune emit --db moe-tune.db --out table",
+                            "The same database makes the same bytes. A table in the folder is replaced whole, and "
+                            "its hash kept as the new "
+                            "one's parent; moe-tune diff OLD NEW shows what changed."),
+};
+
 static int run_emit(int argc, char **argv)
 {
-    static const struct argp argp = {
-        .options = options_table,
-        .parser = parse_option,
-        .doc = MOET_COMMAND_DOC("Writes the winners as a table: a folder that libmoet loads.",
-                                "moe-tune emit --db moe-tune.db --out table",
-                                "The same database makes the same bytes. A table in the folder is replaced whole, and "
-                                "its hash kept as the new "
-                                "one's parent; moe-tune diff OLD NEW shows what changed."),
-    };
     emit_options options = {.db = "moe-tune.db"};
     int code = moet_command_parse(&argp, argc, argv, &options);
     if (code != MOET_EXIT_OK) return code;
@@ -91,4 +92,5 @@ const moet_command moet_command_emit = {
     .summary = "write the winners as a table that libmoet loads",
     .example = "moe-tune emit --db moe-tune.db --out table",
     .run = run_emit,
+    .argp = &argp,
 };

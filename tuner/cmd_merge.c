@@ -65,18 +65,19 @@ static moet_status check_sources(const merge_options *options)
     return MOET_OK;
 }
 
+static const struct argp argp = {
+    .options = options_table,
+    .parser = parse_option,
+    .args_doc = "FROM.db...",
+    .doc = MOET_COMMAND_DOC("Merges the trials of several databases into one.",
+                            "moe-tune merge --db all.db h100.db h200.db",
+                            "The order does not matter and merging twice changes nothing. Of two trials of one "
+                            "candidate the one with final "
+                            "rounds stays, then the one with more samples, then the faster one."),
+};
+
 static int run_merge(int argc, char **argv)
 {
-    static const struct argp argp = {
-        .options = options_table,
-        .parser = parse_option,
-        .args_doc = "FROM.db...",
-        .doc = MOET_COMMAND_DOC("Merges the trials of several databases into one.",
-                                "moe-tune merge --db all.db h100.db h200.db",
-                                "The order does not matter and merging twice changes nothing. Of two trials of one "
-                                "candidate the one with final "
-                                "rounds stays, then the one with more samples, then the faster one."),
-    };
     static const moet_output_column columns[] = {{"from", MOET_OUTPUT_TEXT, 0}, {"added", MOET_OUTPUT_INTEGER, 0}};
     merge_options options = {0};
     int code = moet_command_parse(&argp, argc, argv, &options);
@@ -97,4 +98,5 @@ const moet_command moet_command_merge = {
     .summary = "merge databases of several machines or shards",
     .example = "moe-tune merge --db all.db h100.db h200.db",
     .run = run_merge,
+    .argp = &argp,
 };

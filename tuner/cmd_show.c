@@ -302,18 +302,19 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     }
 }
 
+static const struct argp argp = {
+    .options = options_table,
+    .parser = parse_option,
+    .doc = MOET_COMMAND_DOC(
+        "Shows winners with their margins and noise, or every trial.", "moe-tune show --db moe-tune.db",
+        "A margin is how much longer the runner-up (the fastest other config) or the family default takes; a tie "
+        "within the noise goes to the default, so it may be below 0. Text is for people; CSV and JSON (one object "
+        "a "
+        "line) have every column."),
+};
+
 static int run_show(int argc, char **argv)
 {
-    static const struct argp argp = {
-        .options = options_table,
-        .parser = parse_option,
-        .doc = MOET_COMMAND_DOC(
-            "Shows winners with their margins and noise, or every trial.", "moe-tune show --db moe-tune.db",
-            "A margin is how much longer the runner-up (the fastest other config) or the family default takes; a tie "
-            "within the noise goes to the default, so it may be below 0. Text is for people; CSV and JSON (one object "
-            "a "
-            "line) have every column."),
-    };
     show_options options = {.db = "moe-tune.db"};
     int code = moet_command_parse(&argp, argc, argv, &options);
     if (code != MOET_EXIT_OK) return code;
@@ -330,4 +331,5 @@ const moet_command moet_command_show = {
     .summary = "show winners with their margins and noise, or every trial",
     .example = "moe-tune show --why deepseek-v3/ep32/512",
     .run = run_show,
+    .argp = &argp,
 };

@@ -354,23 +354,24 @@ static int finish(const sweep_arguments *a, const moet_sweep_summary *s, moet_st
     return code;
 }
 
+static const struct argp_child children[] = {{&moet_problem_argp, 0, "The problem", 2}, {0}};
+static const struct argp argp = {
+    options,
+    parse_option,
+    NULL,
+    MOET_COMMAND_DOC("Measures every applicable kernel configuration on a list of workloads and stores every trial.",
+                     EXAMPLE,
+                     "LIST is numbers and ranges: 512,2048 or 1024..8192x2 (multiplied) or 1024..8192+1024 (added). "
+                     "Interrupted (Ctrl-C, kill, kill -9), the same command goes on where it stopped; no finished "
+                     "trial is measured again. The first Ctrl-C ends the round and stores it (exit 1), a second one "
+                     "ends at once. Exit codes: 0 all measured, or the budget is spent; 1 a workload failed, or "
+                     "interrupted."),
+    children,
+    NULL,
+    NULL};
+
 static int run(int argc, char **argv)
 {
-    static const struct argp_child children[] = {{&moet_problem_argp, 0, "The problem", 2}, {0}};
-    static const struct argp argp = {
-        options,
-        parse_option,
-        NULL,
-        MOET_COMMAND_DOC(
-            "Measures every applicable kernel configuration on a list of workloads and stores every trial.", EXAMPLE,
-            "LIST is numbers and ranges: 512,2048 or 1024..8192x2 (multiplied) or 1024..8192+1024 (added). "
-            "Interrupted (Ctrl-C, kill, kill -9), the same command goes on where it stopped; no finished "
-            "trial is measured again. The first Ctrl-C ends the round and stores it (exit 1), a second one "
-            "ends at once. Exit codes: 0 all measured, or the budget is spent; 1 a workload failed, or "
-            "interrupted."),
-        children,
-        NULL,
-        NULL};
     sweep_arguments a = {
         .device = "auto",
         .sweep = {
@@ -415,4 +416,4 @@ done:
     return code;
 }
 
-const moet_command moet_command_sweep = {"sweep", SUMMARY, EXAMPLE, run};
+const moet_command moet_command_sweep = {"sweep", SUMMARY, EXAMPLE, run, &argp};

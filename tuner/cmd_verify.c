@@ -267,26 +267,27 @@ static int run_against(const verify_arguments *a)
     return code == MOET_EXIT_OK && differing > 0 ? MOET_EXIT_WRONG : code;
 }
 
+static const struct argp_child children[] = {{&moet_problem_argp, 0, "Its problem", 3}, {0}};
+static const struct argp argp = {
+    options,
+    parse_option,
+    NULL,
+    MOET_COMMAND_DOC(
+        "Runs every entry of a table through the runtime library, on the counts it was tuned for, and "
+        "checks every element of the result. With --against: runs another program's inputs, and compares its "
+        "output with ours.",
+        EXAMPLE "\n  " EXAMPLE_AGAINST,
+        "error is the largest distance to the reference in units of the bound; up to 1 is right. Entries "
+        "that this device refuses are listed on stderr. With --against: elements of out of each expert, how many "
+        "differ in any bit, the largest distance in steps of BF16, and how many are NaN in one of the two only; "
+        "the sum by rows an expert on stderr. Exit codes: 0 all right, 1 some could not run "
+        "or none serves this device, 3 some are wrong or differ."),
+    children,
+    NULL,
+    NULL};
+
 static int run(int argc, char **argv)
 {
-    static const struct argp_child children[] = {{&moet_problem_argp, 0, "Its problem", 3}, {0}};
-    static const struct argp argp = {
-        options,
-        parse_option,
-        NULL,
-        MOET_COMMAND_DOC(
-            "Runs every entry of a table through the runtime library, on the counts it was tuned for, and "
-            "checks every element of the result. With --against: runs another program's inputs, and compares its "
-            "output with ours.",
-            EXAMPLE "\n  " EXAMPLE_AGAINST,
-            "error is the largest distance to the reference in units of the bound; up to 1 is right. Entries "
-            "that this device refuses are listed on stderr. With --against: elements of out of each expert, how many "
-            "differ in any bit, the largest distance in steps of BF16, and how many are NaN in one of the two only; "
-            "the sum by rows an expert on stderr. Exit codes: 0 all right, 1 some could not run "
-            "or none serves this device, 3 some are wrong or differ."),
-        children,
-        NULL,
-        NULL};
     verify_arguments a = {.against = {.device = "auto"}, .seed = 1};
     moet_problem_options_default(&a.against.problem);
     a.against.problem.ops.count = a.against.problem.layouts.count = 0; /* what the file says */
@@ -297,4 +298,4 @@ static int run(int argc, char **argv)
     return a.against.file != NULL ? run_against(&a) : run_table(a.against.table, &a);
 }
 
-const moet_command moet_command_verify = {"verify", SUMMARY, EXAMPLE, run};
+const moet_command moet_command_verify = {"verify", SUMMARY, EXAMPLE, run, &argp};

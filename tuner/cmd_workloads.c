@@ -246,21 +246,22 @@ static void note_result(const workloads_arguments *a, const moet_workloads *all,
     }
 }
 
+static const struct argp argp = {
+    options,
+    parse_option,
+    "import FILE...",
+    MOET_COMMAND_DOC(
+        "Makes a workload file for `sweep` and `bench` from traces of how many rows each expert got.", EXAMPLE,
+        "FILE is CSV (step,layer,expert,count or step,layer,e0,e1,...), JSON lines "
+        "({\"step\":0,\"layer\":0,\"counts\":[...]}), JSON ({\"logical_count\":[[[...]]]}), .npy ([steps, layers, "
+        "experts]) or what moet_record_save writes. One workload a step, layer and rank; a few of them stand for "
+        "all, each with its share of them as weight. docs/workloads.md says more."),
+    NULL,
+    NULL,
+    NULL};
+
 static int run(int argc, char **argv)
 {
-    static const struct argp argp = {
-        options,
-        parse_option,
-        "import FILE...",
-        MOET_COMMAND_DOC(
-            "Makes a workload file for `sweep` and `bench` from traces of how many rows each expert got.", EXAMPLE,
-            "FILE is CSV (step,layer,expert,count or step,layer,e0,e1,...), JSON lines "
-            "({\"step\":0,\"layer\":0,\"counts\":[...]}), JSON ({\"logical_count\":[[[...]]]}), .npy ([steps, layers, "
-            "experts]) or what moet_record_save writes. One workload a step, layer and rank; a few of them stand for "
-            "all, each with its share of them as weight. docs/workloads.md says more."),
-        NULL,
-        NULL,
-        NULL};
     workloads_arguments a = {.rank = -1, .clusters = 32, .divide = 1, .seed = 1};
     moet_workloads all = {0}, chosen = {0};
     moet_cluster_summary summary = {0};
@@ -286,4 +287,4 @@ static int run(int argc, char **argv)
     return moet_command_fail(status);
 }
 
-const moet_command moet_command_workloads = {"workloads", SUMMARY, EXAMPLE, run};
+const moet_command moet_command_workloads = {"workloads", SUMMARY, EXAMPLE, run, &argp};

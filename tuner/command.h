@@ -14,6 +14,7 @@ typedef struct moet_command {
     const char *summary;               /* one line */
     const char *example;               /* one command line that works */
     int (*run)(int argc, char **argv); /* argv[0] is "moe-tune <name>"; returns an exit code */
+    const struct argp *argp;           /* what run parses: help, man pages and completions are made of it */
 } moet_command;
 
 /* In the order in which `moe-tune --help` lists them: the way of the data. */

@@ -1,5 +1,6 @@
 /* main: the moe-tune program: finds the command and runs it. */
 #include "command.h"
+#include "document.h"
 #include "parse.h"
 
 #include <errno.h>
@@ -44,6 +45,8 @@ static int fail_unknown(const char *name)
     return MOET_EXIT_USAGE;
 }
 
+static const moet_commands all_commands = {commands, (int32_t)COMMAND_COUNT};
+
 static void print_help(FILE *to)
 {
     fputs("Usage: moe-tune COMMAND [OPTION...]\n"
@@ -59,10 +62,21 @@ static void print_help(FILE *to)
         fprintf(to, "  %s\n", way[i]->example);
     }
     fputs("\n`moe-tune COMMAND --help` or `moe-tune help COMMAND`: a command's options and an example.\n"
+          "`moe-tune help --man [COMMAND]`, `moe-tune help --completion bash|zsh|fish`: both as files.\n"
           "`moe-tune --version`: version and source revision.\n"
           "Exit codes: 0 done, 1 failed or interrupted, 2 usage or malformed input, 3 a result is wrong,\n"
           "4 slower than asked for.\n",
           to);
+}
+
+/* A full disk or a closed pipe shows only at the end. */
+static int finish(int code)
+{
+    if ((fflush(stdout) != 0 || ferror(stdout)) && code == MOET_EXIT_OK) {
+        moet_command_note("writing to standard output failed: %s", strerror(errno));
+        code = MOET_EXIT_FAILED;
+    }
+    return code;
 }
 
 static int run_command(const moet_command *command, int argc, char **argv)
@@ -70,13 +84,36 @@ static int run_command(const moet_command *command, int argc, char **argv)
     char name[COMMAND_NAME_SIZE];
     snprintf(name, sizeof name, "moe-tune %s", command->name);
     argv[0] = name;
-    int code = command->run(argc, argv);
-    /* A full disk or a closed pipe shows only here. */
-    if ((fflush(stdout) != 0 || ferror(stdout)) && code == MOET_EXIT_OK) {
-        moet_command_note("writing to standard output failed: %s", strerror(errno));
-        code = MOET_EXIT_FAILED;
+    return finish(command->run(argc, argv));
+}
+
+/* moe-tune help [COMMAND | --man [COMMAND] | --completion SHELL], of which argv has what follows `help`. */
+static int run_help(int argc, char **argv)
+{
+    const bool wants_man = argc > 0 && strcmp(argv[0], "--man") == 0;
+    const bool wants_completion = argc > 0 && strcmp(argv[0], "--completion") == 0;
+    const int name_at = wants_man ? 1 : 0;
+    const moet_command *command = NULL;
+    if (wants_completion) {
+        return moet_command_fail(moet_document_completion(stdout, &all_commands, argc > 1 ? argv[1] : "(none given)"));
     }
-    return code;
+    if (argc > name_at) {
+        command = find_command(argv[name_at]);
+        if (command == NULL) {
+            return fail_unknown(argv[name_at]);
+        }
+    }
+    if (wants_man) {
+        moet_document_man(stdout, &all_commands, command);
+        return MOET_EXIT_OK;
+    }
+    if (command == NULL) {
+        print_help(stdout);
+        return MOET_EXIT_OK;
+    }
+    char help[] = "--help";
+    char *help_argv[] = {NULL, help, NULL};
+    return run_command(command, 2, help_argv);
 }
 
 int main(int argc, char **argv)
@@ -90,19 +127,16 @@ int main(int argc, char **argv)
         printf("moe-tune %s (source %s)\n", MOET_VERSION_TEXT, moet_command_revision());
         return MOET_EXIT_OK;
     }
-    bool wants_help = strcmp(word, "help") == 0;
-    if (strcmp(word, "--help") == 0 || strcmp(word, "-?") == 0 || strcmp(word, "-h") == 0 || (wants_help && argc < 3)) {
+    if (strcmp(word, "help") == 0) {
+        return finish(run_help(argc - 2, argv + 2));
+    }
+    if (strcmp(word, "--help") == 0 || strcmp(word, "-?") == 0 || strcmp(word, "-h") == 0) {
         print_help(stdout);
-        return MOET_EXIT_OK;
+        return finish(MOET_EXIT_OK);
     }
-    const moet_command *command = find_command(wants_help ? argv[2] : word);
+    const moet_command *command = find_command(word);
     if (command == NULL) {
-        return fail_unknown(wants_help ? argv[2] : word);
-    }
-    if (wants_help) {
-        char help[] = "--help";
-        char *help_argv[] = {NULL, help, NULL};
-        return run_command(command, 2, help_argv);
+        return fail_unknown(word);
     }
     return run_command(command, argc - 1, argv + 1);
 }

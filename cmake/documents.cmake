@@ -1,0 +1,13 @@
+# cmake -DPROGRAM=moe-tune -DCOMMANDS=a|b -DOUTPUT=folder -P documents.cmake: what `moe-tune help` says, as files.
+function(moet_document file)
+  execute_process(COMMAND ${PROGRAM} help ${ARGN} OUTPUT_FILE ${OUTPUT}/${file} COMMAND_ERROR_IS_FATAL ANY)
+endfunction()
+file(MAKE_DIRECTORY ${OUTPUT}/man1 ${OUTPUT}/completions)
+moet_document(man1/moe-tune.1 --man)
+string(REPLACE "|" ";" COMMANDS "${COMMANDS}")
+foreach(command ${COMMANDS})
+  moet_document(man1/moe-tune-${command}.1 --man ${command})
+endforeach()
+moet_document(completions/moe-tune --completion bash)
+moet_document(completions/_moe-tune --completion zsh)
+moet_document(completions/moe-tune.fish --completion fish)
