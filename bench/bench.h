@@ -56,6 +56,8 @@ typedef struct moet_trial {
     char bit_class[MOET_SHA256_TEXT_SIZE];
     int32_t cubin_count; /* 0 where the family compiles nothing */
     moet_cubin cubins[MOET_MAX_CUBINS];
+    int32_t algorithm_count; /* 0 where no vendor library has any */
+    moet_algorithm *algorithms;
 } moet_trial;
 /* Frees what a trial owns and zeroes it. */
 void moet_trial_release(moet_trial *trial);

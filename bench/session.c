@@ -295,6 +295,16 @@ static moet_status prepare_runner(moet_subject *subject)
     return moet_verify_again(bench, &subject->runner, &subject->trial);
 }
 
+static moet_status keep_algorithms(moet_subject *subject)
+{
+    moet_trial *trial = &subject->trial;
+    moet_algorithm *list = malloc(MOET_MAX_ALGORITHMS * sizeof *list);
+    if (!list) return moet_fail(MOET_NO_MEMORY, "bench: out of host memory");
+    trial->algorithms = list;
+    trial->algorithm_count = subject->config.family->algorithms(subject->state, list);
+    return MOET_OK;
+}
+
 static moet_status add_config(moet_subject *subject)
 {
     const moet_family *family = subject->config.family;
@@ -307,7 +317,7 @@ static moet_status add_config(moet_subject *subject)
     moet_trial *trial = &subject->trial;
     for (; trial->cubin_count < count; trial->cubin_count++)
         MOET_TRY(moet_cubin_copy(list[trial->cubin_count], &trial->cubins[trial->cubin_count]));
-    return MOET_OK;
+    return family->algorithms ? keep_algorithms(subject) : MOET_OK;
 }
 
 /* Ends an addition: what is not to be timed gives its kernel back. */

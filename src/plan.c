@@ -125,9 +125,16 @@ static int32_t find_prepared(const moet_plan *plan, const moet_config *config)
     return -1;
 }
 
+/* What a table knows of a configuration beside its text. */
+typedef struct prepared_from {
+    const moet_cubin *const *cubins;
+    int32_t cubin_count;
+    const moet_algorithm *algorithms;
+    int32_t algorithm_count;
+} prepared_from;
+
 /* Prepares a configuration and appends it; the array has room. */
-static moet_status prepare(moet_plan *plan, const moet_config *config, const moet_cubin *const *cubins,
-                           int32_t cubin_count, int32_t *index)
+static moet_status prepare(moet_plan *plan, const moet_config *config, const prepared_from *from, int32_t *index)
 {
     moet_device *device = plan->handle->device;
     char why[MOET_REASON_SIZE];
@@ -145,8 +152,10 @@ static moet_status prepare(moet_plan *plan, const moet_config *config, const moe
                               .choices = plan->options.choices,
                               .max_sms = plan->options.max_sms,
                               .device_counts = plan->options.device_counts,
-                              .cubin_count = cubin_count};
-    for (int32_t i = 0; i < cubin_count; i++) args.cubins[i] = cubins[i];
+                              .cubin_count = from->cubin_count,
+                              .algorithm_count = from->algorithm_count,
+                              .algorithms = from->algorithms};
+    for (int32_t i = 0; i < from->cubin_count; i++) args.cubins[i] = from->cubins[i];
     void *state = NULL;
     MOET_TRY(config->family->prepare(&args, &state));
     size_t bytes = config->family->workspace_bytes(&args);
@@ -164,7 +173,9 @@ static moet_status prepare_tuned(moet_plan *plan)
         if (!winner->present) continue;
         int32_t index = find_prepared(plan, &winner->config);
         if (index < 0) {
-            moet_status status = prepare(plan, &winner->config, winner->cubins, winner->cubin_count, &index);
+            const prepared_from from = {winner->cubins, winner->cubin_count, winner->algorithms,
+                                        winner->algorithm_count};
+            moet_status status = prepare(plan, &winner->config, &from, &index);
             if (status == MOET_NO_MEMORY || status == MOET_DEVICE) return status;
             if (status != MOET_OK) {
                 refuse_late(plan->handle, &winner->config, moet_last_error());
@@ -205,7 +216,7 @@ static moet_status prepare_default(moet_plan *plan)
             const moet_cubin *cubins[MOET_MAX_CUBINS];
             int32_t count =
                 table ? moet_table_default_cubins(table, &plan->problem, &config, plan->handle->device, cubins) : 0;
-            status = prepare(plan, &config, cubins, count, &plan->fallback);
+            status = prepare(plan, &config, &(prepared_from){.cubins = cubins, .cubin_count = count}, &plan->fallback);
             if (status == MOET_OK) return MOET_OK;
             if (status == MOET_NO_MEMORY || status == MOET_NO_DEVICE_MEMORY || status == MOET_DEVICE) return status;
             snprintf(why, sizeof why, "%.200s", moet_last_error());

@@ -340,13 +340,26 @@ static moet_status read_winner(reader *r, const cJSON *point, const char *name, 
 
     char why[MOET_REASON_SIZE];
     moet_config config = {0};
+    moet_algorithm *algorithms = NULL;
+    int32_t algorithm_count = 0;
+    moet_status status = moet_table_read_algorithms(object, &algorithms, &algorithm_count, why);
+    if (status != MOET_OK) return status == MOET_MALFORMED ? malformed(r, "%s", why) : status;
     if (!kernel_serves(r, problem, &kernel, &config, why)) {
+        free(algorithms);
         char what[MOET_KEY_SIZE + 64];
         snprintf(what, sizeof what, "%s rows=%lld max=%d %s", problem_key, (long long)at->rows, at->max, name);
         return refuse(r, what, "%s", why);
     }
-    moet_table_winner result = {.present = true, .config = config, .time_ns = time_ns};
-    MOET_TRY(load_cubins(r, &kernel, result.cubins, &result.cubin_count));
+    moet_table_winner result = {.present = true,
+                                .config = config,
+                                .time_ns = time_ns,
+                                .algorithm_count = algorithm_count,
+                                .algorithms = algorithms};
+    status = load_cubins(r, &kernel, result.cubins, &result.cubin_count);
+    if (status != MOET_OK) {
+        free(algorithms);
+        return status;
+    }
     *winner = result;
     r->table->entry_count++;
     return MOET_OK;
@@ -408,7 +421,11 @@ static moet_status read_default(reader *r, const cJSON *object, moet_table_probl
 
 static void release_problem(moet_table_problem *problem)
 {
-    for (int32_t i = 0; i < problem->point_count; i++) free(problem->points[i].counts);
+    for (int32_t i = 0; i < problem->point_count; i++) {
+        moet_table_point *point = &problem->points[i];
+        for (moet_table_kind kind = 0; kind < MOET_TABLE_KIND_COUNT; kind++) free(point->winner[kind].algorithms);
+        free(point->counts);
+    }
     free(problem->points);
     free(problem->defaults);
 }

@@ -18,6 +18,8 @@ typedef struct moet_table_winner {
     int64_t time_ns;
     int32_t cubin_count;                       /* 0 where the family compiles nothing */
     const moet_cubin *cubins[MOET_MAX_CUBINS]; /* owned by the table */
+    int32_t algorithm_count;                   /* of a vendor library; 0: it is asked */
+    moet_algorithm *algorithms;                /* owned by the table */
 } moet_table_winner;
 
 /* One tuned workload of a problem. */
@@ -65,6 +67,12 @@ void moet_table_close(moet_table *table);
  * have none; for tests). check_hash false passes over a wrong hash: so that a fuzzer gets past it. */
 moet_status moet_table_parse(const char *text, size_t size_bytes, const char *dir, bool check_hash,
                              const moet_device *device, moet_table **table);
+
+/* The member "algorithms" of a winner's object, which may be absent; malloc'd, NULL for none. MALFORMED: why
+ * [MOET_REASON_SIZE] says what is wrong. (table_algorithms.c) */
+struct cJSON;
+moet_status moet_table_read_algorithms(const struct cJSON *winner, moet_algorithm **algorithms, int32_t *count,
+                                       char *why);
 
 const moet_table_problem *moet_table_find(const moet_table *table, const moet_problem *problem);
 

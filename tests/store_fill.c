@@ -53,7 +53,9 @@ bool fill_put(moet_store *store, int64_t run, const fill_trial *t)
                         .noise_ns = t->noise_ns,
                         .efficiency = 0.5,
                         .floor_ns = 100,
-                        .error = 0.25};
+                        .error = 0.25,
+                        .algorithm_count = t->algorithm_count,
+                        .algorithms = (moet_algorithm *)(uintptr_t)t->algorithms};
     strcpy(trial.config, config);
     strcpy(trial.bit_class, "host_tile");
     if (t->status != MOET_TRIAL_OK) strcpy(trial.reason, "because of the test");

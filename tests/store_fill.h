@@ -16,6 +16,8 @@ typedef struct fill_trial {
     int64_t median_ns, noise_ns;
     int32_t samples;
     const char *cubins[MOET_MAX_CUBINS]; /* bytes of made-up kernels; NULL: no more */
+    int32_t algorithm_count;
+    const moet_algorithm *algorithms;
 } fill_trial;
 
 /* What a made-up kernel is compiled for: with an 'a' or without, by its length, as GEMMs and helper kernels of one

@@ -160,6 +160,28 @@ static void add_kernel(builder *b, cJSON *object, const moet_store_trial_row *tr
     }
 }
 
+/* What the winner's library chose, so that a plan need not ask it again. */
+static moet_status add_algorithms(builder *b, cJSON *winner, const moet_store_trial_row *trial)
+{
+    moet_algorithm list[MOET_MAX_ALGORITHMS];
+    int32_t count = 0;
+    MOET_TRY(moet_store_get_algorithms(b->store, trial->trial_id, list, &count));
+    cJSON *algorithms = add(b, winner, "algorithms", cJSON_CreateArray());
+    for (int32_t i = 0; i < count; i++) {
+        char hex[2 * MOET_ALGORITHM_BYTES + 1];
+        cJSON *algorithm = cJSON_CreateObject();
+        for (int32_t j = 0; j < MOET_ALGORITHM_BYTES; j++) snprintf(hex + 2 * j, 3, "%02x", list[i].bytes[j]);
+        add_integer(b, algorithm, "rows", list[i].rows);
+        add_text(b, algorithm, "text", list[i].text);
+        add_text(b, algorithm, "bytes", hex);
+        if (!algorithm || !algorithms || !cJSON_AddItemToArray(algorithms, algorithm)) {
+            cJSON_Delete(algorithm);
+            b->failed = true;
+        }
+    }
+    return MOET_OK;
+}
+
 static moet_status out_of_memory(void) { return moet_fail(MOET_NO_MEMORY, "table: out of memory"); }
 
 static moet_status add_winner(void *context, const moet_store_winner_row *row)
@@ -171,6 +193,11 @@ static moet_status add_winner(void *context, const moet_store_winner_row *row)
     if (b->failed) return out_of_memory();
     cJSON *winner = cJSON_CreateObject();
     add_kernel(b, winner, &row->trial);
+    moet_status status = add_algorithms(b, winner, &row->trial);
+    if (status != MOET_OK) {
+        cJSON_Delete(winner);
+        return status;
+    }
     add(b, winner, "device_counts", cJSON_CreateBool(row->trial.device_counts));
     add_integer(b, winner, "time_ns", row->trial.median_ns);
     add_integer(b, winner, "noise_ns", row->trial.noise_ns);

@@ -355,6 +355,7 @@ static moet_status put_trial_row(moet_store *store, const put_request *put)
     MOET_TRY(execute(&b));
     int64_t trial_id = sqlite3_last_insert_rowid(store->db);
     MOET_TRY(put_trial_cubins(store, trial_id, t));
+    MOET_TRY(moet_store_put_algorithms(store, trial_id, put->key->validator, t));
     return put_samples(store, trial_id, t);
 }
 

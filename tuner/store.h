@@ -8,7 +8,7 @@
 #include "workload.h"
 
 #define MOET_STORE_APPLICATION_ID 0x6d6f6574 /* "moet" */
-#define MOET_STORE_VERSION 2
+#define MOET_STORE_VERSION 3
 
 typedef struct moet_store moet_store;
 
@@ -137,6 +137,8 @@ moet_status moet_store_device_keys(moet_store *store, moet_store_keys *keys);
 void moet_store_keys_release(moet_store_keys *keys);
 /* Bytes of a stored cubin, checked against its hash. */
 moet_status moet_store_get_cubin(moet_store *store, const char *sha256, moet_cubin *cubin);
+/* A trial's algorithms, as its family listed them, into list[MOET_MAX_ALGORITHMS]. */
+moet_status moet_store_get_algorithms(moet_store *store, int64_t trial_id, moet_algorithm *list, int32_t *count);
 /* The device; driver and ceilings of its latest run that has a trial, else of its latest run. */
 moet_status moet_store_device_info(moet_store *store, const char *device_key, moet_device_info *info,
                                    moet_ceilings *ceilings);

@@ -54,6 +54,13 @@ moet_status moet_store_query_integer(moet_store *store, const char *sql, int64_t
 /* The counts of a workload as the database holds them, a JSON array; malloc'd. */
 moet_status moet_store_counts(const moet_workload *workload, char **text);
 
+/* Writes the algorithms of a trial that was just inserted. library: its validator. (store_algorithms.c) */
+moet_status moet_store_put_algorithms(moet_store *store, int64_t trial_id, const char *library,
+                                      const moet_trial *trial);
+/* Versions before 3 have no algorithms. */
+#define MOET_STORE_ALGORITHMS_2 "SELECT 0 AS id, '' AS library, x'' AS bytes, '' AS text WHERE false"
+#define MOET_STORE_TRIAL_ALGORITHMS_2 "SELECT 0 AS trial_id, 0 AS position, 0 AS rows, 0 AS algorithm_id WHERE false"
+
 /* Never NULL. */
 const char *moet_store_text(sqlite3_stmt *statement, int column);
 

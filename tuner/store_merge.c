@@ -9,12 +9,18 @@
 #define RANK(trial, run)                                                                                               \
     "(-" trial ".final_rounds, -" trial ".sample_count, " trial ".median_ns, " run ".uid, " trial ".measured_at)"
 
-/* source.trial_cubins, whatever the source's version; the indices are versions. */
-static const char *const cubin_views[] = {
-    [1] = "CREATE TEMP VIEW source_cubins AS " MOET_STORE_TRIAL_CUBINS_1("source"),
-    [2] = "CREATE TEMP VIEW source_cubins AS SELECT trial_id, position, sha256 FROM source.trial_cubins",
+/* What versions differ in, whatever the source's; the indices are versions. */
+#define CUBINS "CREATE TEMP VIEW source_cubins AS SELECT trial_id, position, sha256 FROM source.trial_cubins;"
+#define ALGORITHMS(trial_algorithms, algorithms)                                                                       \
+    "CREATE TEMP VIEW source_algorithms AS SELECT t.trial_id, t.position, t.rows, a.library, a.bytes, a.text "         \
+    "FROM " trial_algorithms " t JOIN " algorithms " a ON a.id = t.algorithm_id;"
+#define ALGORITHMS_2 ALGORITHMS("(" MOET_STORE_TRIAL_ALGORITHMS_2 ")", "(" MOET_STORE_ALGORITHMS_2 ")")
+static const char *const source_views[] = {
+    [1] = "CREATE TEMP VIEW source_cubins AS " MOET_STORE_TRIAL_CUBINS_1("source") ";" ALGORITHMS_2,
+    [2] = CUBINS ALGORITHMS_2,
+    [3] = CUBINS ALGORITHMS("source.trial_algorithms", "source.algorithms"),
 };
-_Static_assert(sizeof cubin_views / sizeof cubin_views[0] == MOET_STORE_VERSION + 1, "one view a version");
+_Static_assert(sizeof source_views / sizeof source_views[0] == MOET_STORE_VERSION + 1, "views a version");
 
 static const char *const steps[] = {
     "INSERT INTO main.devices (key, backend, name, cc_major, cc_minor, sm_count, memory_bytes, power_limit_mw, "
@@ -83,6 +89,13 @@ static const char *const steps[] = {
     "SELECT base.id + i.rowid, s.position, s.sha256 "
     "FROM base, incoming i JOIN source_cubins s ON s.trial_id = i.theirs",
 
+    "INSERT OR IGNORE INTO main.algorithms (library, bytes, text) SELECT s.library, s.bytes, s.text "
+    "FROM incoming i JOIN source_algorithms s ON s.trial_id = i.theirs ORDER BY s.library, s.bytes, s.text",
+    "INSERT INTO main.trial_algorithms (trial_id, position, rows, algorithm_id) "
+    "SELECT base.id + i.rowid, s.position, s.rows, a.id "
+    "FROM base, incoming i JOIN source_algorithms s ON s.trial_id = i.theirs "
+    "JOIN main.algorithms a ON a.library = s.library AND a.bytes = s.bytes",
+
     "INSERT INTO main.samples (trial_id, position, round, time_ns, dense_ns, dense2_ns, copy_ns, read_ns, sm_mhz, "
     "power_mw, throttle_reasons, hardware_slowdown) "
     "SELECT base.id + i.rowid, s.position, s.round, s.time_ns, s.dense_ns, s.dense2_ns, s.copy_ns, s.read_ns, "
@@ -110,11 +123,12 @@ static moet_status copy_all(moet_store *into, int64_t *added)
         return moet_fail(MOET_MISMATCH,
                          "merge: the source's version became %lld meanwhile, this program knows up to %d",
                          (long long)version, MOET_STORE_VERSION);
-    MOET_TRY(moet_store_exec(into, cubin_views[version]));
+    MOET_TRY(moet_store_exec(into, source_views[version]));
     for (int32_t i = 0; i < MOET_COUNT_OF(steps); i++) MOET_TRY(moet_store_exec(into, steps[i]));
     MOET_TRY(count_incoming(into, added));
     return moet_store_exec(into, "DROP TABLE device_ids; DROP TABLE problem_ids; DROP TABLE workload_ids; "
-                                 "DROP TABLE run_ids; DROP TABLE incoming; DROP TABLE base; DROP VIEW source_cubins;");
+                                 "DROP TABLE run_ids; DROP TABLE incoming; DROP TABLE base; DROP VIEW source_cubins; "
+                                 "DROP VIEW source_algorithms;");
 }
 
 static moet_status attach(moet_store *into, const char *path)
