@@ -255,13 +255,14 @@ moet_status moet_ffn_path_launch(void *state, const moet_family_launch_args *arg
     const layout *l = &p->layout;
     const moet_ffn_args *ffn = args->ffn;
     void *workspace = args->workspace, *stream = args->stream;
+    const moet_ffn_rows *apart = args->ffn_rows;
     if (!ffn) return moet_fail(MOET_INVALID, "%s: no arguments of op ffn", p->gemm->name);
     const moet_permuted permuted = {.counts = at(workspace, l->counts),
-                                    .places = at(workspace, l->places),
+                                    .places = apart ? apart->places : at(workspace, l->places),
                                     .source = at(workspace, l->source),
                                     .prob = p->is_weighted ? at(workspace, l->prob) : NULL,
                                     .x = at(workspace, l->x)};
-    int32_t *target = p->scatters ? at(workspace, l->target) : NULL;
+    int32_t *target = p->scatters && !apart ? at(workspace, l->target) : NULL;
     MOET_TRY(moet_stages_permute(p->stages, ffn, &permuted, p->max_rows, target, at(workspace, l->stages), stream));
     if (args->rows > 0) {
         moet_family_launch_args gemm = {.x = permuted.x,
@@ -287,13 +288,13 @@ moet_status moet_ffn_path_launch(void *state, const moet_family_launch_args *arg
         gemm.x = at(workspace, l->act);
         gemm.w = ffn->down;
         gemm.bias = ffn->down_bias;
-        gemm.out = at(workspace, l->x);
-        gemm.target = target;
+        gemm.out = apart ? apart->rows : at(workspace, l->x);
+        gemm.target = apart && p->scatters ? apart->none : target;
         gemm.scattered = ffn->out;
         gemm.scattered_stride = ffn->out_stride ? ffn->out_stride : p->hidden;
         MOET_TRY(p->gemm->launch(p->gemms[DOWN], &gemm));
     }
-    return moet_stages_combine(p->stages, ffn, at(workspace, l->x), &permuted, stream);
+    return apart ? MOET_OK : moet_stages_combine(p->stages, ffn, at(workspace, l->x), &permuted, stream);
 }
 
 moet_status moet_ffn_path_permute(void *state, const moet_ffn_args *args, const moet_permuted *permuted,

@@ -32,6 +32,7 @@ clang|clang|second compiler, fuzzing
 libclang-rt-dev|/usr/lib/*/clang/*/lib/linux/libclang_rt.fuzzer-x86_64.a /usr/lib/clang/*/lib/linux/libclang_rt.fuzzer-x86_64.a /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-x86_64.a|fuzzing and sanitizers of clang
 libomp-dev|/usr/lib/llvm-*/lib/libomp.so /usr/lib/*/libomp.so|OpenMP of clang
 gcovr|gcovr|line coverage
+openmpi-bin|mpirun|expert parallelism over MPI
 EOF
 }
 

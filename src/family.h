@@ -78,13 +78,21 @@ typedef struct moet_prepare_args {
     const moet_algorithm *algorithms;
 } moet_prepare_args;
 
+/* The path without its combine (docs/ep.md). All in device memory. */
+typedef struct moet_ffn_rows {
+    void *rows;          /* [max_rows, H] BF16: of each expert, as moet_permute orders them */
+    int32_t *places;     /* [max_tokens, min(k, E)] as in moet_permuted */
+    const int32_t *none; /* [max_rows] of -1, for configurations that scatter */
+} moet_ffn_rows;
+
 typedef struct moet_family_launch_args {
     const void *x, *w, *bias; /* as moet_launch_args */
     void *out;
-    const moet_ffn_args *ffn; /* FFN: these instead of x, w, bias and out */
-    const int32_t *source;    /* [rows] row of x of each row, device memory: UP with a config that gathers */
-    int64_t x_stride;         /* then: elements from one row of x to the next */
-    const int32_t *target;    /* [rows] row of `scattered` of each row, -1: of out: DOWN with a config that scatters */
+    const moet_ffn_args *ffn;      /* FFN: these instead of x, w, bias and out */
+    const moet_ffn_rows *ffn_rows; /* FFN: the experts' rows go here and are not combined; NULL: into ffn->out */
+    const int32_t *source;         /* [rows] row of x of each row, device memory: UP with a config that gathers */
+    int64_t x_stride;              /* then: elements from one row of x to the next */
+    const int32_t *target; /* [rows] row of `scattered` of each row, -1: of out: DOWN with a config that scatters */
     void *scattered;
     int64_t scattered_stride; /* then: elements from one row of scattered to the next */
     const float *prob;        /* of each row, on the device: UP with an activation and prob ADVANCE */

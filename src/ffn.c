@@ -96,9 +96,9 @@ static moet_status check_weights(const moet_plan *plan, const moet_ffn_args *arg
     return check_pointers(pointers, MOET_COUNT_OF(pointers), call);
 }
 
-moet_status moet_ffn(moet_plan *plan, const moet_ffn_args *args)
+/* rows: NULL, or where the experts' rows go instead of out. */
+static moet_status launch(moet_plan *plan, const moet_ffn_args *args, const moet_ffn_rows *rows, const char *call)
 {
-    static const char call[] = "moet_ffn";
     const bool on_device = plan->options.device_counts;
     moet_routing routing;
     moet_decision d;
@@ -118,19 +118,27 @@ moet_status moet_ffn(moet_plan *plan, const moet_ffn_args *args)
                          (long long)routing.rows, (long long)tokens, (long long)most_rows);
     MOET_TRY(check_choices(plan, args, true, call));
     MOET_TRY(check_weights(plan, args, call));
-    MOET_TRY(check_out(plan, args, call));
+    if (!rows) MOET_TRY(check_out(plan, args, call));
 
     moet_ffn_args ffn = *args;
     if (!plan->problem.bias) ffn.up_bias = NULL;
     if (!plan->problem.down_bias) ffn.down_bias = NULL;
-    moet_family_launch_args launch = {.ffn = &ffn,
-                                      .counts = on_device ? NULL : args->counts,
-                                      .counts_on_device = on_device,
-                                      .rows = routing.rows < most_rows ? routing.rows : most_rows,
-                                      .workspace = plan->workspace,
-                                      .stream = args->stream};
+    moet_family_launch_args call_args = {.ffn = &ffn,
+                                         .ffn_rows = rows,
+                                         .counts = on_device ? NULL : args->counts,
+                                         .counts_on_device = on_device,
+                                         .rows = routing.rows < most_rows ? routing.rows : most_rows,
+                                         .workspace = plan->workspace,
+                                         .stream = args->stream};
     moet_record_launch(plan, args->counts, &routing, args->device_tokens ? 0 : tokens, &d);
-    return d.prepared->config.family->launch(d.prepared->state, &launch);
+    return d.prepared->config.family->launch(d.prepared->state, &call_args);
+}
+
+moet_status moet_ffn(moet_plan *plan, const moet_ffn_args *args) { return launch(plan, args, NULL, "moet_ffn"); }
+
+moet_status moet_ffn_rows_run(moet_plan *plan, const moet_ffn_args *args, const moet_ffn_rows *rows)
+{
+    return launch(plan, args, rows, "moet_ffn_rows_run");
 }
 
 /* ---- the pieces: the same with every configuration, so the default's state does ---- */

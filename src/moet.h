@@ -64,7 +64,8 @@ extern "C" {
     X(COMPILE, "a kernel did not compile")                                                                             \
     X(WRONG, "a result differs from the reference")                                                                    \
     X(TIMEOUT, "time ran out")                                                                                         \
-    X(BUSY, "a file is locked by another process")
+    X(BUSY, "a file is locked by another process")                                                                     \
+    X(LOST, "another rank ended")
 
 typedef enum moet_status {
 #define MOET_X(name, text) MOET_##name,

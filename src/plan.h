@@ -53,4 +53,7 @@ typedef struct moet_decision {
  * for counts that are NULL, negative or sum to more than max_rows. */
 moet_status moet_plan_decide(const moet_plan *plan, const int32_t *counts, moet_routing *routing, moet_decision *d);
 
+/* moet_ffn without its combine: args->out is not looked at. For expert parallelism. */
+moet_status moet_ffn_rows_run(moet_plan *plan, const moet_ffn_args *args, const moet_ffn_rows *rows);
+
 #endif

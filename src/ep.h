@@ -1,0 +1,82 @@
+/* ep: what the expert-parallel layer holds, for ep.c and its transports, and for what measures its parts. */
+#ifndef MOET_EP_INTERNAL_H
+#define MOET_EP_INTERNAL_H
+
+#include "ep_device.h"
+#include "ep_stages.h"
+#include "moet_ep.h"
+#include "plan.h"
+
+/* A part of the tokens, with buffers of its own. All memory is the device's but for the last block. */
+typedef struct moet_ep_chunk {
+    moet_ep_pass pass;
+    void *route;              /* what pass points to beside the buffers */
+    uint8_t *recv;            /* [ranks * max_tokens] rows of pass.row_bytes: those that arrived */
+    void *y;                  /* SUMS: [ranks * max_tokens, H]; ROWS: [max_rows, H], with the places of received rows */
+    int32_t *places;          /* ROWS: [ranks * max_tokens, width] */
+    void *memory;             /* exchange: recv, y, places and the three below; else NULL */
+    uint8_t *send;            /* rows for other ranks, one rank after the other */
+    void *back;               /* what they send back, in the same order */
+    void *packed;             /* ROWS: pairs for other ranks */
+    void **windows;           /* lsa: [ranks] mapped windows; host memory */
+    int32_t *counts;          /* exchange, host memory: [ranks, 2] sent, [ranks, 2] received, of the latest run */
+    int32_t *frozen;          /* [ranks, 2] device memory: counts that a capture keeps */
+    bool is_counted;          /* counts are there */
+    void *arrived, *computed; /* events: dispatched, experts done */
+} moet_ep_chunk;
+
+typedef struct moet_ep_transport {
+    const char *name;
+    bool is_graph_safe;
+    /* Buffers of a chunk and the pointers of its pass. Collective. */
+    moet_status (*open)(moet_ep *ep, moet_ep_chunk *chunk);
+    void (*close)(moet_ep *ep, moet_ep_chunk *chunk);
+    moet_status (*dispatch)(moet_ep *ep, moet_ep_chunk *chunk, void *stream);
+    moet_status (*combine)(moet_ep *ep, moet_ep_chunk *chunk, void *stream);
+} moet_ep_transport;
+
+extern const moet_ep_transport moet_ep_transport_exchange, moet_ep_transport_bound, moet_ep_transport_lsa;
+
+struct moet_ep {
+    moet_handle *handle;
+    moet_device *device;
+    moet_problem problem, local; /* of the layer; of this rank */
+    moet_ep_options options;     /* resolved */
+    const moet_ep_transport *transport;
+    const moet_ep_device_table *device_table;
+    const moet_ep_stages_table *stages_table;
+    moet_ep_stages *stages;
+    moet_ep_comm *control, *data; /* data: rows of transports that exchange; control itself on the host */
+    moet_plan *plan;
+    int64_t chunk_tokens, recv_rows, max_rows; /* bounds of a chunk: tokens, received rows, their experts' rows */
+    int32_t *none;                             /* [max_rows] of -1; NULL where not needed */
+    moet_ep_chunk chunks[MOET_EP_MAX_CHUNKS];
+    void *comm_stream, *begun, *ended; /* chunks > 1 */
+    volatile int32_t *words;           /* lost: 1 + rank, failure; host memory that the device sees */
+    size_t memory_bytes;
+    bool is_broken;
+    char text[512];
+};
+
+enum { MOET_EP_LOST, MOET_EP_FAILURE, MOET_EP_WORDS = 16 };
+
+/* Parts of a run, for measuring them alone: after one whole run, with the same arguments. Each is complete on its own:
+ * all ranks must run the same parts. */
+enum { MOET_EP_DISPATCH = 1, MOET_EP_EXPERTS = 2, MOET_EP_COMBINE = 4, MOET_EP_ALL = 7 };
+moet_status moet_ep_run_parts(moet_ep *ep, const moet_ep_args *args, int32_t parts);
+
+/* Device memory of a chunk, counted in memory_bytes. */
+moet_status moet_ep_alloc(moet_ep *ep, size_t bytes, void **memory);
+/* pass.to, from and places from host arrays [ranks]; places may be NULL. */
+moet_status moet_ep_point(moet_ep *ep, moet_ep_chunk *chunk, void *const *to, const void *const *from,
+                          const void *const *places);
+
+/* The place of a part that is put at the end of *bytes, which it moves up to the next 256. */
+static inline size_t moet_ep_put(size_t *bytes, size_t part_bytes)
+{
+    const size_t start = *bytes;
+    *bytes += (part_bytes + 255) / 256 * 256;
+    return start;
+}
+
+#endif

@@ -1,0 +1,34 @@
+#include "ep_comm.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+int64_t moet_ep_now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+void moet_ep_comm_destroy(moet_ep_comm *comm)
+{
+    if (comm) comm->table->destroy(comm);
+}
+
+moet_status moet_ep_comm_exchange(moet_ep_comm *comm, const moet_ep_part *parts, void *stream)
+{
+    return comm->ranks > 1 ? comm->table->exchange(comm, parts, stream) : MOET_OK;
+}
+
+moet_status moet_ep_comm_allgather(moet_ep_comm *comm, const void *mine, size_t bytes, void *all)
+{
+    moet_ep_part *parts = calloc((size_t)comm->ranks, sizeof *parts);
+    if (!parts) return moet_fail(MOET_NO_MEMORY, "expert parallelism: out of host memory");
+    for (int32_t i = 0; i < comm->ranks; i++)
+        parts[i] = (moet_ep_part){mine, bytes, (char *)all + (size_t)i * bytes, bytes};
+    moet_status status = moet_ep_comm_exchange(comm, parts, NULL);
+    if (status == MOET_OK) memcpy((char *)all + (size_t)comm->rank * bytes, mine, bytes);
+    free(parts);
+    return status;
+}

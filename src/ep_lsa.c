@@ -1,0 +1,101 @@
+/* ep_lsa: rows by loads and stores to the other ranks' memory. A rank stores its rows straight to where they are
+ * received, in the order of (source rank, token), and loads what comes back from where it was made. Two waits for all
+ * ranks a run: when rows have arrived, and when results may be read. They also keep a buffer from being written while
+ * it is read: rows of the next run are stored after a rank has read what came back, which it could only after every
+ * rank had its experts done. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "ep.h"
+
+/* Where things are in every rank's window. */
+typedef struct layout {
+    size_t words, arrived, ready, places, recv, y, bytes;
+} layout;
+
+static layout layout_of(const moet_ep *ep, const moet_ep_chunk *c)
+{
+    const bool is_rows = ep->options.returns == MOET_EP_RETURNS_ROWS;
+    const size_t N = (size_t)ep->options.ranks, R = (size_t)ep->recv_rows, H2 = (size_t)ep->problem.hidden * 2;
+    layout l = {0};
+    l.words = moet_ep_put(&l.bytes, N * N * 8);
+    l.arrived = moet_ep_put(&l.bytes, N * 4);
+    l.ready = moet_ep_put(&l.bytes, N * 4);
+    l.places = moet_ep_put(&l.bytes, is_rows ? R * (size_t)c->pass.width * 4 : 0);
+    l.recv = moet_ep_put(&l.bytes, R * (size_t)c->pass.row_bytes);
+    l.y = moet_ep_put(&l.bytes, (is_rows ? (size_t)ep->max_rows : R) * H2);
+    return l;
+}
+
+/* An array [ranks] of pointers `start` bytes into the windows, in device memory. */
+static moet_status upload_pointers(moet_ep *ep, const moet_ep_chunk *c, size_t start, void *to, void **scratch)
+{
+    for (int32_t i = 0; i < ep->options.ranks; i++) scratch[i] = (char *)c->windows[i] + start;
+    return ep->device->backend->upload(ep->device, to, scratch, (size_t)ep->options.ranks * sizeof *scratch);
+}
+
+static moet_status open_lsa(moet_ep *ep, moet_ep_chunk *c)
+{
+    const size_t N = (size_t)ep->options.ranks;
+    const layout l = layout_of(ep, c);
+    const bool is_rows = ep->options.returns == MOET_EP_RETURNS_ROWS;
+    c->windows = calloc(N, sizeof *c->windows);
+    void **scratch = calloc(N, 3 * sizeof *scratch);
+    moet_status status = c->windows && scratch
+                             ? ep->device_table->window_open(ep->device, ep->control, l.bytes, c->windows)
+                             : moet_fail(MOET_NO_MEMORY, "expert parallelism: out of host memory");
+    if (status != MOET_OK) goto done;
+    ep->memory_bytes += l.bytes;
+    char *own = c->windows[ep->options.rank];
+    c->recv = (uint8_t *)own + l.recv;
+    c->y = own + l.y;
+    c->places = is_rows ? (int32_t *)(void *)(own + l.places) : NULL;
+    c->pass.is_lsa = 1;
+    for (size_t i = 0; i < N; i++) {
+        char *window = c->windows[i];
+        scratch[i] = window + l.recv;
+        scratch[N + i] = window + l.y;
+        scratch[2 * N + i] = window + l.places;
+    }
+    status = moet_ep_point(ep, c, scratch, (const void *const *)(scratch + N),
+                           is_rows ? (const void *const *)(scratch + 2 * N) : NULL);
+    if (status == MOET_OK) status = upload_pointers(ep, c, l.words, (void *)c->pass.peer_words, scratch);
+    if (status == MOET_OK) status = upload_pointers(ep, c, l.arrived, (void *)c->pass.peer_arrived, scratch);
+    if (status == MOET_OK) status = upload_pointers(ep, c, l.ready, (void *)c->pass.peer_ready, scratch);
+done:
+    free(scratch);
+    return status;
+}
+
+static void close_lsa(moet_ep *ep, moet_ep_chunk *c)
+{
+    const int32_t rank = ep->options.rank, ranks = ep->options.ranks;
+    const size_t bytes = layout_of(ep, c).bytes;
+    char own = 0, *all = malloc((size_t)ranks);
+    if (c->windows) {
+        ep->device_table->window_unmap(ep->device, rank, ranks, bytes, c->windows);
+        if (all && !ep->is_broken) moet_ep_comm_allgather(ep->control, &own, 1, all);
+        ep->device_table->window_free(ep->device, bytes, c->windows[rank]);
+    }
+    free(all);
+    free(c->windows);
+}
+
+static moet_status dispatch(moet_ep *ep, moet_ep_chunk *c, void *stream)
+{
+    MOET_TRY(ep->stages_table->plan(ep->stages, &c->pass, stream));
+    MOET_TRY(ep->stages_table->bases(ep->stages, &c->pass, stream));
+    return ep->stages_table->dispatch(ep->stages, &c->pass, ep->options.comm_sms, stream);
+}
+
+static moet_status combine(moet_ep *ep, moet_ep_chunk *c, void *stream)
+{
+    return ep->stages_table->combine(ep->stages, &c->pass, ep->options.comm_sms, stream);
+}
+
+const moet_ep_transport moet_ep_transport_lsa = {.name = "lsa",
+                                                 .is_graph_safe = true,
+                                                 .open = open_lsa,
+                                                 .close = close_lsa,
+                                                 .dispatch = dispatch,
+                                                 .combine = combine};

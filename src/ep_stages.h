@@ -1,0 +1,86 @@
+/* ep_stages: the passes of the expert-parallel layer that are neither GEMMs nor a communicator's work (docs/ep.md): one
+ * implementation a backend, in kernels/ep_host.c and kernels/ep_cuda.c with ep.cu. Plain C tables, reached by name, so
+ * that src needs nothing of kernels.
+ *
+ * A row on its way to an expert is `row_bytes` long: H BF16, k local ids (int32, -1: not there), k router weights
+ * (FP32), the number of pairs before it (int32, below), and up to the next 16 bytes nothing.
+ *
+ * Rows that one rank sends another are numbered by ascending token: their slot. A pair is a row and one of its experts
+ * there, numbered by ascending row, then expert. */
+#ifndef MOET_EP_STAGES_H
+#define MOET_EP_STAGES_H
+
+#include "device.h"
+
+/* Why a pass gave up, in moet_ep_pass.failure: what | rank. */
+enum { MOET_EP_FAILED_WAIT = 1 << 16, MOET_EP_FAILED_ROUTING = 2 << 16 };
+
+/* Everything that the passes of one chunk read and write. All pointers are device memory, arrays of pointers too;
+ * `peer` arrays [ranks] point into the ranks' windows, the own among them. The same structure is a kernel's parameter
+ * (ep.cu repeats it). */
+typedef struct moet_ep_pass {
+    /* the tokens of the run; strides are never 0 */
+    const void *x, *ids;
+    const float *weights; /* NULL: ones */
+    void *out;
+    int64_t x_stride, ids_stride, weights_stride, out_stride;
+    /* what plan and bases find */
+    int32_t *slot;            /* [ranks, max_tokens] the token's slot at that rank, -1 none */
+    int32_t *pair;            /* [ranks, max_tokens] pairs before the token's at that rank; NULL: not wanted */
+    int32_t *send_counts;     /* [ranks, 2] rows and pairs for each rank */
+    int32_t *recv_counts;     /* [ranks, 2] from each rank */
+    int32_t *frozen;          /* [ranks, 2] what send_counts must be, or failure is set; NULL: anything */
+    int32_t *first;           /* [ranks] rows of `to` and `from` before slot 0 */
+    int32_t *pair_first;      /* [ranks] pairs of `from` before pair 0 */
+    int32_t *recv_first;      /* [ranks] received rows before each rank's */
+    int32_t *recv_pair_first; /* [ranks] pairs in the packed rows before each rank's; the own ones are not packed */
+    int32_t *recv_tokens;     /* [1] received rows, the own among them */
+    /* where rows go and come back from */
+    void *const *to;              /* [ranks] rows of row_bytes */
+    const void *const *from;      /* [ranks] rows [H] */
+    const int32_t *const *places; /* [ranks] rows of `from` of each row's experts [rows, width]; NULL: pairs */
+    /* lsa: windows of all ranks */
+    uint64_t *const *peer_words;   /* counts, [sender, receiver]: epoch << 32 | rows */
+    uint32_t *const *peer_arrived; /* [sender]: epoch of the last dispatch that is done */
+    uint32_t *const *peer_ready;   /* [sender]: epoch of the last rows that may be read */
+    uint32_t *epochs;              /* [4] of words, arrived, ready; blocks that are done */
+    const volatile int32_t *lost;  /* nonzero: give up */
+    int32_t *failure;              /* set where a pass gave up */
+    int64_t timeout_ns;
+    int32_t tokens, max_tokens; /* of the chunk */
+    int32_t rank, ranks, choices, local_experts, hidden, width /* min(k, local experts) */, row_bytes;
+    int32_t ids_int64, returns_rows, is_weighted /* rows at the combine, with returns_rows */, is_lsa, is_bound;
+} moet_ep_pass;
+
+typedef struct moet_ep_stages moet_ep_stages;
+
+/* Each enqueues on the stream; nothing allocates or synchronises. blocks: SMs to take, at most; 0: all. */
+typedef struct moet_ep_stages_table {
+    const char *backend;
+    moet_status (*create)(moet_device *device, moet_ep_stages **stages);
+    void (*destroy)(moet_ep_stages *stages);
+    /* slot, pair, send_counts; lsa: counts to all peers. */
+    moet_status (*plan)(moet_ep_stages *stages, const moet_ep_pass *pass, void *stream);
+    /* first, recv_first, recv_tokens and the others; lsa: waits for all counts, and writes recv_counts. */
+    moet_status (*bases)(moet_ep_stages *stages, const moet_ep_pass *pass, void *stream);
+    /* Rows into `to`; is_bound: ids of -1 into the rows up to max_tokens. lsa: waits for everybody's rows. */
+    moet_status (*dispatch)(moet_ep_stages *stages, const moet_ep_pass *pass, int32_t sms, void *stream);
+    /* The other ranks' pairs, out of rows [M, H] by places [received, width], into packed [pairs, H]. */
+    moet_status (*pack)(moet_ep_stages *stages, const moet_ep_pass *pass, const void *received, const void *rows,
+                        const int32_t *places, void *packed, int32_t sms, void *stream);
+    /* out. lsa: says that this rank's rows may be read, and waits for everybody's. */
+    moet_status (*combine)(moet_ep_stages *stages, const moet_ep_pass *pass, int32_t sms, void *stream);
+} moet_ep_stages_table;
+
+extern const moet_ep_stages_table moet_ep_stages_host;
+#ifdef MOET_CUDA
+extern const moet_ep_stages_table moet_ep_stages_cuda;
+#endif
+
+/* Bytes of a row on its way. */
+static inline int32_t moet_ep_row_bytes(int32_t hidden, int32_t choices)
+{
+    return (2 * hidden + 8 * choices + 4 + 15) / 16 * 16;
+}
+
+#endif

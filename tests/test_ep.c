@@ -1,0 +1,401 @@
+/* The expert-parallel layer: bits of one rank, for 1, 2 and 4 ranks, in every transport; errors that every rank gets
+ * in time. Starts a process for each rank; under mpirun (or torchrun, Slurm) it is one rank of it, and runs the cases.
+ *
+ *   test_ep [--device SPEC] [--cases N] [--ranks N]     SPEC "cuda": each rank has the device of its number */
+#include "ep_case.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static const char *spec = "host";
+static int64_t case_count = 20, rank_count; /* 0: 1, 2 and 4 */
+enum { TIMEOUT_MS = 20000, SHORT_MS = 800 };
+
+static int32_t free_port(void)
+{
+    static int32_t next;
+    return 30000 + (int32_t)(getpid() % 1000) * 20 + next++ % 20;
+}
+
+static moet_handle *handle_open(int32_t local)
+{
+    char text[32];
+    moet_handle *handle;
+    snprintf(text, sizeof text, "%s", spec);
+    if (strcmp(spec, "cuda") == 0) snprintf(text, sizeof text, "cuda:%d", local);
+    TEST_OK(moet_open(NULL, text, &handle));
+    return handle;
+}
+
+/* ---- cases ---- */
+
+static void run_cases(const moet_ep_options *as, int32_t local)
+{
+    moet_handle *handle = handle_open(local);
+    uint64_t random = 77 + (uint64_t)as->ranks;
+    for (int64_t i = 0; i < case_count; i++) {
+        ep_case c;
+        ep_case_draw(&random, i, as->ranks, &c);
+        c.options.rank = as->rank;
+        c.options.timeout_ms = TIMEOUT_MS;
+        memcpy(c.options.rendezvous, as->rendezvous, sizeof c.options.rendezvous);
+        memcpy(c.options.net, as->net, sizeof c.options.net);
+        ep_case_check(&c, handle, &random, i);
+        ep_case_free(&c);
+    }
+    moet_close(handle);
+}
+
+/* ---- a process for each rank ---- */
+
+typedef int (*rank_function)(const moet_ep_options *as);
+
+/* Each rank's exit code; a rank that is not done within 100 s is ended, which fails the test. */
+static void spawn(int32_t ranks, rank_function function, int *codes)
+{
+    pid_t children[64];
+    moet_ep_options as = {.ranks = ranks, .net = "socket"};
+    snprintf(as.rendezvous, sizeof as.rendezvous, "127.0.0.1:%d", free_port());
+    fflush(NULL);
+    for (int32_t r = 0; r < ranks; r++) {
+        as.rank = r;
+        children[r] = fork();
+        assert_true(children[r] >= 0);
+        if (children[r] == 0) {
+            alarm(100);
+            _exit(function(&as));
+        }
+    }
+    for (int32_t r = 0; r < ranks; r++) {
+        int state = 0;
+        assert_int_equal(waitpid(children[r], &state, 0), children[r]);
+        codes[r] = WIFEXITED(state) ? WEXITSTATUS(state) : 128 + WTERMSIG(state);
+    }
+}
+
+/* cmocka's assertions end a test by a jump, which in a child must end the child. */
+static const moet_ep_options *child_options;
+static void cases_test(void **state)
+{
+    (void)state;
+    run_cases(child_options, child_options->rank);
+}
+static int cases_of_rank(const moet_ep_options *as)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(cases_test)};
+    child_options = as;
+    return cmocka_run_group_tests_name("ranks", tests, NULL, NULL) != 0;
+}
+
+static void check_ranks(int32_t ranks)
+{
+    int codes[64];
+    spawn(ranks, cases_of_rank, codes);
+    for (int32_t r = 0; r < ranks; r++) {
+        if (codes[r] != 0) test_fail("rank %d of %d ended with %d", r, ranks, codes[r]);
+    }
+}
+
+static void test_bits(void **state)
+{
+    (void)state;
+    if (rank_count > 0) {
+        check_ranks((int32_t)rank_count);
+        return;
+    }
+    check_ranks(1);
+    check_ranks(2);
+    check_ranks(4);
+}
+
+/* ---- errors ---- */
+
+/* A small layer's status on one rank, which says what the error must hold; 0 as wanted, or 1. */
+typedef struct expectation {
+    moet_status status;
+    const char *words;
+} expectation;
+
+static int judge(const char *what, int32_t rank, moet_status status, expectation want, int64_t begin_ms)
+{
+    const int64_t took_ms = moet_ep_now_ms() - begin_ms;
+    const bool is_right = status == want.status && (!want.words || strstr(moet_last_error(), want.words));
+    const bool is_soon = took_ms < SHORT_MS + 4000;
+    if (is_right && is_soon) return 0;
+    fprintf(stderr, "%s: rank %d: %s after %lld ms (%s), %s with '%s' expected\n", what, rank, moet_status_name(status),
+            (long long)took_ms, moet_last_error(), moet_status_name(want.status), want.words ? want.words : "");
+    return 1;
+}
+
+static moet_ep_options small_options(const moet_ep_options *as, moet_problem *problem)
+{
+    moet_ep_options options;
+    moet_problem_init(problem, MOET_OP_FFN, 12, 64, 32);
+    moet_ep_options_init(&options, problem->numerics);
+    options.rank = as->rank;
+    options.ranks = as->ranks;
+    options.max_tokens = 8;
+    options.choices = 2;
+    options.timeout_ms = SHORT_MS;
+    memcpy(options.rendezvous, as->rendezvous, sizeof options.rendezvous);
+    return options;
+}
+
+static int check_create(const char *what, const moet_ep_options *options, const moet_problem *problem, expectation want)
+{
+    const int64_t begin_ms = moet_ep_now_ms();
+    moet_handle *handle = NULL;
+    moet_ep *ep = NULL;
+    moet_status status = moet_open(NULL, "host", &handle);
+    if (status == MOET_OK) status = moet_ep_create(handle, problem, options, &ep);
+    const int code = judge(what, options->rank, status, want, begin_ms);
+    moet_ep_destroy(ep);
+    moet_close(handle);
+    return code;
+}
+
+static int other_problem(const moet_ep_options *as)
+{
+    moet_problem problem;
+    const moet_ep_options options = small_options(as, &problem);
+    if (as->rank == 1) problem.bias = true;
+    return check_create("another problem", &options, &problem, (expectation){MOET_MISMATCH, "rank 0 has problem="});
+}
+
+static int other_bound(const moet_ep_options *as)
+{
+    moet_problem problem;
+    moet_ep_options options = small_options(as, &problem);
+    if (as->rank == as->ranks - 1) options.max_tokens = 9;
+    return check_create("another bound", &options, &problem, (expectation){MOET_MISMATCH, "max_tokens=9"});
+}
+
+static int other_count(const moet_ep_options *as)
+{
+    moet_problem problem;
+    moet_ep_options options = small_options(as, &problem);
+    if (as->rank == 1) options.ranks = 4;
+    return check_create("another number of ranks", &options, &problem, (expectation){MOET_MISMATCH, "started for"});
+}
+
+static int never_comes(const moet_ep_options *as)
+{
+    moet_problem problem;
+    const moet_ep_options options = small_options(as, &problem);
+    if (as->rank == 1) return 0;
+    return check_create("a rank that never comes", &options, &problem,
+                        (expectation){MOET_TIMEOUT, as->rank == 0 ? "ranks did not come" : "get all ranks together"});
+}
+
+static int first_never_comes(const moet_ep_options *as)
+{
+    moet_problem problem;
+    const moet_ep_options options = small_options(as, &problem);
+    if (as->rank == 0) return 0;
+    return check_create("rank 0 never comes", &options, &problem, (expectation){MOET_TIMEOUT, "nobody listened"});
+}
+
+/* After two good runs, rank 1 does something else. */
+enum deed { DIES, SLEEPS };
+static int misbehaves(const moet_ep_options *as, const char *transport, enum deed deed)
+{
+    static _Alignas(64) uint16_t x[8 * 64], out[8 * 64], up[6 * 64 * 64], down[6 * 64 * 32];
+    static int32_t ids[16] = {0, 11, 2, 8, 0, 6, 11, 3};
+    static float weights[16];
+    moet_problem problem;
+    moet_ep_options options = small_options(as, &problem);
+    const moet_ep_args args = {.x = x, .ids = ids, .weights = weights, .up = up, .down = down, .out = out, .tokens = 4};
+    moet_handle *handle = NULL;
+    moet_ep *ep = NULL;
+    snprintf(options.transport, sizeof options.transport, "%s", transport);
+    moet_status status = moet_open(NULL, "host", &handle);
+    if (status == MOET_OK) status = moet_ep_create(handle, &problem, &options, &ep);
+    for (int32_t i = 0; i < 2 && status == MOET_OK; i++) {
+        status = moet_ep_run(ep, &args);
+        if (status == MOET_OK) status = moet_ep_wait(ep, NULL);
+    }
+    if (status != MOET_OK) return judge("good runs", as->rank, status, (expectation){MOET_OK, NULL}, moet_ep_now_ms());
+    if (as->rank == 1) {
+        if (deed == SLEEPS) poll(NULL, 0, 3 * SHORT_MS);
+        _exit(0);
+    }
+    const int64_t begin_ms = moet_ep_now_ms();
+    for (int32_t i = 0; i < 3 && status == MOET_OK; i++) { /* that it died may show a run later */
+        status = moet_ep_run(ep, &args);
+        if (status == MOET_OK) status = moet_ep_wait(ep, NULL);
+    }
+    /* A rank that gives up ends, so that the others may see that first. */
+    expectation want = deed == DIES ? (expectation){MOET_LOST, "ended"} : (expectation){MOET_TIMEOUT, "waited"};
+    if (deed == SLEEPS && status == MOET_LOST) want = (expectation){MOET_LOST, "ended"};
+    const int code = judge(transport, as->rank, status, want, begin_ms);
+    if (code == 0 && moet_ep_run(ep, &args) != MOET_INVALID) return 2; /* a broken layer says so */
+    moet_ep_destroy(ep);
+    moet_close(handle);
+    return code;
+}
+static int dies_exchange(const moet_ep_options *as) { return misbehaves(as, "exchange", DIES); }
+static int dies_lsa(const moet_ep_options *as) { return misbehaves(as, "lsa", DIES); }
+static int sleeps_exchange(const moet_ep_options *as) { return misbehaves(as, "exchange", SLEEPS); }
+static int sleeps_lsa(const moet_ep_options *as) { return misbehaves(as, "lsa", SLEEPS); }
+
+static void test_errors(void **state)
+{
+    (void)state;
+    static const rank_function functions[] = {other_problem, other_bound,       other_count,
+                                              never_comes,   first_never_comes, dies_exchange,
+                                              dies_lsa,      sleeps_exchange,   sleeps_lsa};
+    for (int32_t ranks = 2; ranks <= 3; ranks++) {
+        for (int32_t i = 0; i < MOET_COUNT_OF(functions); i++) {
+            int codes[64];
+            if (ranks == 3 && (functions[i] == other_problem || functions[i] == other_count)) continue;
+            spawn(ranks, functions[i], codes);
+            for (int32_t r = 0; r < ranks; r++) {
+                if (codes[r] != 0) test_fail("error %d: rank %d of %d ended with %d", i, r, ranks, codes[r]);
+            }
+        }
+    }
+}
+
+/* ---- what is refused ---- */
+
+static void test_refusals(void **state)
+{
+    (void)state;
+    moet_problem problem;
+    moet_handle *handle;
+    moet_ep *ep = NULL;
+    moet_ep_options good = small_options(&(moet_ep_options){.ranks = 1}, &problem), options;
+    TEST_OK(moet_open(NULL, "host", &handle));
+#define REFUSED(status, words, change)                                                                                 \
+    do {                                                                                                               \
+        options = good;                                                                                                \
+        change;                                                                                                        \
+        TEST_FAILS(status, words, moet_ep_create(handle, &problem, &options, &ep));                                    \
+        assert_null(ep);                                                                                               \
+    } while (0)
+    REFUSED(MOET_INVALID, "ranks is 0", options.ranks = 0);
+    REFUSED(MOET_INVALID, "rank is 1", options.rank = 1);
+    REFUSED(MOET_INVALID, "choices is 17", options.choices = 17);
+    REFUSED(MOET_INVALID, "chunks is 5", options.chunks = 5);
+    REFUSED(MOET_INVALID, "max_tokens is 0", options.max_tokens = 0);
+    REFUSED(MOET_INVALID, "no transport 'pigeon'", strcpy(options.transport, "pigeon"));
+    REFUSED(MOET_INVALID, "no net 'string'", strcpy(options.net, "string"));
+    REFUSED(MOET_INVALID, "12 experts cannot be spread over 5 ranks", options.ranks = 5);
+    REFUSED(MOET_INVALID, "need a rendezvous", options.ranks = 2);
+    REFUSED(MOET_INVALID, "must be HOST:PORT", options.ranks = 2; strcpy(options.rendezvous, "nowhere"));
+    REFUSED(MOET_UNSUPPORTED, "sums only", strcpy(options.transport, "bound"));
+    problem.prob = MOET_PROB_COMBINE;
+    problem.combine = MOET_COMBINE_PADDLE;
+    REFUSED(MOET_INVALID, "choose returns sums", (void)0);
+    problem.op = MOET_OP_UP;
+    problem.combine = MOET_COMBINE_EXACT;
+    REFUSED(MOET_INVALID, NULL, (void)0);
+#undef REFUSED
+    moet_close(handle);
+}
+
+/* ---- launchers ---- */
+
+static const char *const variables[] = {"RANK",
+                                        "WORLD_SIZE",
+                                        "LOCAL_RANK",
+                                        "LOCAL_WORLD_SIZE",
+                                        "MASTER_ADDR",
+                                        "MASTER_PORT",
+                                        "OMPI_COMM_WORLD_RANK",
+                                        "OMPI_COMM_WORLD_SIZE",
+                                        "OMPI_COMM_WORLD_LOCAL_RANK",
+                                        "OMPI_COMM_WORLD_LOCAL_SIZE",
+                                        "PMIX_NAMESPACE",
+                                        "SLURM_PROCID",
+                                        "SLURM_NTASKS",
+                                        "SLURM_LOCALID",
+                                        "SLURM_JOB_NUM_NODES",
+                                        "SLURM_JOB_ID"};
+
+static void launcher_environment(const char *text)
+{
+    char copy[256], *rest = copy;
+    for (int32_t i = 0; i < MOET_COUNT_OF(variables); i++) unsetenv(variables[i]);
+    snprintf(copy, sizeof copy, "%s", text);
+    for (char *word = strtok_r(copy, " ", &rest); word; word = strtok_r(NULL, " ", &rest)) {
+        char *value = strchr(word, '=');
+        *value = '\0';
+        setenv(word, value + 1, 1);
+    }
+}
+
+static void test_launchers(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *environment;
+        int32_t rank, ranks, local;
+        const char *rendezvous; /* NULL: any of 127.0.0.1 */
+    } good[] = {
+        {"RANK=3 WORLD_SIZE=4 LOCAL_RANK=1 MASTER_ADDR=node7 MASTER_PORT=1234", 3, 4, 1, "node7:1234"},
+        {"OMPI_COMM_WORLD_RANK=1 OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_LOCAL_RANK=1 OMPI_COMM_WORLD_LOCAL_SIZE=2", 1,
+         2, 1, "127.0.0.1:29500"},
+        {"OMPI_COMM_WORLD_RANK=5 OMPI_COMM_WORLD_SIZE=8 OMPI_COMM_WORLD_LOCAL_RANK=1 OMPI_COMM_WORLD_LOCAL_SIZE=4", 5,
+         8, 1, ""},
+        {"SLURM_PROCID=0 SLURM_NTASKS=8 SLURM_LOCALID=0 SLURM_JOB_NUM_NODES=1 SLURM_JOB_ID=77", 0, 8, 0, NULL},
+        {"SLURM_PROCID=4 SLURM_NTASKS=8 SLURM_LOCALID=0 SLURM_JOB_NUM_NODES=2 SLURM_JOB_ID=77 MASTER_ADDR=n1", 4, 8, 0,
+         NULL},
+    };
+    static const struct {
+        const char *environment;
+        moet_status status;
+        const char *words;
+    } bad[] = {
+        {"", MOET_NOT_FOUND, "no launcher"},
+        {"RANK=4 WORLD_SIZE=4", MOET_INVALID, "RANK is '4'"},
+        {"RANK=0 WORLD_SIZE=many", MOET_INVALID, "WORLD_SIZE is 'many'"},
+        {"RANK=0 WORLD_SIZE=2 MASTER_PORT=99999", MOET_INVALID, "MASTER_PORT"},
+    };
+    for (int32_t i = 0; i < MOET_COUNT_OF(good); i++) {
+        moet_ep_options options = {0};
+        int32_t local = -1;
+        launcher_environment(good[i].environment);
+        TEST_OK(moet_ep_launcher(&options, &local));
+        assert_int_equal(options.rank, good[i].rank);
+        assert_int_equal(options.ranks, good[i].ranks);
+        assert_int_equal(local, good[i].local);
+        if (good[i].rendezvous)
+            assert_string_equal(options.rendezvous, good[i].rendezvous);
+        else
+            assert_true(strchr(options.rendezvous, ':') != NULL);
+    }
+    for (int32_t i = 0; i < MOET_COUNT_OF(bad); i++) {
+        moet_ep_options options = {.rank = 9}, before = options;
+        launcher_environment(bad[i].environment);
+        TEST_FAILS(bad[i].status, bad[i].words, moet_ep_launcher(&options, NULL));
+        assert_memory_equal(&options, &before, sizeof options);
+    }
+    launcher_environment("");
+}
+
+int main(int argc, char **argv)
+{
+    const test_option options[] = {
+        {"--device", NULL, &spec, NULL, NULL},
+        {"--cases", NULL, NULL, &case_count, NULL},
+        {"--ranks", NULL, NULL, &rank_count, NULL},
+    };
+    test_options_parse(argc, argv, options, MOET_COUNT_OF(options));
+    signal(SIGPIPE, SIG_IGN);
+    setenv("OMP_WAIT_POLICY", "passive", 0); /* ranks share the processors */
+    moet_ep_options as = {.ranks = 1};
+    int32_t local = 0;
+    if (moet_ep_launcher(&as, &local) == MOET_OK) { /* one rank of a launcher's */
+        if (getenv("OMPI_COMM_WORLD_RANK") && strcmp(spec, "host") == 0) as.rendezvous[0] = '\0'; /* by MPI */
+        child_options = &as;
+        const struct CMUnitTest tests[] = {cmocka_unit_test(cases_test)};
+        return cmocka_run_group_tests_name("ep", tests, NULL, NULL);
+    }
+    /* Refusals start threads, which a process that forks must not have. */
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_launchers), cmocka_unit_test(test_bits),
+                                       cmocka_unit_test(test_errors), cmocka_unit_test(test_refusals)};
+    return cmocka_run_group_tests_name("ep", tests, NULL, NULL);
+}
