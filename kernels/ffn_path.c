@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "stages.h"
+#include "tile_cost.h"
 
 enum { UP, DOWN, GEMM_COUNT };
 static const moet_op ops[GEMM_COUNT] = {[UP] = MOET_OP_UP, [DOWN] = MOET_OP_DOWN};
@@ -121,6 +122,30 @@ void moet_ffn_path_default_config(const moet_problem *problem, int64_t rows_hint
         }
         if (moet_ffn_path_applicable(problem, config, device, why)) return;
     }
+}
+
+double moet_ffn_path_estimate_ns(const moet_problem *problem, const int32_t *counts, int64_t tokens,
+                                 const moet_config *config, const moet_device_info *device,
+                                 const moet_device_rates *rates)
+{
+    if (!config->family->gemm->estimate_ns) return 0;
+    double rows = 0, sum = 0;
+    for (int32_t e = 0; e < problem->experts; e++) rows += counts[e];
+    for (int32_t i = 0; i < GEMM_COUNT; i++) {
+        const moet_problem gemm = gemm_problem(problem, config, i);
+        const moet_config half = gemm_config(config, i);
+        sum += half.family->estimate_ns(&gemm, counts, tokens, &half, device, rates);
+    }
+    const double hidden_bytes = 2.0 * problem->hidden, inter_bytes = 2.0 * problem->inter; /* of a row */
+    sum += moet_pass_cost_ns(rows * 12, rates);                                            /* permute: ids and places */
+    if (config->value[MOET_PATH_GATHER] == MOET_PATH_GATHER_PASS)
+        sum += moet_pass_cost_ns(2 * rows * hidden_bytes, rates);
+    if (!is_fused(config)) sum += moet_pass_cost_ns(3 * rows * inter_bytes, rates);
+    /* Fused, tokens of one row have it in out already. */
+    const double combined = config->value[MOET_PATH_COMBINE] == MOET_PATH_COMBINE_FUSED && tokens >= (int64_t)rows
+                                ? 0
+                                : (rows + (double)tokens) * hidden_bytes;
+    return sum + moet_pass_cost_ns(combined, rates);
 }
 
 /* ---- workspace ---- */

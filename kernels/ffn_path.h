@@ -37,6 +37,10 @@ bool moet_ffn_path_applicable(const moet_problem *problem, const moet_config *co
                               char *why);
 void moet_ffn_path_default_config(const moet_problem *problem, int64_t rows_hint, const moet_device_info *device,
                                   moet_config *config);
+/* The GEMMs' estimates and what the passes move; 0 where the GEMM family has none. */
+double moet_ffn_path_estimate_ns(const moet_problem *problem, const int32_t *counts, int64_t tokens,
+                                 const moet_config *config, const moet_device_info *device,
+                                 const moet_device_rates *rates);
 size_t moet_ffn_path_workspace_bytes(const moet_prepare_args *args);
 moet_status moet_ffn_path_prepare(const moet_prepare_args *args, void **state);
 moet_status moet_ffn_path_launch(void *state, const moet_family_launch_args *args);
@@ -54,8 +58,9 @@ bool moet_ffn_path_source(const moet_problem *problem, const moet_config *config
 /* clang-format off: it takes a designator for a label here */
 #define MOET_PATH_FUNCTIONS                                                                                            \
     .traits = moet_ffn_path_traits, .applicable = moet_ffn_path_applicable,                                            \
-    .default_config = moet_ffn_path_default_config, .workspace_bytes = moet_ffn_path_workspace_bytes,                  \
-    .prepare = moet_ffn_path_prepare, .launch = moet_ffn_path_launch, .release = moet_ffn_path_release,                \
+    .default_config = moet_ffn_path_default_config, .estimate_ns = moet_ffn_path_estimate_ns,                          \
+    .workspace_bytes = moet_ffn_path_workspace_bytes, .prepare = moet_ffn_path_prepare,                                \
+    .launch = moet_ffn_path_launch, .release = moet_ffn_path_release,                                                  \
     .permute = moet_ffn_path_permute, .activate = moet_ffn_path_activate, .unpermute = moet_ffn_path_unpermute
 /* clang-format on */
 

@@ -5,6 +5,7 @@
 #include "../src/family.h"
 #include "ffn_path.h"
 #include "host_module.h"
+#include "tile_cost.h"
 
 extern const moet_family moet_family_host_tile;
 
@@ -90,6 +91,19 @@ static void tile_default_config(const moet_problem *problem, int64_t rows_hint, 
     }
 }
 
+/* A task is an expert's nc columns; of x and weights, that are widened once a task, register tiles read fp32. */
+static double tile_estimate_ns(const moet_problem *problem, const int32_t *counts, int64_t tokens,
+                               const moet_config *config, const moet_device_info *device,
+                               const moet_device_rates *rates)
+{
+    (void)tokens;
+    const moet_host_tile_config values = read_config(config);
+    moet_tile_shape tile = moet_tile_shape_of(values.mr, values.nr, values.mr);
+    tile.hides_store = true;
+    tile.element_bytes = 4;
+    return moet_tile_cost_ns(problem, counts, &tile, device, rates);
+}
+
 static size_t tile_workspace_bytes(const moet_prepare_args *args)
 {
     moet_host_tile_config values = read_config(args->config);
@@ -147,6 +161,7 @@ const moet_family moet_family_host_tile = {
     .traits = tile_traits,
     .applicable = tile_applicable,
     .default_config = tile_default_config,
+    .estimate_ns = tile_estimate_ns,
     .workspace_bytes = tile_workspace_bytes,
     .prepare = tile_prepare,
     .launch = tile_launch,

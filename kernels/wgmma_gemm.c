@@ -7,6 +7,7 @@
 #include "../src/cuda_api.h"
 #include "../src/family.h"
 #include "ffn_path.h"
+#include "tile_cost.h"
 
 extern const char moet_source_wgmma_gemm[];
 extern const moet_family moet_family_wgmma_gemm;
@@ -278,6 +279,21 @@ static size_t wgmma_workspace_bytes(const moet_prepare_args *args)
 {
     (void)args;
     return 0;
+}
+
+static double wgmma_estimate_ns(const moet_problem *problem, const int32_t *counts, int64_t tokens,
+                                const moet_config *config, const moet_device_info *device,
+                                const moet_device_rates *rates)
+{
+    const struct shape shape = shape_of(config);
+    moet_tile_shape tile = moet_tile_shape_of(shape.rows, shape.cols, shape.mode.swap ? 16 : 64);
+    tile.rows_are_n = shape.mode.swap;
+    tile.hides_store = shape.mode.pingpong;
+    tile.splits_last = shape.ctas == 1; /* pairs are split seldom */
+    tile.x_shared += config->value[PARAM_CLUSTER] == CLUSTER_1X2;
+    tile.w_shared += config->value[PARAM_CLUSTER] == CLUSTER_2X1;
+    tile.group = moet_config_number(config, PARAM_GROUP);
+    return (void)tokens, moet_tile_cost_ns(problem, counts, &tile, device, rates);
 }
 
 /* Without an activation, both numerics are the same kernel: nothing is rounded between. */
@@ -607,6 +623,7 @@ const moet_family moet_family_wgmma_gemm = {
     .traits = wgmma_traits,
     .applicable = wgmma_applicable,
     .default_config = wgmma_default_config,
+    .estimate_ns = wgmma_estimate_ns,
     .workspace_bytes = wgmma_workspace_bytes,
     .prepare = wgmma_prepare,
     .launch = wgmma_launch,

@@ -63,6 +63,24 @@ typedef struct moet_algorithm {
     uint8_t bytes[MOET_ALGORITHM_BYTES];
 } moet_algorithm;
 
+/* What a device does in a second, and what a launch costs, as kernels see it: the coefficients of families' estimates
+ * (tuner/cost_fit.h fits them). Rates are of all SMs together. */
+#define MOET_RATE_TABLE(X)                                                                                             \
+    X(TENSOR, "tensor_flops_per_s")                                                                                    \
+    X(L2, "l2_bytes_per_s")                                                                                            \
+    X(HBM, "hbm_bytes_per_s")                                                                                          \
+    X(STORE, "store_bytes_per_s") /* of a tile's epilogue */                                                           \
+    X(LAUNCH, "launches_per_s")
+typedef enum moet_rate {
+#define MOET_X(name, text) MOET_RATE_##name,
+    MOET_RATE_TABLE(MOET_X)
+#undef MOET_X
+        MOET_RATE_COUNT
+} moet_rate;
+typedef struct moet_device_rates {
+    double rate[MOET_RATE_COUNT]; /* each > 0 */
+} moet_device_rates;
+
 typedef struct moet_prepare_args {
     moet_device *device;
     const moet_problem *problem;
@@ -126,6 +144,10 @@ struct moet_family {
     void (*default_config)(const moet_problem *problem, int64_t rows_hint, const moet_device_info *device,
                            moet_config *config);
     size_t (*workspace_bytes)(const moet_prepare_args *args);
+    /* About how long an applicable config takes on a routing, in ns: what ranks configs before any is timed. Pure.
+     * NULL: the family cannot tell (a vendor library chooses). tokens as moet_routing has them (FFN). */
+    double (*estimate_ns)(const moet_problem *problem, const int32_t *counts, int64_t tokens, const moet_config *config,
+                          const moet_device_info *device, const moet_device_rates *rates);
     /* Compiles or queries, allocates: everything that launch must not do. UNSUPPORTED (with a reason in the last
      * error) where only asking a vendor library could tell that a config does not apply. */
     moet_status (*prepare)(const moet_prepare_args *args, void **state);
