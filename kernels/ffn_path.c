@@ -17,6 +17,13 @@ const char *const moet_path_gather_values[] = {
 const char *const moet_path_combine_values[] = {
     [MOET_PATH_COMBINE_PASS] = "pass", [MOET_PATH_COMBINE_FUSED] = "fused", NULL};
 
+const char *const moet_path_chain_values[] = {[MOET_PATH_CHAIN_OFF] = "off", [MOET_PATH_CHAIN_ON] = "on", NULL};
+
+static bool is_chained(const moet_config *config) { return config->value[MOET_PATH_CHAIN] == MOET_PATH_CHAIN_ON; }
+
+/* Launches of GEMMs: of the up GEMM, which takes the other with it where they are chained, and of the down GEMM. */
+static int32_t launch_count(const moet_config *config) { return is_chained(config) ? 1 : GEMM_COUNT; }
+
 static bool is_fused(const moet_config *config) { return config->value[MOET_PATH_ACT] == MOET_PATH_ACT_FUSED; }
 
 static int32_t first_param(const moet_family *gemm, int32_t which)
@@ -32,6 +39,7 @@ static moet_problem gemm_problem(const moet_problem *problem, const moet_config 
         gemm.activation = problem->activation;
         gemm.clamp = problem->clamp;
         if (problem->prob == MOET_PROB_ADVANCE) gemm.prob = problem->prob;
+        if (is_chained(config)) gemm.down_bias = problem->down_bias;
     }
     return gemm;
 }
@@ -43,7 +51,8 @@ static moet_config gemm_config(const moet_config *config, int32_t which)
     moet_config half = {.family = gemm};
     memcpy(half.value, config->value + first_param(gemm, which), (size_t)gemm->param_count * sizeof half.value[0]);
     half.gathers = which == UP && config->value[MOET_PATH_GATHER] == MOET_PATH_GATHER_FUSED;
-    half.scatters = which == DOWN && config->value[MOET_PATH_COMBINE] == MOET_PATH_COMBINE_FUSED;
+    half.chains = which == UP && is_chained(config);
+    half.scatters = (which == DOWN || half.chains) && config->value[MOET_PATH_COMBINE] == MOET_PATH_COMBINE_FUSED;
     return half;
 }
 
@@ -87,6 +96,17 @@ bool moet_ffn_path_applicable(const moet_problem *problem, const moet_config *co
                               char *why)
 {
     if (!moet_family_accepts(config->family, problem, device, why)) return false;
+    if (is_chained(config)) {
+        const moet_family *gemm = config->family->gemm;
+        const int16_t *up = config->value + first_param(gemm, UP), *down = config->value + first_param(gemm, DOWN);
+        if (!gemm->fuses_next) return moet_refuse(why, "%s does not chain the down GEMM to the up GEMM", gemm->name);
+        if (!is_fused(config)) return moet_refuse(why, "chained GEMMs have no pass for the activation between them");
+        for (int32_t i = 0; i < gemm->param_count; i++) {
+            if (up[i] != down[i])
+                return moet_refuse(why, "chained GEMMs have one config: up_%s=%s, down_%s=%s", gemm->params[i].name,
+                                   gemm->params[i].values[up[i]], gemm->params[i].name, gemm->params[i].values[down[i]]);
+        }
+    }
     for (int32_t i = 0; i < GEMM_COUNT; i++) {
         const moet_problem gemm = gemm_problem(problem, config, i);
         const moet_config half = gemm_config(config, i);
@@ -176,7 +196,7 @@ static layout layout_of(const moet_prepare_args *args)
     const size_t hidden = (size_t)args->problem->hidden, inter = (size_t)args->problem->inter;
     const size_t experts = (size_t)args->problem->experts, choices = (size_t)args->choices;
     size_t gemm_bytes = 0;
-    for (int32_t i = 0; i < GEMM_COUNT; i++) {
+    for (int32_t i = 0; i < launch_count(args->config); i++) {
         part p;
         part_init(&p, args, i);
         const size_t bytes = p.config.family->workspace_bytes(&p.args);
@@ -207,6 +227,7 @@ typedef struct path {
     moet_stages *stages;
     layout layout;
     int64_t max_rows;
+    int32_t launches; /* of GEMMs */
     bool is_weighted, is_fused, gathers, scatters;
     int64_t hidden;
 } path;
@@ -233,7 +254,8 @@ moet_status moet_ffn_path_prepare(const moet_prepare_args *args, void **state)
     p->scatters = args->config->value[MOET_PATH_COMBINE] == MOET_PATH_COMBINE_FUSED;
     p->hidden = args->problem->hidden;
     p->is_weighted = args->problem->prob != MOET_PROB_NONE;
-    for (int32_t i = 0; i < GEMM_COUNT && status == MOET_OK; i++) {
+    p->launches = launch_count(args->config);
+    for (int32_t i = 0; i < p->launches && status == MOET_OK; i++) {
         part of_gemm;
         part_init(&of_gemm, args, i);
         status = p->gemm->prepare(&of_gemm.args, &p->gemms[i]);
@@ -241,7 +263,7 @@ moet_status moet_ffn_path_prepare(const moet_prepare_args *args, void **state)
     }
     if (status == MOET_OK)
         status = moet_stages_create(args->device, args->problem, args->choices, args->max_tokens, args->max_sms,
-                                    args->cubin_count > GEMM_COUNT ? args->cubins[GEMM_COUNT] : NULL, &p->stages);
+                                    args->cubin_count > p->launches ? args->cubins[p->launches] : NULL, &p->stages);
     if (status != MOET_OK) {
         moet_ffn_path_release(p);
         return status;
@@ -254,7 +276,7 @@ int32_t moet_ffn_path_cubins(const void *state, const moet_cubin **list)
 {
     const path *p = state;
     int32_t count = 0;
-    for (int32_t i = 0; p->gemm->cubins && i < GEMM_COUNT; i++) count += p->gemm->cubins(p->gemms[i], list + count);
+    for (int32_t i = 0; p->gemm->cubins && i < p->launches; i++) count += p->gemm->cubins(p->gemms[i], list + count);
     const moet_cubin *stages = moet_stages_cubin(p->stages);
     if (stages) list[count++] = stages;
     return count;
@@ -263,8 +285,9 @@ int32_t moet_ffn_path_cubins(const void *state, const moet_cubin **list)
 bool moet_ffn_path_source(const moet_problem *problem, const moet_config *config, int32_t cc_major, int32_t cc_minor,
                           int32_t index, moet_source *source)
 {
-    if (index == GEMM_COUNT) return moet_stages_source(cc_major, cc_minor, source);
-    if (index < 0 || index > GEMM_COUNT || !config->family->gemm->source) return false;
+    const int32_t launches = launch_count(config);
+    if (index == launches) return moet_stages_source(cc_major, cc_minor, source);
+    if (index < 0 || index > launches || !config->family->gemm->source) return false;
     const moet_problem gemm = gemm_problem(problem, config, index);
     const moet_config half = gemm_config(config, index);
     return half.family->source(&gemm, &half, cc_major, cc_minor, 0, source);
@@ -307,17 +330,19 @@ moet_status moet_ffn_path_launch(void *state, const moet_family_launch_args *arg
         } else {
             MOET_TRY(moet_stages_gather(p->stages, ffn, &permuted, args->rows, stream));
         }
+        moet_family_launch_args down = gemm;
+        down.x = at(workspace, l->act);
+        down.w = ffn->down;
+        down.bias = ffn->down_bias;
+        down.out = apart ? apart->rows : at(workspace, l->x);
+        down.target = apart && p->scatters ? apart->none : target;
+        down.scattered = ffn->out;
+        down.scattered_stride = ffn->out_stride ? ffn->out_stride : p->hidden;
+        if (p->launches == 1) gemm.next = &down;
         MOET_TRY(p->gemm->launch(p->gemms[UP], &gemm));
         if (!p->is_fused)
             MOET_TRY(moet_stages_activate(p->stages, gemm.out, &permuted, args->rows, at(workspace, l->act), stream));
-        gemm.x = at(workspace, l->act);
-        gemm.w = ffn->down;
-        gemm.bias = ffn->down_bias;
-        gemm.out = apart ? apart->rows : at(workspace, l->x);
-        gemm.target = apart && p->scatters ? apart->none : target;
-        gemm.scattered = ffn->out;
-        gemm.scattered_stride = ffn->out_stride ? ffn->out_stride : p->hidden;
-        MOET_TRY(p->gemm->launch(p->gemms[DOWN], &gemm));
+        if (p->launches > 1) MOET_TRY(p->gemm->launch(p->gemms[DOWN], &down));
     }
     return apart ? MOET_OK : moet_stages_combine(p->stages, ffn, at(workspace, l->x), &permuted, stream);
 }

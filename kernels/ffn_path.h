@@ -1,7 +1,7 @@
 /* ffn_path: families of op FFN made of a family of GEMMs and the stages (stages.h): permute, gather, up GEMM,
  * activation, down GEMM, combine (docs/ffn.md). The descriptor stands in the file of its GEMM family. Its parameters
- * say what is fused, and then are the GEMM family's twice: `up_<name>` and `down_<name>`. Sources and cubins: 0 the up
- * GEMM's, 1 the down GEMM's, 2 the stages'. */
+ * say what is fused, and then are the GEMM family's twice: `up_<name>` and `down_<name>`. Sources and cubins: first the
+ * up GEMM's, then, unless it is chained, the down GEMM's, last the stages'. */
 #ifndef MOET_KERNELS_FFN_PATH_H
 #define MOET_KERNELS_FFN_PATH_H
 
@@ -15,22 +15,26 @@
 
 /* The path's own. act: the activation in the up GEMM's epilogue, or a pass of its own. gather: x permuted by a pass, or
  * its rows read where they are by the up GEMM. combine: by a pass, or the only row of a token stored to out by the down
- * GEMM, and the other tokens by the pass. */
-enum { MOET_PATH_ACT, MOET_PATH_GATHER, MOET_PATH_COMBINE, MOET_PATH_PARAMS };
+ * GEMM, and the other tokens by the pass. chain: a launch for each GEMM, or one for both, which then have the same
+ * values and the activation fused. */
+enum { MOET_PATH_ACT, MOET_PATH_GATHER, MOET_PATH_COMBINE, MOET_PATH_CHAIN, MOET_PATH_PARAMS };
 /* Their values. The first is what a sweep begins with. */
 enum { MOET_PATH_ACT_FUSED, MOET_PATH_ACT_PASS, MOET_PATH_ACTS };
 enum { MOET_PATH_GATHER_PASS, MOET_PATH_GATHER_FUSED };
 enum { MOET_PATH_COMBINE_PASS, MOET_PATH_COMBINE_FUSED };
-extern const char *const moet_path_act_values[], *const moet_path_gather_values[], *const moet_path_combine_values[];
+enum { MOET_PATH_CHAIN_OFF, MOET_PATH_CHAIN_ON };
+extern const char *const moet_path_act_values[], *const moet_path_gather_values[], *const moet_path_combine_values[],
+    *const moet_path_chain_values[];
 #define MOET_PATH_PARAM_TABLE                                                                                          \
     [MOET_PATH_ACT] = {"act", moet_path_act_values, MOET_SEARCH_AROUND},                                               \
     [MOET_PATH_GATHER] = {"gather", moet_path_gather_values, MOET_SEARCH_AROUND},                                      \
-    [MOET_PATH_COMBINE] = {"combine", moet_path_combine_values, MOET_SEARCH_AROUND},
+    [MOET_PATH_COMBINE] = {"combine", moet_path_combine_values, MOET_SEARCH_AROUND},                                   \
+    [MOET_PATH_CHAIN] = {"chain", moet_path_chain_values, MOET_SEARCH_AROUND},
 /* Of a path family whose GEMM family has `count`. */
 #define MOET_PATH_PARAM_COUNT(count) (MOET_PATH_PARAMS + 2 * (count))
 
 /* A path's version changes with its passes and with its GEMMs'. */
-#define MOET_PATH_VERSION(gemm_version) (100 * 1 + (gemm_version))
+#define MOET_PATH_VERSION(gemm_version) (100 * 2 + (gemm_version))
 
 moet_traits moet_ffn_path_traits(const moet_problem *problem, const moet_config *config);
 bool moet_ffn_path_applicable(const moet_problem *problem, const moet_config *config, const moet_device_info *device,

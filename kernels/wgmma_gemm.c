@@ -185,7 +185,9 @@ static int32_t smem_bytes(const moet_problem *problem, const moet_config *config
     const struct shape shape = shape_of(config);
     return shape.stages * (shape.tile.bm + shape.tile.bn) * LINE_BYTES + MATH_GROUPS * STORE_BYTES +
            shape.stages * (16 + 3 * 8) + MATH_GROUPS * 8 + (TICKETS_WORDS + shape.stages) * 4 +
-           2 * (problem->experts + 1) * 4 + problem->experts * 2 + (config->gathers ? GATHER_BYTES + 8 * shape.rows : 0);
+           2 * (problem->experts + 1) * 4 + problem->experts * 2 +
+           (config->gathers ? GATHER_BYTES + 8 * shape.rows : 0) +
+           (config->chains ? (TICKETS_WORDS + shape.stages + problem->experts + 1) * 4 : 0);
 }
 
 static moet_traits wgmma_traits(const moet_problem *problem, const moet_config *config)
@@ -222,6 +224,8 @@ static bool wgmma_applicable(const moet_problem *problem, const moet_config *con
                            problem->layout == MOET_LAYOUT_KN ? "kn" : "nk");
     if (config->scatters && sums > MAX_MOVED_SUMS)
         return moet_refuse(why, "tile %s in mode %s leaves no registers for scattering", tile, mode);
+    if (config->chains && shape.ctas > 1)
+        return moet_refuse(why, "cluster %s: chained GEMMs have none", moet_config_text(config, PARAM_CLUSTER));
     if (config->gathers && (shape.ctas > 1 || sums > MAX_MOVED_SUMS))
         return moet_refuse(why, "tile %s in mode %s, cluster %s: gathering needs registers, and x for one CTA", tile,
                            mode, moet_config_text(config, PARAM_CLUSTER));
@@ -303,18 +307,19 @@ static bool is_fast(const moet_problem *problem)
 }
 
 /* The kernels' name without the suffix for where the counts are. */
-enum { NAME_SIZE = 80 };
+enum { NAME_SIZE = 96 };
 static void kernel_name(const moet_problem *problem, const moet_config *config, char name[NAME_SIZE])
 {
     static const char *const activations[] = {[MOET_ACTIVATION_NONE] = "",
                                               [MOET_ACTIVATION_SWIGLU] = "_swiglu",
                                               [MOET_ACTIVATION_SWIGLU_CLAMP] = "_clamp",
                                               [MOET_ACTIVATION_GPT_OSS] = "_gptoss"};
-    snprintf(name, NAME_SIZE, "wgmma_gemm_%s_%s_s%s%s_%s%s%s%s%s%s%s", moet_config_text(config, PARAM_MODE),
+    snprintf(name, NAME_SIZE, "wgmma_gemm_%s_%s_s%s%s_%s%s%s%s%s%s%s%s", moet_config_text(config, PARAM_MODE),
              moet_config_text(config, PARAM_TILE), moet_config_text(config, PARAM_STAGES),
              config->value[PARAM_CLUSTER] == CLUSTER_1X1 ? "" : "_c2", problem->layout == MOET_LAYOUT_KN ? "kn" : "nk",
              problem->bias ? "_bias" : "", activations[problem->activation],
-             problem->prob == MOET_PROB_ADVANCE ? "_prob" : "", is_fast(problem) ? "_fast" : "", config->gathers ? "_gather" : "",
+             problem->prob == MOET_PROB_ADVANCE ? "_prob" : "", is_fast(problem) ? "_fast" : "",
+             config->gathers ? "_gather" : "", !config->chains ? "" : problem->down_bias ? "_chain_bias" : "_chain",
              config->scatters ? "_scatter" : "");
 }
 
@@ -343,6 +348,10 @@ static bool wgmma_source(const moet_problem *problem, const moet_config *config,
     }
     if (config->gathers) moet_source_option(source, "-DMOET_GATHER=%d", 1);
     if (config->scatters) moet_source_option(source, "-DMOET_SCATTER=%d", 1);
+    if (config->chains) {
+        moet_source_option(source, "-DMOET_CHAIN=%d", 1);
+        moet_source_option(source, "-DMOET_DOWN_BIAS=%d", problem->down_bias);
+    }
     if (getenv("MOET_WATCHDOG")) moet_source_option(source, "-DMOET_WATCHDOG=%d", 1);
     if (getenv("MOET_RACECHECK")) moet_source_option(source, "-DMOET_RACECHECK=%d", 1);
     return true;
@@ -362,19 +371,26 @@ struct choice {
     int32_t group, by_columns, light_rows, quarters, bulk_store, allows_next;
 };
 
-struct state {
+/* One GEMM, or one of the two that are chained. */
+struct product {
     CUtensorMap x_map, w_map, out_map; /* of the launch before, for mapped_* */
     const void *mapped_x, *mapped_w, *mapped_out;
     int64_t mapped_rows;
+    bool is_fused, gathers;
+    int32_t n, k;  /* n: columns of w; fused and kn, rounded up to whole tiles */
+    int32_t out_n; /* columns of out */
+};
+
+struct state {
+    struct product product, next; /* next: chained, the down GEMM */
     const struct moet_cuda_api *cuda;
     moet_cubin cubin;
     void *module;
     void *kernels[KERNEL_COUNT];
     struct shape shape;
     moet_layout layout;
-    bool is_fused, gathers, scatters;
-    int32_t experts, n, k; /* n: columns of w; fused and kn, rounded up to whole tiles */
-    int32_t out_n;         /* columns of out */
+    bool scatters, chains;
+    int32_t experts;
     float clamp;
     int32_t smem_bytes;
     struct choice choice;
@@ -416,18 +432,19 @@ static moet_status wgmma_prepare(const moet_prepare_args *args, void **state)
     wgmma->shape = shape_of(args->config);
     wgmma->layout = problem->layout;
     wgmma->experts = problem->experts;
-    wgmma->n = moet_problem_n(problem);
-    wgmma->k = moet_problem_k(problem);
-    wgmma->out_n = wgmma->n;
-    wgmma->gathers = args->config->gathers;
+    wgmma->product = (struct product){.n = moet_problem_n(problem), .k = moet_problem_k(problem),
+                                      .out_n = moet_problem_n(problem), .gathers = args->config->gathers};
     wgmma->scatters = args->config->scatters;
+    wgmma->chains = args->config->chains;
     if (problem->activation != MOET_ACTIVATION_NONE) {
         const int32_t cols = wgmma->shape.cols;
-        wgmma->is_fused = true;
-        wgmma->out_n = problem->inter;
+        wgmma->product.is_fused = true;
+        wgmma->product.out_n = problem->inter;
         wgmma->clamp = problem->activation == MOET_ACTIVATION_GPT_OSS ? 7.0f : (float)problem->clamp;
-        if (problem->layout == MOET_LAYOUT_KN) wgmma->n = (2 * problem->inter + cols - 1) / cols * cols;
+        if (problem->layout == MOET_LAYOUT_KN) wgmma->product.n = (2 * problem->inter + cols - 1) / cols * cols;
     }
+    if (wgmma->chains)
+        wgmma->next = (struct product){.n = problem->hidden, .k = problem->inter, .out_n = problem->hidden};
     wgmma->smem_bytes = smem_bytes(problem, args->config);
     const int32_t sms = device->sm_count - moet_config_number(args->config, PARAM_SPARE);
     wgmma->most_ctas = args->max_sms > 0 && args->max_sms < sms ? args->max_sms : sms;
@@ -506,37 +523,37 @@ static moet_status encode_map(const struct moet_cuda_api *cuda, CUtensorMap *map
 
 /* Makes the maps those of this launch. x has one row for each of `rows`: with counts on the device, rows past the
  * experts' are read (and not used). */
-static moet_status map_operands(struct state *wgmma, const moet_family_launch_args *args)
+static moet_status map_operands(const struct state *wgmma, struct product *product, const moet_family_launch_args *args)
 {
     const struct shape *shape = &wgmma->shape;
-    const cuuint64_t n = (cuuint64_t)wgmma->n, k = (cuuint64_t)wgmma->k, experts = (cuuint64_t)wgmma->experts;
-    if (args->x != wgmma->mapped_x || args->out != wgmma->mapped_out || args->rows != wgmma->mapped_rows) {
+    const cuuint64_t n = (cuuint64_t)product->n, k = (cuuint64_t)product->k, experts = (cuuint64_t)wgmma->experts;
+    if (args->x != product->mapped_x || args->out != product->mapped_out || args->rows != product->mapped_rows) {
         const cuuint64_t x_dims[2] = {k, (cuuint64_t)args->rows},
-                         out_dims[2] = {(cuuint64_t)wgmma->out_n, (cuuint64_t)args->rows};
+                         out_dims[2] = {(cuuint64_t)product->out_n, (cuuint64_t)args->rows};
         const cuuint32_t x_box[2] = {BK, (cuuint32_t)x_box_rows(shape)}, out_box[2] = {64, 16};
-        wgmma->mapped_x = NULL;
-        if (!wgmma->gathers) MOET_TRY(encode_map(wgmma->cuda, &wgmma->x_map, args->x, 2, x_dims, x_box));
-        MOET_TRY(encode_map(wgmma->cuda, &wgmma->out_map, args->out, 2, out_dims, out_box));
-        wgmma->mapped_x = args->x;
-        wgmma->mapped_out = args->out;
-        wgmma->mapped_rows = args->rows;
+        product->mapped_x = NULL;
+        if (!product->gathers) MOET_TRY(encode_map(wgmma->cuda, &product->x_map, args->x, 2, x_dims, x_box));
+        MOET_TRY(encode_map(wgmma->cuda, &product->out_map, args->out, 2, out_dims, out_box));
+        product->mapped_x = args->x;
+        product->mapped_out = args->out;
+        product->mapped_rows = args->rows;
     }
-    if (args->w != wgmma->mapped_w && wgmma->is_fused && wgmma->layout == MOET_LAYOUT_NK) {
+    if (args->w != product->mapped_w && product->is_fused && wgmma->layout == MOET_LAYOUT_NK) {
         /* Gates and ups in turns of 8: w[e][half I + 8 group + i][k]. */
         const cuuint64_t inter = n / 2, dims[5] = {k, 8, 2, inter / 8, experts};
         const cuuint64_t strides[4] = {k * 2, inter * k * 2, 8 * k * 2, 2 * inter * k * 2}; /* bytes */
         const cuuint32_t box[5] = {BK, 8, 2, (cuuint32_t)w_box_cols(shape, wgmma->layout) / 16, 1};
-        wgmma->mapped_w = NULL;
-        MOET_TRY(encode_strided_map(wgmma->cuda, &wgmma->w_map, args->w, 5, dims, strides, box));
-        wgmma->mapped_w = args->w;
-    } else if (args->w != wgmma->mapped_w) {
+        product->mapped_w = NULL;
+        MOET_TRY(encode_strided_map(wgmma->cuda, &product->w_map, args->w, 5, dims, strides, box));
+        product->mapped_w = args->w;
+    } else if (args->w != product->mapped_w) {
         const bool is_kn = wgmma->layout == MOET_LAYOUT_KN;
-        const cuuint64_t columns = wgmma->is_fused ? 2 * (cuuint64_t)wgmma->out_n : n;
+        const cuuint64_t columns = product->is_fused ? 2 * (cuuint64_t)product->out_n : n;
         const cuuint64_t dims[3] = {is_kn ? columns : k, is_kn ? k : columns, experts};
         const cuuint32_t box[3] = {64, is_kn ? BK : (cuuint32_t)w_box_cols(shape, wgmma->layout), 1};
-        wgmma->mapped_w = NULL;
-        MOET_TRY(encode_map(wgmma->cuda, &wgmma->w_map, args->w, 3, dims, box));
-        wgmma->mapped_w = args->w;
+        product->mapped_w = NULL;
+        MOET_TRY(encode_map(wgmma->cuda, &product->w_map, args->w, 3, dims, box));
+        product->mapped_w = args->w;
     }
     return MOET_OK;
 }
@@ -545,7 +562,9 @@ static moet_status wgmma_launch(void *state, const moet_family_launch_args *args
 {
     struct state *wgmma = state;
     const struct shape *shape = &wgmma->shape;
-    const int64_t n_tiles = (wgmma->n + shape->cols - 1) / shape->cols;
+    struct product *product = &wgmma->product, *next = &wgmma->next;
+    const int64_t n_tiles =
+        (product->n + shape->cols - 1) / shape->cols + (wgmma->chains ? (next->n + shape->cols - 1) / shape->cols : 0);
     int64_t m_tiles;
     void *counts;
     const int32_t *device_counts = args->counts;
@@ -562,7 +581,8 @@ static moet_status wgmma_launch(void *state, const moet_family_launch_args *args
         memcpy(wgmma->counts.v, args->counts, (size_t)wgmma->experts * sizeof wgmma->counts.v[0]);
         counts = &wgmma->counts;
     }
-    MOET_TRY(map_operands(wgmma, args));
+    MOET_TRY(map_operands(wgmma, product, args));
+    if (wgmma->chains) MOET_TRY(map_operands(wgmma, next, args->next));
     /* Tickets are at most two a tile, halves; each at least a tile. */
     const int64_t most_tickets = 2 * m_tiles * n_tiles * shape->ctas;
     const int64_t ctas = most_tickets < wgmma->most_ctas ? most_tickets : wgmma->most_ctas;
@@ -575,17 +595,23 @@ static moet_status wgmma_launch(void *state, const moet_family_launch_args *args
     const void *x = args->x;
     const int32_t *source = args->source;
     int64_t x_stride = args->x_stride;
-    void *scattered = args->scattered;
-    int64_t scattered_stride = args->scattered_stride;
-    const int32_t *target = args->target;
-    void *kernel_args[20] = {&wgmma->x_map,   &wgmma->w_map, &wgmma->out_map, &bias, &out,          counts,
-                             &wgmma->experts, &wgmma->n,     &wgmma->k,       &rows, &wgmma->choice};
-    void *const act_args[] = {&wgmma->out_n, &prob, &wgmma->clamp}, *const gather_args[] = {&x, &x_stride, &source},
-                *const scatter_args[] = {&scattered, &scattered_stride, &target};
+    const moet_family_launch_args *last = wgmma->chains ? args->next : args;
+    void *scattered = last->scattered;
+    int64_t scattered_stride = last->scattered_stride;
+    const int32_t *target = last->target;
+    const void *next_bias = last->bias;
+    void *next_out = last->out;
+    void *kernel_args[27] = {&product->x_map, &product->w_map, &product->out_map, &bias, &out,          counts,
+                             &wgmma->experts, &product->n,     &product->k,       &rows, &wgmma->choice};
+    void *const act_args[] = {&product->out_n, &prob, &wgmma->clamp}, *const gather_args[] = {&x, &x_stride, &source},
+                *const scatter_args[] = {&scattered, &scattered_stride, &target},
+                *const chain_args[] = {&next->x_map, &next->w_map, &next->out_map, &next_bias,
+                                       &next_out,    &next->n,     &next->k};
     int32_t arg_count = 11;
-    for (int32_t i = 0; wgmma->is_fused && i < 3; i++) kernel_args[arg_count++] = act_args[i];
-    for (int32_t i = 0; wgmma->gathers && i < 3; i++) kernel_args[arg_count++] = gather_args[i];
+    for (int32_t i = 0; product->is_fused && i < 3; i++) kernel_args[arg_count++] = act_args[i];
+    for (int32_t i = 0; product->gathers && i < 3; i++) kernel_args[arg_count++] = gather_args[i];
     for (int32_t i = 0; wgmma->scatters && i < 3; i++) kernel_args[arg_count++] = scatter_args[i];
+    for (int32_t i = 0; wgmma->chains && i < 7; i++) kernel_args[arg_count++] = chain_args[i];
     CUlaunchAttribute early = {.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
                                .value.programmaticStreamSerializationAllowed = 1};
     CUlaunchConfig launch = {.gridDimX = (unsigned)ctas,
@@ -620,6 +646,7 @@ const moet_family moet_family_wgmma_gemm = {
     .fuses_activation = true,
     .fuses_gather = true,
     .fuses_scatter = true,
+    .fuses_next = true,
     .traits = wgmma_traits,
     .applicable = wgmma_applicable,
     .default_config = wgmma_default_config,

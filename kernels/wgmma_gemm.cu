@@ -10,7 +10,8 @@
  * tile begins in a stage stands beside it. Warpgroups 1 and 2 multiply and store. An output element is one accumulator
  * over ascending K from zero, whatever the tile and whoever computes it: all configurations give the same bits. */
 
-/* What stands beside the stage where a tile begins. `word`: rows; is_half; expert; or -1 after the last tile. */
+/* What stands beside the stage where a tile begins. `word`: rows; is_half; expert; is_second; or -1 after the last
+ * tile. */
 struct moet_slot {
     int row, col, word;
 };
@@ -42,9 +43,9 @@ __device__ __forceinline__ void moet_slot_read(unsigned from, struct moet_slot *
 }
 #endif
 
-__device__ __forceinline__ void moet_slot_write(unsigned to, const struct moet_tile *at)
+__device__ __forceinline__ void moet_slot_write(unsigned to, const struct moet_tile *at, int is_second)
 {
-    moet_slot_put(to, at->row, at->col, at->rows | at->is_half << 15 | at->expert << 16);
+    moet_slot_put(to, at->row, at->col, at->rows | at->is_half << 15 | at->expert << 16 | is_second << 26);
 }
 
 __device__ __forceinline__ void moet_slot_write_end(unsigned to) { moet_slot_put(to, 0, 0, -1); }
@@ -55,7 +56,12 @@ __device__ __forceinline__ void moet_slot_unpack(const struct moet_slot *slot, s
     int word = slot->word;
     asm volatile("" : "+r"(word));
     at->row = slot->row, at->col = slot->col;
-    at->rows = word & 0x7fff, at->is_half = word >> 15 & 1, at->expert = word >> 16;
+    at->rows = word & 0x7fff, at->is_half = word >> 15 & 1, at->expert = word >> 16 & (MOET_MAX_EXPERTS - 1);
+}
+
+__device__ __forceinline__ int moet_slot_is_second(const struct moet_slot *slot)
+{
+    return MOET_CHAIN && (slot->word >> 26 & 1);
 }
 
 /* ---- copies ---- */
@@ -68,21 +74,27 @@ __device__ __forceinline__ int moet_paired_col(const struct moet_job *job, const
 }
 
 /* Copies one K block: the tile's own boxes, and of a shared operand every second one, to both CTAs. */
-__device__ __forceinline__ void moet_copy_block(const struct moet_job *job, const struct moet_tile *at, int rank,
-                                                int boxes, int pieces, int k, unsigned stage, unsigned full)
+__device__ __forceinline__ void moet_copy_x(const struct moet_job *job, const struct moet_tile *at, int rank, int boxes,
+                                            int k, unsigned stage, unsigned full)
 {
-    const unsigned x = stage + MOET_X_OFFSET, w = stage + MOET_W_OFFSET;
+    const unsigned x = stage + MOET_X_OFFSET;
     const int share_x = MOET_CLUSTER > 1 && at->share == MOET_SHARE_X;
-    const int share_w = MOET_CLUSTER > 1 && at->share == MOET_SHARE_W;
 #pragma unroll
     for (int i = 0; i < MOET_TILE_ROWS / MOET_X_BOX; i++)
-        if (!MOET_GATHER && i < boxes && (!share_x || (i & 1) == rank))
+        if (!job->gathers && i < boxes && (!share_x || (i & 1) == rank))
             moet_copy_2d(x + i * MOET_X_BOX * MOET_LINE_BYTES, job->x, full, k, at->row + i * MOET_X_BOX, share_x);
+}
+
+__device__ __forceinline__ void moet_copy_w(const struct moet_job *job, const struct moet_tile *at, int rank, int pieces,
+                                            int k, unsigned stage, unsigned full)
+{
+    const unsigned w = stage + MOET_W_OFFSET;
+    const int share_w = MOET_CLUSTER > 1 && at->share == MOET_SHARE_W;
 #pragma unroll
     for (int i = 0; i < MOET_W_PIECES; i++) {
-        const int col = MOET_ACT && MOET_KN ? moet_paired_col(job, at, i) : at->col + i * MOET_W_PIECE;
+        const int col = job->act && MOET_KN ? moet_paired_col(job, at, i) : at->col + i * MOET_W_PIECE;
         if (i < pieces && (!share_w || (i & 1) == rank)) {
-            if (MOET_ACT && !MOET_KN)
+            if (job->act && !MOET_KN)
                 moet_copy_5d(w + i * MOET_W_PIECE_BYTES, job->w, full, k, col / 16, at->expert, share_w, at->w_policy);
             else
                 moet_copy_3d(w + i * MOET_W_PIECE_BYTES, job->w, full, MOET_KN ? col : k, MOET_KN ? k : col, at->expert,
@@ -90,6 +102,9 @@ __device__ __forceinline__ void moet_copy_block(const struct moet_job *job, cons
         }
     }
 }
+
+/* The first tickets are the clusters' own. */
+__device__ __forceinline__ int moet_next_ticket(unsigned taken) { return moet_clusters() + (int)taken; }
 
 /* All K blocks of a tile, by one thread, from the stage at `ring`. Shortly before the end a ticket is taken, so that it
  * is there when the next tile begins. */
@@ -99,47 +114,59 @@ __device__ __forceinline__ int moet_copy_tile(const struct moet_job *job, const 
     /* Rows up to the box's end may be the next expert's: they are computed into rows that nobody stores. */
     const int boxes = (at->rows + MOET_X_BOX - 1) / MOET_X_BOX;
     const int pieces = !MOET_SWAP && at->is_half ? MOET_W_PIECES / 2 : MOET_W_PIECES;
-    const unsigned bytes = (MOET_GATHER ? 0 : boxes * MOET_X_BOX * MOET_LINE_BYTES) + pieces * MOET_W_PIECE_BYTES;
+    const unsigned bytes = (job->gathers ? 0 : boxes * MOET_X_BOX * MOET_LINE_BYTES) + pieces * MOET_W_PIECE_BYTES;
     const int ask = rank == 0 ? max(job->k_blocks - 4, 0) : -1;
     unsigned taken = 0; /* is not looked at in the loop, which would wait for it */
     for (int block = 0; block < job->k_blocks; block++) {
         const unsigned full = ring.full + 8 * ring.stage;
         moet_barrier_wait(ring.empty + 8 * ring.stage, ring.phase ^ 1); /* the first pass does not wait */
-        if (block == 0) moet_slot_write(ring.slots + 16 * ring.stage, at);
+        if (block == 0) moet_slot_write(ring.slots + 16 * ring.stage, at, job->is_second);
         if (block == ask) taken = atomicAdd(&moet_taken, 1u);
         if (MOET_CLUSTER > 1 && at->rows == 0) {
             moet_barrier_arrive(full);
         } else {
+            const unsigned stage = ring.stages + ring.stage * MOET_STAGE_BYTES;
+            if (MOET_GATHER && job->is_second) moet_barrier_arrive_many(full, 32 * MOET_GATHER_WARPS);
             moet_barrier_expect(full, bytes);
-            moet_copy_block(job, at, rank, boxes, pieces, block * MOET_BK, ring.stages + ring.stage * MOET_STAGE_BYTES,
-                            full);
+#if MOET_CHAIN
+            if (job->is_second) { /* w is there in any case */
+                moet_copy_w(job, at, rank, pieces, block * MOET_BK, stage, full);
+                if (block == 0) moet_ready_wait(at->row_tile, job->ready_signals);
+                moet_copy_x(job, at, rank, boxes, block * MOET_BK, stage, full);
+            } else
+#endif
+            {
+                moet_copy_x(job, at, rank, boxes, block * MOET_BK, stage, full);
+                moet_copy_w(job, at, rank, pieces, block * MOET_BK, stage, full);
+            }
         }
         moet_ring_step(&ring);
     }
-    return moet_clusters() + (int)taken;
+    return moet_next_ticket(taken);
 }
 
-/* The copying warp's whole life. */
-__device__ __forceinline__ void moet_copy_tiles(const struct moet_job *job, struct moet_ring *ring,
-                                                const struct moet_gather *gather)
+/* Copies a product's tiles, from this ticket on. `before`: tickets of the product before it. Returns the first ticket past
+ * its own, counted from there. */
+__device__ __forceinline__ int moet_copy_product(const struct moet_job *job, struct moet_ring *ring,
+                                                 const struct moet_gather *gather, int ticket, int before)
 {
     const int rank = blockIdx.x % MOET_CLUSTER;
     const int end = job->tickets->whole + job->tickets->split;
     struct moet_walk walk = {0, job->tickets->heavy_places};
     unsigned mail_phases = 0; /* a bit a stage */
-    int ticket = blockIdx.x / MOET_CLUSTER, tile = 0; /* tile: number among the CTA's, gathering */
+    int tile = 0;             /* number among the CTA's, gathering */
     while (ticket < end) {
         struct moet_tile at;
         moet_locate(job, ticket, rank, &walk, &at);
         int next = 0;
         if (MOET_CLUSTER == 1 && at.rows == 0) { /* half a tile, with nothing in it */
-            if (moet_elect()) next = moet_clusters() + (int)atomicAdd(&moet_taken, 1u);
+            if (moet_elect()) next = moet_next_ticket(atomicAdd(&moet_taken, 1u)) - before;
         } else {
 #if MOET_GATHER
-            if (moet_elect()) moet_gather_tell(gather, tile, at.row, at.rows);
+            if (job->gathers && moet_elect()) moet_gather_tell(gather, tile, at.row, at.rows);
             tile++;
 #endif
-            if (moet_elect()) next = moet_copy_tile(job, &at, rank, *ring);
+            if (moet_elect()) next = moet_copy_tile(job, &at, rank, *ring) - before;
             moet_ring_skip(ring, job->k_blocks);
         }
         __syncwarp();
@@ -163,17 +190,34 @@ __device__ __forceinline__ void moet_copy_tiles(const struct moet_job *job, stru
         }
     }
 #if MOET_GATHER
-    if (moet_elect()) moet_gather_tell(gather, tile, 0, -1);
+    if (job->gathers && moet_elect()) moet_gather_tell(gather, tile, 0, -1);
 #endif
+    return ticket - end;
+}
+
+/* The copying warp's whole life. A chain's tickets count from one product to the next. */
+__device__ __forceinline__ void moet_copy_tiles(const struct moet_job *job, const struct moet_job *second,
+                                                struct moet_ring *ring, const struct moet_gather *gather)
+{
+    const int up_tickets = MOET_CHAIN ? job->tickets->whole + job->tickets->split : 0;
+    int ticket = moet_copy_product(job, ring, gather, blockIdx.x / MOET_CLUSTER, 0);
+    if (MOET_CHAIN) moet_copy_product(second, ring, gather, ticket, up_tickets);
+    int is_last = 0;
     if (moet_elect()) {
         moet_barrier_wait(ring->empty + 8 * ring->stage, ring->phase ^ 1);
         moet_slot_write_end(ring->slots + 16 * ring->stage);
+        if (MOET_GATHER && MOET_CHAIN) moet_barrier_arrive_many(ring->full + 8 * ring->stage, 32 * MOET_GATHER_WARPS);
         moet_barrier_arrive(ring->full + 8 * ring->stage);
-        if (rank == 0) {
+        if (blockIdx.x % MOET_CLUSTER == 0) {
             __threadfence();
-            if (atomicAdd(&moet_left, 1u) == (unsigned)moet_clusters() - 1) moet_taken = moet_left = 0;
+            is_last = atomicAdd(&moet_left, 1u) == (unsigned)moet_clusters() - 1;
+            if (is_last) moet_taken = moet_left = 0;
         }
     }
+#if MOET_CHAIN
+    if (__any_sync(0xffffffffu, is_last))
+        moet_ready_clear(MOET_READY_SIZE(second->row_starts[second->experts], second->experts) + 1);
+#endif
 }
 
 /* ---- math ---- */
@@ -251,21 +295,28 @@ __device__ __forceinline__ void moet_multiply(const struct moet_tile *at, int li
 #endif
 }
 
-/* Whether a flag is set, for a whole warp. Turns order its writes and reads; it is atomic for racecheck, which takes a
- * barrier's last arrival alone for an order. */
-__device__ __forceinline__ int moet_is_over(int *flag)
+/* How many blocks a warpgroup's tile has, for the other one, that is to pass over them; a whole warp looks. Turns order
+ * writes and reads; they are atomic for racecheck, which takes a barrier's last arrival alone for an order. */
+__device__ __forceinline__ void moet_blocks_tell(int *of_group, int blocks) { atomicExch(of_group, blocks); }
+
+__device__ __forceinline__ int moet_blocks_look(int *of_group)
 {
-    int is_set = 0;
-    if ((threadIdx.x & 31) == 0) is_set = atomicOr(flag, 0);
-    return __shfl_sync(0xffffffffu, is_set, 0);
+    int blocks = 0;
+    if ((threadIdx.x & 31) == 0) blocks = atomicOr(of_group, 0);
+    return __shfl_sync(0xffffffffu, blocks, 0);
+}
+
+/* Where the warpgroup stages what it stores. */
+__device__ __forceinline__ unsigned moet_lines(const struct moet_ring *ring)
+{
+    return ring->stages + MOET_STORE_OFFSET + (moet_thread_now() / MOET_GROUP_THREADS - 1) * MOET_STORE_BYTES;
 }
 
 /* A math warpgroup's whole life. group: 0 or 1. */
-__device__ __forceinline__ void moet_math_tiles(const struct moet_job *job, struct moet_ring *ring, int group,
-                                                unsigned lines)
+__device__ __forceinline__ void moet_math_tiles(const struct moet_job *job, const struct moet_job *second,
+                                                struct moet_ring *ring, int group)
 {
     const int first = MOET_PINGPONG ? 0 : group; /* m64 blocks first, first + TILE_GROUPS, ... of the tile */
-    if (MOET_PINGPONG && group == 1) moet_ring_skip(ring, job->k_blocks);
     /* turn: number of the tile among the CTA's */
     for (int turn = MOET_PINGPONG ? group : 0;; turn += MOET_PINGPONG ? MOET_MATH_GROUPS : 1) {
         struct moet_slot slot;
@@ -274,45 +325,49 @@ __device__ __forceinline__ void moet_math_tiles(const struct moet_job *job, stru
          * Turn 0 does not wait. */
         if (MOET_PINGPONG) {
             moet_barrier_wait(ring->turns + 8 * group, (turn / MOET_MATH_GROUPS + (group == 0)) & 1);
-            if (moet_is_over(&job->tickets->done[group ^ 1])) break;
+            const int others = moet_blocks_look(&job->tickets->blocks[group ^ 1]);
+            if (others < 0) break;
+            moet_ring_skip(ring, others);
         }
         moet_barrier_wait(ring->full + 8 * ring->stage, ring->phase);
         moet_slot_read(ring->slots + 16 * ring->stage, &slot);
         if (slot.word < 0) {
             if (MOET_PINGPONG && (threadIdx.x & 31) == 0) {
-                atomicExch(&job->tickets->done[group], 1); /* the other warpgroup does not look into the ring again */
+                moet_blocks_tell(&job->tickets->blocks[group], -1); /* the other warpgroup does not look into the ring again */
                 moet_barrier_arrive(ring->turns + 8 * (group ^ 1));
             }
             break;
         }
         moet_slot_unpack(&slot, &at);
-        const int extent = min(MOET_SWAP ? job->n - at.col : at.rows, MOET_BM);
+        const int is_second = moet_slot_is_second(&slot);
+        const int n = is_second ? second->n : job->n, k_blocks = is_second ? second->k_blocks : job->k_blocks;
+        if (MOET_PINGPONG && (threadIdx.x & 31) == 0) moet_blocks_tell(&job->tickets->blocks[group], k_blocks);
+        const int extent = min(MOET_SWAP ? n - at.col : at.rows, MOET_BM);
         const int live = at.rows == 0 ? 0 : ((extent + 63) / 64 - first + MOET_TILE_GROUPS - 1) / MOET_TILE_GROUPS;
         float sums[MOET_MI][MOET_SUMS]; /* the first instruction does not read them */
-        moet_multiply(&at, live, sums, ring, group, first * MOET_BLOCK_BYTES, job->k_blocks);
+        moet_multiply(&at, live, sums, ring, group, first * MOET_BLOCK_BYTES, k_blocks);
         moet_slot_unpack(&slot, &at);
-#if MOET_ACT && MOET_SWAP && MOET_KN
-        moet_store_block(sums[0], sums[MOET_MI - 1], &at, first, job, lines);
+        const unsigned lines = moet_lines(ring);
+#if MOET_CHAIN
+        if (moet_slot_is_second(&slot)) {
+            moet_store_tile(sums, &at, first, second, lines);
+        } else {
+            moet_store_tile(sums, &at, first, job, lines);
+            moet_ready_tell(at.row / MOET_READY_ROWS + at.expert);
+        }
 #else
-        /* Not a loop: one that is not unrolled would put the sums into local memory. */
-        moet_store_block(sums[0], sums[0], &at, first, job, lines);
-        if (MOET_MI > 1) moet_store_block(sums[MOET_MI > 1 ? 1 : 0], sums[0], &at, first + MOET_TILE_GROUPS, job, lines);
-        if (MOET_MI > 2)
-            moet_store_block(sums[MOET_MI > 2 ? 2 : 0], sums[0], &at, first + 2 * MOET_TILE_GROUPS, job, lines);
-        if (MOET_MI > 3)
-            moet_store_block(sums[MOET_MI > 3 ? 3 : 0], sums[0], &at, first + 3 * MOET_TILE_GROUPS, job, lines);
+        moet_store_tile(sums, &at, first, job, lines);
 #endif
-        if (MOET_PINGPONG) moet_ring_skip(ring, job->k_blocks);
     }
-    if (job->choice.bulk_store && moet_elect()) moet_bulk_store_wait(); /* before the lines are gone */
+    if ((MOET_CHAIN ? second : job)->choice.bulk_store && moet_elect()) moet_bulk_store_wait(); /* before the lines are gone */
 }
 
 /* ---- kernels ---- */
 
-/* What a launch before may still write or read (x, w, bias, counts in memory, out, the counters) is left alone until
+/* second: of a chain. What a launch before may still write or read (x, w, bias, counts in memory, out, the counters) is left alone until
  * that launch is done: warp 0 waits for it, all else follows from its copies. */
-__device__ __forceinline__ void moet_body(struct moet_job *job, const int *counts, int counts_by_value, int k,
-                                          int max_rows)
+__device__ __forceinline__ void moet_body(struct moet_job *job, struct moet_job *second, const int *counts,
+                                          int counts_by_value, int max_rows)
 {
     extern __shared__ __align__(1024) unsigned char shared_memory[];
     const unsigned shared = moet_shared(shared_memory);
@@ -330,9 +385,15 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, const int *count
     job->tickets = (struct moet_tickets *)(shared_memory + MOET_SHARED_OFFSET);
     job->row_starts = (int *)(job->tickets + 1);
     job->ticket_starts = job->row_starts + job->experts + 1;
-    job->order = (unsigned short *)(job->ticket_starts + job->experts + 1);
-    job->k_blocks = (k + MOET_BK - 1) / MOET_BK;
-    job->n_tiles = (job->n + MOET_TILE_COLS - 1) / MOET_TILE_COLS;
+    if (MOET_CHAIN) {
+        second->tickets = (struct moet_tickets *)(job->ticket_starts + job->experts + 1);
+        second->row_starts = job->row_starts;
+        second->ticket_starts = (int *)(second->tickets + 1);
+        second->n_tiles_before = (float)(job->n_tiles * job->k_blocks) / (float)second->k_blocks;
+        second->ready_signals = job->n_tiles * MOET_TILE_GROUPS * MOET_MATH_WARPS;
+    }
+    job->order = (unsigned short *)((MOET_CHAIN ? second : job)->ticket_starts + job->experts + 1);
+    if (MOET_CHAIN) second->order = job->order; /* of the same experts' rows: the same */
 
     /* Uniform over a warp, and the compiler sees it. */
     const int warp = __shfl_sync(0xffffffffu, (int)threadIdx.x / 32, 0), warpgroup = warp / MOET_MATH_WARPS;
@@ -340,10 +401,15 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, const int *count
     if (warp == 0) {
         if (!counts_by_value) moet_previous_wait();
         moet_schedule(counts, job, max_rows);
+        if (MOET_CHAIN) {
+            __syncwarp();
+            moet_schedule(counts, second, max_rows);
+        }
     }
     if (warp == 1 && moet_elect()) {
         if (!MOET_GATHER) moet_map_prefetch(job->x);
         moet_map_prefetch(job->w);
+        if (MOET_CHAIN) moet_map_prefetch(second->x), moet_map_prefetch(second->w);
         for (int i = 0; i < MOET_STAGES; i++) {
             moet_barrier_init(ring.full + 8 * i, 1 + (MOET_GATHER ? 32 * MOET_GATHER_WARPS : 0));
             moet_barrier_init(ring.empty + 8 * i, MOET_CLUSTER * MOET_TILE_GROUPS * MOET_MATH_WARPS);
@@ -364,7 +430,7 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, const int *count
         asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(MOET_COPY_REGISTERS));
         if (warp == 0) {
             moet_previous_wait();
-            moet_copy_tiles(job, &ring, &gather);
+            moet_copy_tiles(job, second, &ring, &gather);
         }
 #if MOET_GATHER
         if (warp > 0) {
@@ -374,7 +440,7 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, const int *count
 #endif
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(MOET_MATH_REGISTERS));
-        moet_math_tiles(job, &ring, warpgroup - 1, shared + MOET_STORE_OFFSET + (warpgroup - 1) * MOET_STORE_BYTES);
+        moet_math_tiles(job, second, &ring, warpgroup - 1);
     }
     if (MOET_CLUSTER > 1) moet_cluster_sync(); /* the other CTA may still write here */
 }
@@ -401,27 +467,61 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, const int *count
 #define MOET_GATHER_PARAMETERS
 #define MOET_GATHER_TAKE
 #endif
+#if MOET_CHAIN
+#define MOET_LAST second /* the product whose rows leave */
+#else
+#define MOET_LAST job
+#endif
 #if MOET_SCATTER
 #define MOET_SCATTER_PARAMETERS , unsigned short *scattered, long long scattered_stride, const int *target
-#define MOET_SCATTER_TAKE job.scattered = scattered, job.scattered_stride = scattered_stride, job.target = target;
+#define MOET_SCATTER_TAKE MOET_LAST.scattered = scattered, MOET_LAST.scattered_stride = scattered_stride, MOET_LAST.target = target;
 #else
 #define MOET_SCATTER_PARAMETERS
 #define MOET_SCATTER_TAKE
 #endif
+/* The down GEMM's; its x is the up GEMM's out. */
+#if MOET_CHAIN
+#define MOET_CHAIN_PARAMETERS                                                                                         \
+    , const __grid_constant__ struct moet_map down_x, const __grid_constant__ struct moet_map down_w,                 \
+        const __grid_constant__ struct moet_map down_out_map, const unsigned short *down_bias, unsigned short *down_out, \
+        int down_n, int down_k
+#define MOET_CHAIN_TAKE                                                                                               \
+    second.is_second = 1, second.act = 0, second.has_bias = MOET_DOWN_BIAS, second.gathers = 0;                        \
+    second.scatters = MOET_SCATTER, job.scatters = 0;                                                                  \
+    second.x = &down_x, second.w = &down_w, second.out_map = &down_out_map, second.bias = down_bias;                   \
+    second.out = down_out, second.out_n = down_n, second.choice = choice, second.experts = experts;                    \
+    moet_job_size(&second, down_n, down_k);
+#else
+#define MOET_CHAIN_PARAMETERS
+#define MOET_CHAIN_TAKE
+#endif
+
+__device__ __forceinline__ void moet_job_size(struct moet_job *job, int n, int k)
+{
+    job->n = n;
+    job->k_blocks = (k + MOET_BK - 1) / MOET_BK;
+    job->n_tiles = (n + MOET_TILE_COLS - 1) / MOET_TILE_COLS;
+}
+
 /* counts: in device memory (a captured graph replays with whatever they are then), or by value (no copy before the
  * launch). Nothing here is __restrict__: its loads could then be moved ahead of the wait for the launch before. */
 #define MOET_KERNEL(suffix, counts_parameter, counts_pointer, counts_by_value)                                        \
     extern "C" __global__ void MOET_CLUSTER_DIMS __launch_bounds__(MOET_THREADS, 1) MOET_JOIN(MOET_NAME, suffix)(     \
         const __grid_constant__ struct moet_map x, const __grid_constant__ struct moet_map w,                         \
         const __grid_constant__ struct moet_map out_map, const unsigned short *bias,                                  \
-        unsigned short *out, counts_parameter, int experts, int n, int k, int max_rows,                  \
-        struct moet_choice choice MOET_ACT_PARAMETERS MOET_GATHER_PARAMETERS MOET_SCATTER_PARAMETERS)                 \
+        unsigned short *out, counts_parameter, int experts, int n, int k, int max_rows,                               \
+        struct moet_choice choice MOET_ACT_PARAMETERS MOET_GATHER_PARAMETERS MOET_SCATTER_PARAMETERS                  \
+        MOET_CHAIN_PARAMETERS)                                                                                        \
     {                                                                                                                 \
-        struct moet_job job;                                                                                          \
+        struct moet_job job, second;                                                                                  \
+        job.is_second = 0, job.act = MOET_ACT, job.has_bias = MOET_BIAS, job.gathers = MOET_GATHER;                    \
+        job.scatters = MOET_SCATTER, job.n_tiles_before = 0.0f;                                                        \
         MOET_ACT_TAKE MOET_GATHER_TAKE MOET_SCATTER_TAKE                                                              \
         job.x = &x, job.w = &w, job.out_map = &out_map, job.bias = bias, job.out = out, job.choice = choice;          \
-        job.experts = experts, job.n = n;                                                                             \
-        moet_body(&job, counts_pointer, counts_by_value, k, max_rows);                                                \
+        job.experts = experts;                                                                                        \
+        moet_job_size(&job, n, k);                                                                                    \
+        MOET_CHAIN_TAKE                                                                                               \
+        moet_body(&job, &second, counts_pointer, counts_by_value, max_rows);                                          \
     }
 
 MOET_KERNEL(_d, const int *counts, counts, 0)

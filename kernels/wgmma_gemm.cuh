@@ -14,6 +14,8 @@
  *   MOET_GATHER           1: row r of the product is row source[r] of x, copied by the threads of three warps
  *                         (wgmma_gemm.x_gather.cuh) and not by the copy engine
  *   MOET_SCATTER          1: rows that have a target are stored there and not in out (wgmma_gemm.store.cuh)
+ *   MOET_CHAIN            1: two products in a launch: the up GEMM, with MOET_ACT and as MOET_GATHER says, and the down
+ *                         GEMM on what that stores, with MOET_DOWN_BIAS and as MOET_SCATTER says (wgmma_gemm.chain.cuh)
  *   MOET_NAME             the kernels are <MOET_NAME>_d (counts in device memory) and _h (counts by value)
  *   MOET_WATCHDOG         defined (by an environment variable of this name, wgmma_gemm.c): a wait that takes too long
  *                         says where and ends, to find out why a launch hangs
@@ -42,9 +44,13 @@
 #ifndef MOET_SCATTER
 #define MOET_SCATTER 0
 #endif
+#ifndef MOET_CHAIN
+#define MOET_CHAIN 0
+#define MOET_DOWN_BIAS 0
+#endif
 #define MOET_GATHER_WARPS 3 /* all of the copying warpgroup but the first */
 enum { MOET_ACT_NONE, MOET_ACT_SWIGLU, MOET_ACT_SWIGLU_CLAMP, MOET_ACT_GPT_OSS };
-#define MOET_OUT_COLS (MOET_ACT ? MOET_TILE_COLS / 2 : MOET_TILE_COLS) /* of out, in a tile */
+#define MOET_OUT_COLS(act) ((act) ? MOET_TILE_COLS / 2 : MOET_TILE_COLS) /* of out, in a tile */
 
 /* Registers a thread, by setmaxnreg: of warpgroup 0, of the others. The launch gives 168 to each of 384 threads, and
  * 24 + 2 * 240 and 40 + 2 * 232 are 3 * 168. TIGHT: the accumulators leave few. */
@@ -111,12 +117,13 @@ enum { MOET_ACT_NONE, MOET_ACT_SWIGLU, MOET_ACT_SWIGLU_CLAMP, MOET_ACT_GPT_OSS }
 #if MOET_BM % (64 * MOET_TILE_GROUPS) != 0 || MOET_BM > 256 || MOET_BN % 16 != 0 || MOET_BN < 16 || MOET_BN > 256 ||   \
     MOET_MI * MOET_SUMS > 208 || MOET_STAGES < 2 || (MOET_KN && MOET_TILE_COLS % 64 != 0) || MOET_CLUSTER < 1 ||       \
     MOET_CLUSTER > 2 || (MOET_ACT && !MOET_KN && MOET_TILE_COLS % 32 != 0) ||                                          \
-    (MOET_GATHER && (MOET_CLUSTER != 1 || MOET_TIGHT)) ||                                                              \
+    ((MOET_GATHER || MOET_CHAIN) && (MOET_CLUSTER != 1 || MOET_TIGHT)) || (MOET_CHAIN && !MOET_ACT) ||                 \
     (MOET_ACT && MOET_KN && (MOET_SWAP ? MOET_MI != 2 : MOET_BN % 128 != 0))
 #error "no such tile"
 #endif
 
 #define MOET_MAX_EXPERTS 1024
+#define MOET_MAX_ROWS (1 << 20)
 struct moet_counts {
     int v[MOET_MAX_EXPERTS];
 };
@@ -184,6 +191,12 @@ MOET_WAIT_DEFINE(moet_barrier_wait_cluster, ".acquire.cluster")
 __device__ __forceinline__ void moet_barrier_arrive(unsigned barrier)
 {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+/* So many arrivals at once. */
+__device__ __forceinline__ void moet_barrier_arrive_many(unsigned barrier, int arrivals)
+{
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
 }
 
 /* Arrives, and has the phase wait for this many bytes of copies too. */

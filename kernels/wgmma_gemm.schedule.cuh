@@ -17,12 +17,15 @@ struct moet_tickets {
     int heavy_places;      /* experts that are not light, and their tickets: these come first in order[] */
     int heavy;
     unsigned light_share;  /* of light tickets while there are heavy ones, in units of 2^-32, rounded up */
-    int done[MOET_MATH_GROUPS]; /* ping-pong: whether a warpgroup has seen the end */
+    int blocks[MOET_MATH_GROUPS]; /* ping-pong: K blocks of the tile that a warpgroup took last; -1: it saw the end */
     int mailbox[MOET_STAGES]; /* clusters: tickets that rank 0 took, for rank 1 */
 };
 static_assert(sizeof(struct moet_tickets) == (MOET_TICKETS_WORDS + MOET_STAGES) * 4, "smem_bytes in wgmma_gemm.c");
 
+/* A product, and how far the launch has to go for it. */
 struct moet_job {
+    int act, has_bias, gathers, scatters; /* constants: as MOET_ACT and so on, of this product */
+    int is_second;                        /* a constant: of a chain, the down GEMM */
     const struct moet_map *x, *w, *out_map;
     const unsigned short *bias;
     unsigned short *out;
@@ -32,9 +35,11 @@ struct moet_job {
     int *ticket_starts;    /* [experts + 1]: tickets of the expert order[p] from ticket_starts[p] to the next */
     unsigned short *order; /* [experts] */
     int experts, n, k_blocks, n_tiles; /* n: columns of w */
+    float n_tiles_before; /* of a chain: as many column tiles of this product are the one before it; else 0 */
     int out_n;         /* columns of out */
     const float *prob; /* of each row of out, with MOET_PROB */
     float clamp;
+    int ready_signals; /* of a chain, the down GEMM: those that a row tile of x is there after */
     const unsigned short *x_rows; /* gathering: x, elements from row to row, and the row of x of each row */
     long long x_stride;
     const int *source;
@@ -50,6 +55,7 @@ struct moet_tile {
     int rows;    /* that are to be computed, at most TILE_ROWS; 0: none, the CTA only keeps step with its cluster */
     int col;     /* first column */
     int is_half; /* half of the columns; swapped, of the rows */
+    int row_tile; /* of a chain: a number of the whole tile's rows among those of all experts, MOET_READY_ROWS apart */
     int share;   /* what both CTAs of the cluster need: nothing, w or x */
     unsigned w_policy; /* L2's for w: a light expert's is soon done with and must not push out what heavy ones share */
 };
@@ -105,10 +111,11 @@ __device__ __forceinline__ int moet_sum(int value) { return __shfl_sync(0xffffff
 
 /* How many of the last whole tickets are cut in halves: those of a last wave that fills at most half of the CTAs. Then
  * they take half the time on all. padded_rows: what is computed, full tiles or not. */
-__device__ __forceinline__ int moet_split_of(int padded_rows, int n_tiles, int whole)
+__device__ __forceinline__ int moet_split_of(int padded_rows, const struct moet_job *job, int whole)
 {
-    if (!MOET_SPLIT) return 0;
-    const float waves = (float)padded_rows * (float)n_tiles / ((float)MOET_TILE_ROWS * (float)gridDim.x);
+    if (!MOET_SPLIT || (MOET_CHAIN && !job->is_second)) return 0; /* the down GEMM's tiles follow at once */
+    const float n_tiles = (float)job->n_tiles + job->n_tiles_before;
+    const float waves = (float)padded_rows * n_tiles / ((float)MOET_TILE_ROWS * (float)gridDim.x);
     const float last = waves - floorf(waves);
     return last > 0.5f ? 0 : min((int)ceilf(last * (float)moet_clusters()), whole);
 }
@@ -166,13 +173,13 @@ __device__ __forceinline__ void moet_schedule(const int *counts, const struct mo
         const int whole = all_heavy_tickets + all_light_tickets;
         const int is_mixed = all_heavy_tickets > 0 && all_light_tickets > 0;
         tickets->whole = whole;
-        tickets->split = moet_split_of(all_padded, job->n_tiles, whole);
+        tickets->split = moet_split_of(all_padded, job, whole);
         tickets->heavy_places = is_mixed ? all_heavy : 0; /* else one walk from the first place */
         tickets->heavy = is_mixed ? all_heavy_tickets : 0;
         const int spread = max(whole / 4 * job->choice.quarters + whole % 4, all_heavy_tickets);
         tickets->light_share =
             is_mixed ? (unsigned)((((unsigned long long)(spread - all_heavy_tickets) << 32) + spread - 1) / spread) : 0;
-        for (int i = 0; i < MOET_MATH_GROUPS; i++) tickets->done[i] = 0;
+        for (int i = 0; i < MOET_MATH_GROUPS; i++) tickets->blocks[i] = 0;
     }
 }
 
@@ -258,6 +265,7 @@ __device__ __forceinline__ void moet_locate(const struct moet_job *job, int tick
     at->rows = row_tile < height && n_tile < n_tiles ? min(row_end - at->row, rows_of_tile) : 0;
     at->col = n_tile * MOET_TILE_COLS;
     at->is_half = half != 0;
+    at->row_tile = at->row / MOET_READY_ROWS + at->expert;
     if (MOET_SPLIT && half) {
         if (MOET_SWAP) {
             const int upper = ((at->rows + 1) / 2 + 15) / 16 * 16;
@@ -271,9 +279,13 @@ __device__ __forceinline__ void moet_locate(const struct moet_job *job, int tick
 }
 
 /* The tile's first column of out, and past its last one. */
-__device__ __forceinline__ int moet_out_col(const struct moet_tile *at) { return MOET_ACT ? at->col / 2 : at->col; }
+__device__ __forceinline__ int moet_out_col(const struct moet_job *job, const struct moet_tile *at)
+{
+    return job->act ? at->col / 2 : at->col;
+}
 
 __device__ __forceinline__ int moet_out_end(const struct moet_job *job, const struct moet_tile *at)
 {
-    return min(job->out_n, moet_out_col(at) + (!MOET_SWAP && at->is_half ? MOET_OUT_COLS / 2 : MOET_OUT_COLS));
+    const int cols = MOET_OUT_COLS(job->act);
+    return min(job->out_n, moet_out_col(job, at) + (!MOET_SWAP && at->is_half ? cols / 2 : cols));
 }

@@ -88,9 +88,11 @@ __device__ __forceinline__ void moet_gather_tiles(const struct moet_job *job, co
         const int row = moet_look(from), rows = moet_look(from + 4);
         __syncwarp();
         if ((threadIdx.x & 31) == 0) moet_barrier_arrive(gather->empty + 8 * slot);
-        if (rows < 0) { /* the stage that tells math warps the end */
-            moet_barrier_wait(ring->empty + 8 * ring->stage, ring->phase ^ 1);
-            moet_barrier_arrive(ring->full + 8 * ring->stage);
+        if (rows < 0) {
+            if (!MOET_CHAIN) { /* the stage that tells math warps the end */
+                moet_barrier_wait(ring->empty + 8 * ring->stage, ring->phase ^ 1);
+                moet_barrier_arrive(ring->full + 8 * ring->stage);
+            } /* else the copying warp arrives for these warps from here on */
             break;
         }
         moet_gather_begins(job, row, rows, gather->begins);

@@ -133,7 +133,8 @@ moet_status moet_config_parse(const char *text, moet_config *config)
 
 bool moet_config_equal(const moet_config *a, const moet_config *b)
 {
-    if (a->family != b->family || a->gathers != b->gathers || a->scatters != b->scatters) return false;
+    if (a->family != b->family || a->gathers != b->gathers || a->scatters != b->scatters || a->chains != b->chains)
+        return false;
     for (int32_t i = 0; i < a->family->param_count; i++) {
         if (a->value[i] != b->value[i]) return false;
     }

@@ -41,8 +41,9 @@ typedef struct moet_config {
     const moet_family *family;
     int16_t value[MOET_MAX_PARAMS];
     /* Set by a path family, in no text. For its up GEMM: row r of the product is row source[r] of x. For its down GEMM:
-     * rows with a target go there. */
-    bool gathers, scatters;
+     * rows with a target go there. For its up GEMM with an activation: the down GEMM follows in the same launch, with
+     * this config, and scatters is its. */
+    bool gathers, scatters, chains;
 } moet_config;
 
 typedef moet_status (*moet_config_visit)(void *context, const moet_config *config);
@@ -119,6 +120,7 @@ typedef struct moet_family_launch_args {
     int64_t rows;    /* M; with device counts, max_rows */
     void *workspace; /* workspace_bytes() of device memory, 256-byte aligned; NULL where that is 0 */
     void *stream;
+    const struct moet_family_launch_args *next; /* UP with a config that chains: the down GEMM's; its x is this out */
 } moet_family_launch_args;
 
 struct moet_family {
@@ -132,6 +134,7 @@ struct moet_family {
     bool fuses_activation;
     bool fuses_gather;  /* has configs that gather */
     bool fuses_scatter; /* has configs that scatter */
+    bool fuses_next;    /* has configs that chain */
     /* NULL: serves the GEMMs, ops UP and DOWN. Else a path family: serves op FFN with this one as its GEMMs; a config
      * is what is fused, then the up GEMM's values and the down GEMM's (kernels/ffn_path.h). */
     const moet_family *gemm;

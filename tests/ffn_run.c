@@ -1,5 +1,7 @@
 #include "ffn_run.h"
 
+#include "../kernels/ffn_path.h"
+
 /* ---- a path on the device ---- */
 
 /* What lies between the rows is poison. */
@@ -299,6 +301,11 @@ bool ffn_draw_config(uint64_t *random, const moet_family *family, const moet_pro
             while (family->params[i].values[values]) values++;
             config->value[i] = (int16_t)test_between(random, 0, values - 1);
         }
+        /* Chained GEMMs have one config, which hardly ever comes by itself. */
+        const int32_t gemm_params = family->gemm->param_count;
+        if (family->gemm->fuses_next && config->value[MOET_PATH_CHAIN] == MOET_PATH_CHAIN_ON)
+            memcpy(config->value + MOET_PATH_PARAMS + gemm_params, config->value + MOET_PATH_PARAMS,
+                   (size_t)gemm_params * sizeof config->value[0]);
         if (family->applicable(problem, config, info, why)) return true;
     }
     return false;
