@@ -226,6 +226,8 @@ static bool wgmma_applicable(const moet_problem *problem, const moet_config *con
         return moet_refuse(why, "tile %s in mode %s leaves no registers for scattering", tile, mode);
     if (config->chains && shape.ctas > 1)
         return moet_refuse(why, "cluster %s: chained GEMMs have none", moet_config_text(config, PARAM_CLUSTER));
+    if (config->chains && config->gathers && shape.mode.swap && shape.tile.bn == 176)
+        return moet_refuse(why, "tile %s in mode %s leaves no registers for gathering in chained GEMMs", tile, mode);
     if (config->gathers && (shape.ctas > 1 || sums > MAX_MOVED_SUMS))
         return moet_refuse(why, "tile %s in mode %s, cluster %s: gathering needs registers, and x for one CTA", tile,
                            mode, moet_config_text(config, PARAM_CLUSTER));

@@ -109,7 +109,7 @@ __device__ __forceinline__ int moet_next_ticket(unsigned taken) { return moet_cl
 /* All K blocks of a tile, by one thread, from the stage at `ring`. Shortly before the end a ticket is taken, so that it
  * is there when the next tile begins. */
 __device__ __forceinline__ int moet_copy_tile(const struct moet_job *job, const struct moet_tile *at, int rank,
-                                              struct moet_ring ring)
+                                              struct moet_ring ring, int *is_ready)
 {
     /* Rows up to the box's end may be the next expert's: they are computed into rows that nobody stores. */
     const int boxes = (at->rows + MOET_X_BOX - 1) / MOET_X_BOX;
@@ -131,7 +131,8 @@ __device__ __forceinline__ int moet_copy_tile(const struct moet_job *job, const 
 #if MOET_CHAIN
             if (job->is_second) { /* w is there in any case */
                 moet_copy_w(job, at, rank, pieces, block * MOET_BK, stage, full);
-                if (block == 0) moet_ready_wait(at->row_tile, job->ready_signals);
+                if (block == 0 && !*is_ready)
+                    *is_ready = moet_ready_wait(at->row_tile, job->ready_signals, job->all_signals);
                 moet_copy_x(job, at, rank, boxes, block * MOET_BK, stage, full);
             } else
 #endif
@@ -155,6 +156,7 @@ __device__ __forceinline__ int moet_copy_product(const struct moet_job *job, str
     struct moet_walk walk = {0, job->tickets->heavy_places};
     unsigned mail_phases = 0; /* a bit a stage */
     int tile = 0;             /* number among the CTA's, gathering */
+    int is_ready = 0;         /* of a chain: all of x is there */
     while (ticket < end) {
         struct moet_tile at;
         moet_locate(job, ticket, rank, &walk, &at);
@@ -166,7 +168,7 @@ __device__ __forceinline__ int moet_copy_product(const struct moet_job *job, str
             if (job->gathers && moet_elect()) moet_gather_tell(gather, tile, at.row, at.rows);
             tile++;
 #endif
-            if (moet_elect()) next = moet_copy_tile(job, &at, rank, *ring) - before;
+            if (moet_elect()) next = moet_copy_tile(job, &at, rank, *ring, &is_ready) - before;
             moet_ring_skip(ring, job->k_blocks);
         }
         __syncwarp();
@@ -196,12 +198,15 @@ __device__ __forceinline__ int moet_copy_product(const struct moet_job *job, str
 }
 
 /* The copying warp's whole life. A chain's tickets count from one product to the next. */
-__device__ __forceinline__ void moet_copy_tiles(const struct moet_job *job, const struct moet_job *second,
+__device__ __forceinline__ void moet_copy_tiles(const struct moet_job *job, struct moet_job *second,
                                                 struct moet_ring *ring, const struct moet_gather *gather)
 {
     const int up_tickets = MOET_CHAIN ? job->tickets->whole + job->tickets->split : 0;
     int ticket = moet_copy_product(job, ring, gather, blockIdx.x / MOET_CLUSTER, 0);
-    if (MOET_CHAIN) moet_copy_product(second, ring, gather, ticket, up_tickets);
+    if (MOET_CHAIN) {
+        second->all_signals = up_tickets * MOET_TILE_GROUPS * MOET_MATH_WARPS;
+        moet_copy_product(second, ring, gather, ticket, up_tickets);
+    }
     int is_last = 0;
     if (moet_elect()) {
         moet_barrier_wait(ring->empty + 8 * ring->stage, ring->phase ^ 1);

@@ -39,7 +39,7 @@ struct moet_job {
     int out_n;         /* columns of out */
     const float *prob; /* of each row of out, with MOET_PROB */
     float clamp;
-    int ready_signals; /* of a chain, the down GEMM: those that a row tile of x is there after */
+    int ready_signals, all_signals; /* of a chain, the down GEMM: those that a row tile of x, or all, are there after */
     const unsigned short *x_rows; /* gathering: x, elements from row to row, and the row of x of each row */
     long long x_stride;
     const int *source;

@@ -48,6 +48,7 @@ static void test_halves(void **state)
             if (!c->applicable || c->family_default) continue;
             assert_non_null(default_config); /* defaults come first */
             assert_ptr_equal(c->config.family, default_config->family);
+            assert_int_equal(c->config.value[MOET_PATH_CHAIN], MOET_PATH_CHAIN_OFF);
             bool up = !same_half(&c->config, default_config, 0), down = !same_half(&c->config, default_config, 1);
             assert_false(up && down);
             others[0] += up;
@@ -59,11 +60,26 @@ static void test_halves(void **state)
         print_message("%s: %d candidates apply of %d\n", names[n], applicable, list.count);
         assert_true(others[0] >= 3 && others[1] >= 3);
         assert_true(applicable < 400);
-        /* None of the fastest is a default, which has no time here: all nine are new. */
-        int32_t before = list.count;
+        /* None of the fastest is a default, which has no time here: all nine are new. Chained, two halves may be one. */
+        const int32_t crossed = MOET_CANDIDATES_HALVES * MOET_CANDIDATES_HALVES;
+        const int32_t most = moet_candidates_most_crossed(default_config->family);
+        const bool chains = default_config->family->gemm->fuses_next;
+        assert_int_equal(most, crossed + (chains ? 2 * MOET_CANDIDATES_HALVES : 0));
+        int32_t before = list.count, chained = 0;
         TEST_OK(moet_candidates_add_crossed(&list, &problem, &h100));
         check_distinct(&list);
-        assert_int_equal(list.count - before, MOET_CANDIDATES_HALVES * MOET_CANDIDATES_HALVES);
+        for (int32_t i = before; i < list.count; i++) {
+            const moet_config *config = &list.items[i].config;
+            if (config->value[MOET_PATH_CHAIN] != MOET_PATH_CHAIN_ON) continue;
+            moet_config swapped = *config;
+            const int32_t params = config->family->gemm->param_count;
+            memcpy(swapped.value + MOET_PATH_PARAMS, config->value + MOET_PATH_PARAMS + params,
+                   (size_t)params * sizeof swapped.value[0]);
+            assert_true(moet_config_equal(config, &swapped)); /* both halves are one */
+            chained++;
+        }
+        assert_int_equal(list.count - before - chained, crossed);
+        assert_true(chains ? chained > MOET_CANDIDATES_HALVES && chained <= most - crossed : chained == 0);
         before = list.count;
         TEST_OK(moet_candidates_add_crossed(&list, &problem, &h100));
         assert_int_equal(list.count, before);

@@ -81,6 +81,34 @@ static void gather_fused(const moet_family *family, const moet_device_info *info
     test_configs_destroy(&configs);
 }
 
+/* With the down GEMM in the same launch, which scatters or not, has a bias or not. */
+static void gather_chained(const moet_family *family, const moet_device_info *info)
+{
+    moet_problem problems[TEST_FUSED_PROBLEMS];
+    test_configs configs;
+    const int32_t before = source_count;
+    test_fused_problems(1024, 512, problems);
+    test_configs_create(family, problems, TEST_FUSED_PROBLEMS, info, true, &configs);
+    for (int32_t i = 0; family->fuses_next && i < configs.count; i++) {
+        moet_problem problem;
+        moet_config config;
+        moet_source source;
+        char why[MOET_REASON_SIZE];
+        if (!test_fused_choice(&configs.choices[i], problems, info, i, &problem, &config)) continue;
+        config.chains = true;
+        config.scatters = i & 1;
+        problem.down_bias = i & 2;
+        problem.numerics = i % 3 == 2 ? MOET_NUMERICS_FAST : MOET_NUMERICS_TRAIN;
+        if (!family->applicable(&problem, &config, info, why)) continue;
+        assert_true(family->source(&problem, &config, info->cc_major, info->cc_minor, 0, &source));
+        add_source(&source);
+    }
+    if (source_count > before)
+        print_message("%s chained for %d.%d: %d kernels more\n", family->name, info->cc_major, info->cc_minor,
+                      source_count - before);
+    test_configs_destroy(&configs);
+}
+
 /* With rows that are stored elsewhere, a pairwise set always. test_fused runs them. */
 static void gather_scattering(const moet_family *family, const moet_device_info *info)
 {
@@ -143,6 +171,7 @@ static void gather(bool all)
             else
                 gather_family(moet_families[i], &info, all);
             if (moet_families[i]->fuses_activation) gather_fused(moet_families[i], &info);
+            if (moet_families[i]->fuses_next) gather_chained(moet_families[i], &info);
             if (moet_families[i]->fuses_scatter) gather_scattering(moet_families[i], &info);
         }
     }

@@ -197,6 +197,25 @@ static void test_refusals(void **state)
                moet_default_config(&problem, 1, false, &nowhere, &config));
 }
 
+/* One launch for both GEMMs: of the families that have it, where both halves are one that each GEMM takes, and nothing
+ * lies between. */
+static void check_chained(const moet_problem *path, const moet_config *config, const moet_device_info *device,
+                          bool fits)
+{
+    const moet_family *f = config->family;
+    const int32_t count = f->gemm->param_count, up = f->param_count - 2 * count, down = up + count;
+    char why[MOET_REASON_SIZE] = "";
+    moet_config chained = *config;
+    chained.value[3] = 1;
+    const bool equal = memcmp(config->value + up, config->value + down, (size_t)count * sizeof config->value[0]) == 0;
+    if (!f->gemm->fuses_next || config->value[0] != 0 || !equal || !fits) {
+        assert_false(f->applicable(path, &chained, device, why));
+        assert_true(why[0] != '\0');
+        return;
+    }
+    if (!f->applicable(path, &chained, device, why)) assert_true(strstr(why, "cluster") || strstr(why, "shared memory"));
+}
+
 /* A path's values are its own, its up GEMM's and then its down GEMM's; it serves op ffn and refuses what either GEMM
  * refuses, which refuse op ffn. */
 static void test_paths(void **state)
@@ -227,13 +246,15 @@ static void test_paths(void **state)
         if (!gemm) continue;
         paths++;
         const int32_t own_count = f->param_count - 2 * gemm->param_count;
-        assert_int_equal(own_count, 3);
+        assert_int_equal(own_count, 4);
         assert_string_equal(f->params[0].name, "act");
         assert_string_equal(f->params[0].values[0], "fused");
         assert_string_equal(f->params[1].name, "gather");
         assert_string_equal(f->params[1].values[1], "fused");
         assert_string_equal(f->params[2].name, "combine");
         assert_string_equal(f->params[2].values[1], "fused");
+        assert_string_equal(f->params[3].name, "chain");
+        assert_string_equal(f->params[3].values[1], "on");
         assert_null(gemm->gemm);
         f->default_config(&path, 4096, device, &config);
         assert_true(f->applicable(&path, &config, device, why));
@@ -255,6 +276,7 @@ static void test_paths(void **state)
                 int32_t values = 0;
                 while (param->values[values]) values++;
                 config.value[p] = (int16_t)test_between(&random, 0, values - 1);
+                if (!is_up && nth % 2) config.value[p] = config.value[p - gemm->param_count]; /* equal halves */
                 halves[!is_up].value[q % gemm->param_count] = config.value[p];
             }
             moet_config_format(&config, text);
@@ -267,6 +289,7 @@ static void test_paths(void **state)
             why[0] = '\0';
             assert_int_equal(f->applicable(&path, &config, device, why), fits_up && fits_down);
             if (!fits_up || !fits_down) TEST_CONTAINS(why, fits_up ? "down: " : "up: ");
+            check_chained(&path, &config, device, fits_up && fits_down);
         }
     }
     assert_true(paths > 0);

@@ -136,6 +136,30 @@ static void copy_half(const moet_config *from, int32_t which, moet_config *to)
     }
 }
 
+static bool is_chained(const moet_config *config)
+{
+    return config->family->gemm != NULL && config->value[MOET_PATH_CHAIN] == MOET_PATH_CHAIN_ON;
+}
+
+/* With a launch for each GEMM: halves are then chosen one by one. */
+static moet_config unchained(const moet_config *config)
+{
+    moet_config path = *config;
+    path.value[MOET_PATH_CHAIN] = MOET_PATH_CHAIN_OFF;
+    return path;
+}
+
+/* With one launch for both GEMMs, which takes this half's values for both. */
+static moet_config chained(const moet_config *config, int32_t which)
+{
+    const int32_t count = config->family->gemm->param_count, up = MOET_PATH_PARAMS, down = up + count;
+    moet_config path = *config;
+    memcpy(path.value + (which == UP ? down : up), config->value + (which == UP ? up : down),
+           (size_t)count * sizeof path.value[0]);
+    path.value[MOET_PATH_CHAIN] = MOET_PATH_CHAIN_ON;
+    return path;
+}
+
 void moet_known_gemms_add(const moet_config *config, int32_t *count, moet_config configs[64])
 {
     int32_t of_family = 0;
@@ -226,6 +250,8 @@ static moet_status add_path(const listing *l, const moet_config *default_config,
 {
     const moet_known_gemms *known = l->known;
     const moet_family *gemm_family = default_config->family->gemm;
+    const moet_config base = unchained(default_config);
+    default_config = &base;
     if (known != NULL && is_known(known->ups, known->up_count, gemm_family) &&
         is_known(known->downs, known->down_count, gemm_family)) {
         for (int32_t i = 0; i < known->up_count; i++) {
@@ -285,6 +311,11 @@ static int32_t find_halves(const moet_candidates *list, const moet_config *defau
     return count;
 }
 
+int32_t moet_candidates_most_crossed(const moet_family *family)
+{
+    return MOET_CANDIDATES_HALVES * (MOET_CANDIDATES_HALVES + (family->gemm->fuses_next ? 2 : 0));
+}
+
 moet_status moet_candidates_add_crossed(moet_candidates *list, const moet_problem *problem,
                                         const moet_device_info *device)
 {
@@ -296,11 +327,23 @@ moet_status moet_candidates_add_crossed(moet_candidates *list, const moet_proble
             continue;
         }
         crossed = one.config.family;
-        const int32_t up_count = find_halves(list, &one.config, UP, ups);
-        const int32_t down_count = find_halves(list, &one.config, DOWN, downs);
+        const moet_config base = unchained(&one.config);
+        const int32_t up_count = find_halves(list, &base, UP, ups);
+        const int32_t down_count = find_halves(list, &base, DOWN, downs);
         for (int32_t j = 0; j < up_count * down_count; j++) {
             moet_config config = list->items[ups[j / down_count]].config;
             copy_half(&list->items[downs[j % down_count]].config, DOWN, &config);
+            if (!has_config(list, &config)) {
+                MOET_TRY(add_config(list, problem, device, &config, false, true, one.validator, ""));
+            }
+        }
+        /* One launch for both, with a GEMM that is fast as either, beside what is fused into the best of the others. */
+        const int32_t chained_count = up_count > 0 && down_count > 0 && crossed->gemm->fuses_next ? up_count + down_count : 0;
+        for (int32_t j = 0; j < chained_count; j++) {
+            const int32_t which = j < up_count ? UP : DOWN;
+            moet_config config = list->items[which == UP ? ups[j] : ups[0]].config;
+            copy_half(&list->items[which == UP ? downs[0] : downs[j - up_count]].config, DOWN, &config);
+            config = chained(&config, which);
             if (!has_config(list, &config)) {
                 MOET_TRY(add_config(list, problem, device, &config, false, true, one.validator, ""));
             }
@@ -378,8 +421,9 @@ moet_status moet_candidates_add_around(moet_candidates *list, const moet_problem
         const moet_param *param = &config.family->params[i];
         moet_config other = config;
         for (other.value[i] = 0; is_searched_around(param) && param->values[other.value[i]]; other.value[i]++) {
-            if (!has_config(list, &other)) {
-                MOET_TRY(add_config(list, problem, device, &other, false, true, validator, ""));
+            const moet_config next = is_chained(&other) ? chained(&other, UP) : other; /* a change of the down half: none */
+            if (!has_config(list, &next)) {
+                MOET_TRY(add_config(list, problem, device, &next, false, true, validator, ""));
             }
         }
     }

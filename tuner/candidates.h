@@ -5,7 +5,7 @@
  * around the best of these, configurations that differ in one parameter (moet_candidates_add_around). Of a path family
  * (op FFN), whose space is the product of its GEMMs', each such configuration of the GEMM family as the up GEMM with
  * each way of activating, and as the down GEMM, beside the default's other half; later the best up halves with the best
- * down halves (moet_candidates_add_crossed). Where GEMMs of ops up and down were measured on the same rows
+ * down halves, and each as both, in one launch (moet_candidates_add_crossed). Where GEMMs of ops up and down were measured on the same rows
  * (moet_known_gemms), only the fastest of these are halves, with each way of gathering and combining. A configuration
  * that takes counts from the device is tried so (the slower way round serves both kinds); one that cannot, with host
  * counts. A family's default that can do both is tried both ways, as a plan may use it either way. */
@@ -63,8 +63,10 @@ void moet_candidates_release(moet_candidates *list);
  * Pointers into items[] end. */
 moet_status moet_candidates_add_around(moet_candidates *list, const moet_problem *problem,
                                        const moet_device_info *device, int32_t center);
-/* Adds what the list lacks of the fastest up halves of each path family crossed with its fastest down halves. */
+/* Adds what the list lacks of the fastest up halves of each path family crossed with its fastest down halves, and of each
+ * of these as both GEMMs in one launch, where the family chains them. */
 #define MOET_CANDIDATES_HALVES 3 /* of each */
+int32_t moet_candidates_most_crossed(const moet_family *family);
 moet_status moet_candidates_add_crossed(moet_candidates *list, const moet_problem *problem,
                                         const moet_device_info *device);
 /* Adds what the list lacks of the configurations that only a vendor library can enumerate (moet_family's list), of each

@@ -171,7 +171,7 @@ static int32_t most_around(const moet_candidates *candidates)
         if (c->is_chosen && c->family_default && c->config.family->gemm != NULL && c->config.family != path) {
             path = c->config.family;
             centers = MOET_RACE_PATH_CENTERS;
-            crossed += MOET_CANDIDATES_HALVES * MOET_CANDIDATES_HALVES;
+            crossed += moet_candidates_most_crossed(path);
         }
     }
     return centers * most + crossed;
