@@ -124,6 +124,9 @@ bool moet_ffn_path_applicable(const moet_problem *problem, const moet_config *co
     return true;
 }
 
+/* Up to so many rows an expert, on average, one launch for both GEMMs is faster (docs/ffn.md). */
+enum { CHAINED_ROWS = 1024 };
+
 /* Fused is what the GEMMs' defaults can fuse. */
 void moet_ffn_path_default_config(const moet_problem *problem, int64_t rows_hint, const moet_device_info *device,
                                   moet_config *config)
@@ -134,13 +137,18 @@ void moet_ffn_path_default_config(const moet_problem *problem, int64_t rows_hint
         config->value[MOET_PATH_ACT] = passes & 4 ? MOET_PATH_ACT_PASS : MOET_PATH_ACT_FUSED;
         config->value[MOET_PATH_COMBINE] = passes & 2 ? MOET_PATH_COMBINE_PASS : MOET_PATH_COMBINE_FUSED;
         config->value[MOET_PATH_GATHER] = passes & 1 ? MOET_PATH_GATHER_PASS : MOET_PATH_GATHER_FUSED;
+        config->value[MOET_PATH_CHAIN] = MOET_PATH_CHAIN_OFF;
         for (int32_t i = 0; i < GEMM_COUNT; i++) {
             const moet_problem of_gemm = gemm_problem(problem, config, i);
             moet_config half = {.family = gemm};
             gemm->default_config(&of_gemm, rows_hint, device, &half);
             memcpy(config->value + first_param(gemm, i), half.value, (size_t)gemm->param_count * sizeof half.value[0]);
         }
-        if (moet_ffn_path_applicable(problem, config, device, why)) return;
+        if (!moet_ffn_path_applicable(problem, config, device, why)) continue;
+        if (rows_hint > (int64_t)CHAINED_ROWS * problem->experts) return;
+        config->value[MOET_PATH_CHAIN] = MOET_PATH_CHAIN_ON;
+        if (!moet_ffn_path_applicable(problem, config, device, why)) config->value[MOET_PATH_CHAIN] = MOET_PATH_CHAIN_OFF;
+        return;
     }
 }
 

@@ -59,13 +59,14 @@ static __device__ __forceinline__ int token_count(const int *device_tokens, int 
  * A thread has one choice: a token's choices, padded to 2^lanes_log, are neighbours in a warp. A tile is what a block
  * of 1024 threads holds so, 256 tokens at most.
  *
- * Few tokens: one launch, moet_stage_permute. Each block counts all tokens, which is cheap, and writes its own tile: no
- * block waits for another. Many: moet_stage_histogram writes how many rows each block has of each expert, then each
- * block of moet_stage_place adds up what is before its own. */
+ * Few tokens: moet_stage_permute. Each block counts all tokens, which is cheap, and writes its own tile: no block waits
+ * for another. Many: moet_stage_permute_many. Each block writes how many rows it has of each expert, waits for all
+ * others, and adds up what is before its own. */
 
 #define PERMUTE_THREADS 1024
 #define TILE_TOKENS 256 /* at most */
 #define FEW_PASSES 8    /* choices a thread of moet_stage_permute */
+#define MAX_EXPERTS 1024 /* as MOET_MAX_EXPERTS */
 #define PLACE_DIRECT -2 /* MOET_STAGES_DIRECT of stages.h */
 
 /* As in stages_cuda.c. */
@@ -286,19 +287,57 @@ KERNEL(PERMUTE_THREADS, 1) moet_stage_permute(const moet_route route)
                tile_expert(&route, own_id, first, tile_tokens, tokens), weight);
 }
 
-/* Block b has the tiles b * tiles to (b + 1) * tiles - 1. Shared: masks of a tile's groups. */
-KERNEL(PERMUTE_THREADS, 1) moet_stage_histogram(const moet_route route)
+/* Blocks that have written their counts, and how often all had: the last one to come clears the former for the next
+ * launch. Launches of one loaded module must follow each other. */
+__device__ unsigned moet_came, moet_rounds;
+
+/* What all threads of all blocks wrote before is seen by those of this block after, which wait unless `leaves`. All
+ * blocks run at the same time: the launch is a cooperative one. */
+static __device__ __forceinline__ void blocks_meet(bool leaves)
 {
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        unsigned round, now;
+        asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(round) : "l"(&moet_rounds) : "memory");
+        __threadfence();
+        if (atomicAdd(&moet_came, 1u) == gridDim.x - 1) {
+            moet_came = 0;
+            asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(&moet_rounds) : "memory");
+        } else if (!leaves) {
+            do {
+                asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(now) : "l"(&moet_rounds) : "memory");
+            } while (now == round);
+        }
+    }
+    __syncthreads();
+}
+
+static __device__ __forceinline__ int count_load(const int *from)
+{
+    int count;
+    asm volatile("ld.relaxed.gpu.global.s32 %0, [%1];" : "=r"(count) : "l"(from) : "memory");
+    return count;
+}
+
+/* Block b has the tiles b * tiles to (b + 1) * tiles - 1: counts the rows of each expert in these, and when all blocks
+ * have, writes them. Shared: masks and bases of a tile's groups. */
+KERNEL(PERMUTE_THREADS, 1) moet_stage_permute_many(const moet_route route)
+{
+    __shared__ int sums[32];
     launches_chain();
     const int tokens = token_count(route.device_tokens, route.tokens), experts = route.experts, tid = threadIdx.x;
     const int tile_tokens = tile_size(&route), groups = tile_tokens >> 5;
+    const int block_first = blockIdx.x * route.tiles * tile_tokens;
     u32 *masks = dynamic_words;
-    int count = 0, first = blockIdx.x * route.tiles * tile_tokens;
+    int *bases = (int *)masks + groups * experts;
+
+    int count = 0, first = block_first, own = -1;
     i64 next_id = tile_load(&route, first, tokens); /* a tile ahead */
+    float next_weight = tile_weight(&route, block_first, tokens);
     for (int i = 0; i < route.tiles && first < tokens; i++, first += tile_tokens) {
         const i64 id = next_id;
         next_id = tile_load(&route, first + tile_tokens, tokens);
-        const int own = tile_expert(&route, id, first, tile_tokens, tokens);
+        own = tile_expert(&route, id, first, tile_tokens, tokens);
         __syncthreads(); /* the tile before is counted */
         mask_clear(masks, groups * experts);
         __syncthreads();
@@ -309,24 +348,13 @@ KERNEL(PERMUTE_THREADS, 1) moet_stage_histogram(const moet_route route)
         }
     }
     if (tid < experts) route.histogram[blockIdx.x * experts + tid] = count;
-}
-
-/* The same grid and tiles as moet_stage_histogram. Shared: masks and bases of a tile's groups. */
-KERNEL(PERMUTE_THREADS, 1) moet_stage_place(const moet_route route)
-{
-    __shared__ int sums[32];
-    launches_chain();
-    const int tokens = token_count(route.device_tokens, route.tokens), experts = route.experts, tid = threadIdx.x;
-    const int tile_tokens = tile_size(&route), groups = tile_tokens >> 5;
-    u32 *masks = dynamic_words;
-    int *bases = (int *)masks + groups * experts;
-    int first = blockIdx.x * route.tiles * tile_tokens;
-    if (blockIdx.x > 0 && first >= tokens) return;  /* block 0 writes counts in any case */
-    i64 next_id = tile_load(&route, first, tokens); /* a tile ahead */
-    float next_weight = tile_weight(&route, first, tokens);
+    next_id = tile_load(&route, block_first, tokens); /* from the first tile again */
+    const bool is_done = blockIdx.x > 0 && block_first >= tokens; /* block 0 writes counts in any case */
+    blocks_meet(is_done);
+    if (is_done) return;
 
     /* Columns of the histogram added up: of all blocks, and of those before this one. Integers: any order. */
-    int *total = (int *)masks, *before = bases;
+    __shared__ int total[MAX_EXPERTS], before[MAX_EXPERTS];
     if (tid < experts) total[tid] = before[tid] = 0;
     __syncthreads();
     const int columns_log = 32 - __clz(max(experts, 32) - 1), column = tid & ((1 << columns_log) - 1);
@@ -335,7 +363,7 @@ KERNEL(PERMUTE_THREADS, 1) moet_stage_place(const moet_route route)
         int sum = 0, part = 0;
 #pragma unroll 8
         for (int b = tid >> columns_log; b < blocks; b += PERMUTE_THREADS >> columns_log) {
-            const int rows = route.histogram[b * experts + column];
+            const int rows = count_load(route.histogram + b * experts + column);
             sum += rows;
             part += b < own_block ? rows : 0;
         }
@@ -343,23 +371,26 @@ KERNEL(PERMUTE_THREADS, 1) moet_stage_place(const moet_route route)
         if (part) atomicAdd(&before[column], part);
     }
     __syncthreads();
-    const int count = tid < experts ? total[tid] : 0;
+    const int all = tid < experts ? total[tid] : 0;
     int next = tid < experts ? before[tid] : 0; /* of expert tid: the row that comes next */
-    const int start = sum_before(count, sums);
-    if (blockIdx.x == 0) count_write(&route, tid, start, count);
+    const int start = sum_before(all, sums);
+    if (blockIdx.x == 0) count_write(&route, tid, start, all);
     next += start;
 
+    first = block_first;
     for (int i = 0; i < route.tiles && first < tokens; i++, first += tile_tokens) {
-        const i64 id = next_id;
         const float weight = next_weight;
-        next_id = tile_load(&route, first + tile_tokens, tokens);
         next_weight = tile_weight(&route, first + tile_tokens, tokens);
-        const int own = tile_expert(&route, id, first, tile_tokens, tokens);
-        __syncthreads(); /* the tile before is written */
-        mask_clear(masks, groups * experts);
-        __syncthreads();
-        mask_set(masks, experts, tid >> route.lanes_log, own);
-        __syncthreads();
+        if (route.tiles > 1) { /* else the masks are there */
+            const i64 id = next_id;
+            next_id = tile_load(&route, first + tile_tokens, tokens);
+            own = tile_expert(&route, id, first, tile_tokens, tokens);
+            __syncthreads(); /* the tile before is written */
+            mask_clear(masks, groups * experts);
+            __syncthreads();
+            mask_set(masks, experts, tid >> route.lanes_log, own);
+            __syncthreads();
+        }
         if (tid < experts) {
             for (int g = 0; g < groups; g++) {
                 bases[g * experts + tid] = next;

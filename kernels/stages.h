@@ -24,8 +24,8 @@ size_t moet_stages_workspace_bytes(const moet_problem *problem, int32_t choices,
                                    const moet_device_info *device);
 /* How moet_stages_permute runs for so many tokens; zeros where this build does not know the backend. */
 typedef struct moet_stages_grid {
-    int32_t launches;
-    int64_t blocks; /* of each: SMs that it takes */
+    bool is_many;   /* blocks wait for each other (a cooperative launch) and have counts in the workspace */
+    int64_t blocks; /* SMs that it takes; 0: not known */
 } moet_stages_grid;
 moet_stages_grid moet_stages_permute_grid(const moet_problem *problem, int32_t choices, int64_t tokens, int32_t max_sms,
                                           const moet_device_info *device);

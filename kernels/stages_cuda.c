@@ -11,8 +11,7 @@ extern const char moet_source_stages[];
 /* member, kernel in stages.cu */
 #define KERNEL_TABLE(X)                                                                                                \
     X(permute, "moet_stage_permute")                                                                                   \
-    X(histogram, "moet_stage_histogram")                                                                               \
-    X(place, "moet_stage_place")                                                                                       \
+    X(permute_many, "moet_stage_permute_many")                                                                         \
     X(gather, "moet_stage_gather")                                                                                     \
     X(swiglu, "moet_stage_swiglu")                                                                                     \
     X(gpt_oss, "moet_stage_gpt_oss")                                                                                   \
@@ -48,7 +47,7 @@ enum {
 enum {
     FEW_TOKENS = 1024,       /* of moet_stage_permute, whose blocks each count all of them */
     SMEM_BYTES = 65536,      /* dynamic, of any kernel: every architecture has it for one block */
-    HISTOGRAM_WORDS = 32768, /* which each block of moet_stage_place reads */
+    HISTOGRAM_WORDS = 32768, /* which each block of moet_stage_permute_many reads */
     EARLY_DRIVER = 12030,    /* captures launches that may begin early into graphs */
 };
 
@@ -113,7 +112,7 @@ static int64_t sms_of(int32_t max_sms, const moet_device_info *device)
     return max_sms > 0 && max_sms < all ? max_sms : all;
 }
 
-/* Blocks of two launches at most: what each reads of the others' counts is bounded, and one has an SM to itself. */
+/* Blocks that read each other's counts, at most: what each reads is bounded, and one has an SM to itself. */
 static int64_t most_blocks(int32_t experts, int64_t sms)
 {
     const int64_t blocks = HISTOGRAM_WORDS / experts;
@@ -125,19 +124,19 @@ static int64_t tiles_of(const cut *c, int64_t tokens)
     return tokens > 0 ? divided_up(tokens, c->tile_tokens) : 1; /* counts are written */
 }
 
-/* One launch, of a block a tile, or two, whose blocks take as many tiles as SMs are too few. As with is_few, one launch
- * does for fewer tokens where it does. */
+/* A block a tile, or (is_many) blocks that take as many tiles as SMs are too few, and wait for each other's counts. As
+ * with is_few, what is not many is not with fewer tokens. */
 typedef struct grid {
-    int32_t launches;
+    bool is_many;
     int64_t blocks, tiles; /* tiles: of a block */
 } grid;
 
 static grid grid_of(const cut *c, int32_t experts, int64_t tokens, int64_t sms)
 {
     const int64_t tiles = tiles_of(c, tokens), most = most_blocks(experts, sms);
-    if (is_few(c, tokens) && tiles <= sms) return (grid){1, tiles, 1};
+    if (is_few(c, tokens) && tiles <= sms) return (grid){false, tiles, 1};
     const int64_t of_block = divided_up(tiles, most);
-    return (grid){2, divided_up(tiles, of_block), of_block};
+    return (grid){true, divided_up(tiles, of_block), of_block};
 }
 
 static moet_stages_grid cuda_permute_grid(const moet_problem *problem, int32_t choices, int64_t tokens, int32_t max_sms,
@@ -145,7 +144,7 @@ static moet_stages_grid cuda_permute_grid(const moet_problem *problem, int32_t c
 {
     const cut c = cut_of(choices, problem->experts);
     const grid g = grid_of(&c, problem->experts, tokens, sms_of(max_sms, device));
-    return (moet_stages_grid){g.launches, g.blocks};
+    return (moet_stages_grid){g.is_many, g.blocks};
 }
 
 static size_t cuda_workspace_bytes(const moet_problem *problem, int32_t choices, int64_t max_tokens, int32_t max_sms,
@@ -153,7 +152,7 @@ static size_t cuda_workspace_bytes(const moet_problem *problem, int32_t choices,
 {
     const cut c = cut_of(choices, problem->experts);
     const int64_t sms = sms_of(max_sms, device);
-    if (grid_of(&c, problem->experts, max_tokens, sms).launches == 1) return 0;
+    if (!grid_of(&c, problem->experts, max_tokens, sms).is_many) return 0;
     /* Not its blocks: fewer tokens, of fewer tiles a block, may have more. */
     int64_t blocks = tiles_of(&c, max_tokens);
     const int64_t most = most_blocks(problem->experts, sms);
@@ -213,7 +212,7 @@ static moet_status cuda_create(moet_stages *stages, const moet_cubin *cubin)
     if (status == MOET_OK)
         status = moet_module_load(&impl->cubin, kernel_names, KERNEL_COUNT, &impl->module, impl->functions);
     if (status != MOET_OK) goto done;
-    for (int32_t i = KERNEL_permute; i <= KERNEL_place; i++) {
+    for (int32_t i = KERNEL_permute; i <= KERNEL_permute_many; i++) {
         CUresult result = impl->cuda->cuFuncSetAttribute(impl->functions[i],
                                                          CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, SMEM_BYTES);
         if (result != CUDA_SUCCESS) {
@@ -241,8 +240,13 @@ static moet_status launch(const moet_stages *stages, enum kernel kernel, int64_t
                           int64_t smem_bytes, void *stream, void **args)
 {
     const cuda_stages *impl = stages->impl;
-    CUlaunchAttribute early = {.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
-                               .value.programmaticStreamSerializationAllowed = 1};
+    CUlaunchAttribute attributes[2];
+    unsigned count = 0;
+    if (impl->is_early)
+        attributes[count++] = (CUlaunchAttribute){.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+                                                  .value.programmaticStreamSerializationAllowed = 1};
+    if (kernel == KERNEL_permute_many) /* its blocks wait for each other */
+        attributes[count++] = (CUlaunchAttribute){.id = CU_LAUNCH_ATTRIBUTE_COOPERATIVE, .value.cooperative = 1};
     CUlaunchConfig config = {.gridDimX = (unsigned)blocks,
                              .gridDimY = 1,
                              .gridDimZ = 1,
@@ -251,8 +255,8 @@ static moet_status launch(const moet_stages *stages, enum kernel kernel, int64_t
                              .blockDimZ = 1,
                              .sharedMemBytes = (unsigned)smem_bytes,
                              .hStream = stream,
-                             .attrs = &early,
-                             .numAttrs = impl->is_early ? 1 : 0};
+                             .attrs = attributes,
+                             .numAttrs = count};
     CUresult result = impl->cuda->cuLaunchKernelEx(&config, impl->functions[kernel], args, NULL);
     return result == CUDA_SUCCESS ? MOET_OK : moet_cuda_fail(result, kernel_names[kernel]);
 }
@@ -283,12 +287,11 @@ static moet_status cuda_permute(moet_stages *stages, const moet_ffn_args *args, 
                           .max_rows = (int32_t)max_rows,
                           .tiles = (int32_t)g.tiles};
     void *kernel_args[] = {&route};
-    if (g.launches == 1)
+    if (!g.is_many)
         return launch(stages, KERNEL_permute, g.blocks, PERMUTE_THREADS, few_bytes(&c, args->tokens), args->stream,
                       kernel_args);
     const int64_t tile_bytes = (int64_t)c.tile_tokens / GROUP_TOKENS * c.group_bytes;
-    MOET_TRY(launch(stages, KERNEL_histogram, g.blocks, PERMUTE_THREADS, tile_bytes, args->stream, kernel_args));
-    return launch(stages, KERNEL_place, g.blocks, PERMUTE_THREADS, 2 * tile_bytes, args->stream, kernel_args);
+    return launch(stages, KERNEL_permute_many, g.blocks, PERMUTE_THREADS, 2 * tile_bytes, args->stream, kernel_args);
 }
 
 /* Blocks for pieces of rows, each of a warp: all of them, or what the device holds at once, and then they take turns.

@@ -171,11 +171,13 @@ static bool pairs_columns(const struct shape *shape, moet_layout layout)
 
 /* Accumulators beside which an activation does not spill: fewer with gates and ups in two blocks of a thread, or with
  * gpt-oss's. */
-static int32_t most_fused_sums(const moet_problem *problem, const struct shape *shape, bool gathers)
+static int32_t most_fused_sums(const moet_problem *problem, const struct shape *shape, const moet_config *config)
 {
-    if (problem->layout == MOET_LAYOUT_KN && shape->mode.swap) return 96;
-    if (problem->activation != MOET_ACTIVATION_GPT_OSS) return 144;
-    return gathers && problem->prob == MOET_PROB_ADVANCE ? 80 : 112;
+    const bool is_gpt_oss = problem->activation == MOET_ACTIVATION_GPT_OSS;
+    if (problem->layout == MOET_LAYOUT_KN && shape->mode.swap)
+        return is_gpt_oss && config->chains && config->gathers ? 48 : 96;
+    if (!is_gpt_oss) return 144;
+    return config->gathers && problem->prob == MOET_PROB_ADVANCE ? 80 : 112;
 }
 
 /* Dynamic shared memory: stages, output on its way; a slot and three barriers a stage, the turns' barriers; struct
@@ -231,7 +233,7 @@ static bool wgmma_applicable(const moet_problem *problem, const moet_config *con
     if (config->gathers && (shape.ctas > 1 || sums > MAX_MOVED_SUMS))
         return moet_refuse(why, "tile %s in mode %s, cluster %s: gathering needs registers, and x for one CTA", tile,
                            mode, moet_config_text(config, PARAM_CLUSTER));
-    if (problem->activation != MOET_ACTIVATION_NONE && sums > most_fused_sums(problem, &shape, config->gathers))
+    if (problem->activation != MOET_ACTIVATION_NONE && sums > most_fused_sums(problem, &shape, config))
         return moet_refuse(why, "tile %s in mode %s leaves no registers for an activation", tile, mode);
     const int32_t spare = moet_config_number(config, PARAM_SPARE);
     if (device->sm_count > 0 && device->sm_count - spare < shape.ctas)
