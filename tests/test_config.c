@@ -262,6 +262,7 @@ static void test_paths(void **state)
             moet_config halves[2] = {{.family = gemm}, {.family = gemm}};
             const bool is_fused = test_between(&random, 0, 1);
             config.value[0] = !is_fused;
+            config.value[3] = 0;
             config.value[1] = halves[0].gathers = gemm->fuses_gather && test_between(&random, 0, 1);
             config.value[2] = halves[1].scatters = gemm->fuses_scatter && test_between(&random, 0, 1);
             path.prob = test_between(&random, 0, 1) ? MOET_PROB_COMBINE : MOET_PROB_NONE;
