@@ -134,6 +134,7 @@ static void test_batches(void **state)
 {
     (void)state;
     static const int32_t equal[] = {64, 64, 64, 64}, like[] = {60, 64, 50, 64}, skewed[] = {9, 1000, 3, 2};
+    static const int32_t tail[] = {64, 64, 64, 64, 0};
     static const int32_t gap[] = {64, 0, 64, 64, 0}, ends[] = {64, 64, 1, 64};
     expect_batch(equal, 4, 0, 150, 4, 64, true);
     expect_batch(equal, 4, 0, 100, 4, 64, true);
@@ -144,7 +145,8 @@ static void test_batches(void **state)
     expect_batch(skewed, 4, 0, 150, 1, 9, true);
     expect_batch(skewed, 4, 1, 150, 1, 1000, true);
     expect_batch(skewed, 4, 2, 150, 2, 3, false);
-    expect_batch(gap, 5, 0, 150, 4, 64, false); /* a trailing expert without rows stays out */
+    expect_batch(gap, 5, 0, 150, 4, 64, false);
+    expect_batch(tail, 5, 0, 150, 4, 64, true); /* though the padding would let it in */
     expect_batch(gap, 5, 0, 125, 1, 64, true);
     expect_batch(ends, 4, 0, 100, 2, 64, true);
     expect_batch(ends, 4, 0, 150, 4, 64, false);
