@@ -202,9 +202,17 @@ static moet_status new_subject(moet_bench *bench, const char *name, bool device_
     result->trial.device_counts = device_counts;
     result->trial.status = MOET_TRIAL_FAILED; /* until it is known better */
     snprintf(result->trial.config, sizeof result->trial.config, "%s", name);
+    result->text = moet_nvtx_register(name);
+    result->index = bench->subject_count;
     bench->subjects[bench->subject_count++] = result;
     *subject = result;
     return MOET_OK;
+}
+
+/* The range of work on a trial: its verification, and each of its samples. */
+static void begin_range(const moet_subject *subject)
+{
+    moet_nvtx_begin(MOET_NVTX_TRIAL, subject->text, subject->index);
 }
 
 static void refuse(moet_subject *subject, moet_trial_status status, const char *reason)
@@ -336,7 +344,8 @@ moet_status moet_bench_add_config(moet_bench *bench, const moet_config *config, 
     moet_config_format(config, text);
     MOET_TRY(new_subject(bench, text, device_counts, &added));
     added->config = *config;
-    return finish(added, add_config(added), subject);
+    begin_range(added);
+    return moet_nvtx_end(finish(added, add_config(added), subject));
 }
 
 moet_status moet_bench_add_launcher(moet_bench *bench, const char *name, moet_bench_launcher launcher, void *context,
@@ -348,7 +357,8 @@ moet_status moet_bench_add_launcher(moet_bench *bench, const char *name, moet_be
     added->launcher = launcher;
     added->launcher_context = context;
     added->runner.launch = launch_launcher;
-    return finish(added, admit(added, capturable), subject);
+    begin_range(added);
+    return moet_nvtx_end(finish(added, admit(added, capturable), subject));
 }
 
 moet_status moet_bench_add_path_launcher(moet_bench *bench, const char *name, moet_bench_path_launcher launcher,
@@ -360,7 +370,8 @@ moet_status moet_bench_add_path_launcher(moet_bench *bench, const char *name, mo
     added->path_launcher = launcher;
     added->launcher_context = context;
     added->runner.launch = launch_path_launcher;
-    return finish(added, admit(added, capturable), subject);
+    begin_range(added);
+    return moet_nvtx_end(finish(added, admit(added, capturable), subject));
 }
 
 void moet_bench_retire(moet_bench *bench, int32_t subject) { release_kernel(bench->subjects[subject]); }
@@ -415,7 +426,8 @@ static moet_status time_entrants(moet_bench *bench, entrant *entrants, int32_t c
         moet_subject *subject = entrants[i].subject;
         if (subject && !subject->active) continue; /* failed in the round that is being repeated */
         if (subject && !subject->is_prepared) {
-            MOET_TRY(prepare_runner(subject));
+            begin_range(subject);
+            MOET_TRY(moet_nvtx_end(prepare_runner(subject)));
             if (subject->trial.status != MOET_TRIAL_OK) {
                 release_kernel(subject);
                 continue;
@@ -423,7 +435,9 @@ static moet_status time_entrants(moet_bench *bench, entrant *entrants, int32_t c
         }
         moet_runner *runner = subject ? &subject->runner : moet_ceiling_runner(bench->ceilings, entrants[i].ceiling);
         int32_t sm_mhz = 0;
+        if (subject) begin_range(subject);
         moet_status status = moet_runner_sample(bench, runner, &entrants[i].sample.time_ns, &sm_mhz);
+        if (subject) moet_nvtx_end(status);
         if (status != MOET_OK && subject) {
             status = fail_subject(subject, status, MOET_TRIAL_FAILED);
             if (status == MOET_OK)

@@ -14,6 +14,7 @@
 #define MOET_BENCH_SESSION_H
 
 #include "../kernels/ops.h"
+#include "../src/nvtx.h"
 #include "bench.h"
 
 /* ---- measure.c: something that can be timed ---- */
@@ -151,6 +152,8 @@ typedef struct moet_subject {
     moet_bench *bench;
     moet_trial trial; /* samples and cubin are owned; derived numbers are computed when it is read */
     int32_t sample_capacity;
+    int32_t index;              /* in its bench */
+    const moet_nvtx_text *text; /* of the trial's ranges */
     bool active;
     bool capturable;
     bool is_prepared; /* the runner: done when the first sample is wanted */

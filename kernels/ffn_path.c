@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../src/nvtx.h"
 #include "stages.h"
 #include "tile_cost.h"
 
@@ -347,10 +348,14 @@ moet_status moet_ffn_path_launch(void *state, const moet_family_launch_args *arg
         down.scattered = ffn->out;
         down.scattered_stride = ffn->out_stride ? ffn->out_stride : p->hidden;
         if (p->launches == 1) gemm.next = &down;
-        MOET_TRY(p->gemm->launch(p->gemms[UP], &gemm));
+        moet_nvtx_begin(MOET_NVTX_UP, NULL, args->rows);
+        MOET_TRY(moet_nvtx_end(p->gemm->launch(p->gemms[UP], &gemm)));
         if (!p->is_fused)
             MOET_TRY(moet_stages_activate(p->stages, gemm.out, &permuted, args->rows, at(workspace, l->act), stream));
-        if (p->launches > 1) MOET_TRY(p->gemm->launch(p->gemms[DOWN], &down));
+        if (p->launches > 1) {
+            moet_nvtx_begin(MOET_NVTX_DOWN, NULL, args->rows);
+            MOET_TRY(moet_nvtx_end(p->gemm->launch(p->gemms[DOWN], &down)));
+        }
     }
     return apart ? MOET_OK : moet_stages_combine(p->stages, ffn, at(workspace, l->x), &permuted, stream);
 }

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../src/nvtx.h"
+
 static const moet_stages_table *const tables[] = {
 #ifdef MOET_CUDA
     &moet_stages_table_cuda,
@@ -104,7 +106,8 @@ moet_status moet_stages_permute(moet_stages *stages, const moet_ffn_args *args, 
     MOET_TRY(args_resolve(stages, args, &resolved));
     MOET_TRY(number_check("max_rows", max_rows, 0, MOET_MAX_ROWS));
     resolved.stream = stream;
-    return stages->table->permute(stages, &resolved, permuted, max_rows, target, workspace);
+    moet_nvtx_begin(MOET_NVTX_PERMUTE, NULL, resolved.tokens);
+    return moet_nvtx_end(stages->table->permute(stages, &resolved, permuted, max_rows, target, workspace));
 }
 
 moet_status moet_stages_gather(moet_stages *stages, const moet_ffn_args *args, const moet_permuted *permuted,
@@ -115,14 +118,17 @@ moet_status moet_stages_gather(moet_stages *stages, const moet_ffn_args *args, c
     MOET_TRY(number_check("rows", rows, 0, MOET_MAX_ROWS));
     if (rows == 0) return MOET_OK;
     resolved.stream = stream;
-    return stages->table->gather(stages, &resolved, permuted, rows);
+    moet_nvtx_begin(MOET_NVTX_GATHER, NULL, rows);
+    return moet_nvtx_end(stages->table->gather(stages, &resolved, permuted, rows));
 }
 
 moet_status moet_stages_activate(moet_stages *stages, const void *up, const moet_permuted *permuted, int64_t rows,
                                  void *out, void *stream)
 {
     MOET_TRY(number_check("rows", rows, 0, MOET_MAX_ROWS));
-    return rows > 0 ? stages->table->activate(stages, up, permuted, rows, out, stream) : MOET_OK;
+    if (rows == 0) return MOET_OK;
+    moet_nvtx_begin(MOET_NVTX_ACTIVATE, NULL, rows);
+    return moet_nvtx_end(stages->table->activate(stages, up, permuted, rows, out, stream));
 }
 
 moet_status moet_stages_combine(moet_stages *stages, const moet_ffn_args *args, const void *rows,
@@ -132,7 +138,8 @@ moet_status moet_stages_combine(moet_stages *stages, const moet_ffn_args *args, 
     MOET_TRY(args_resolve(stages, args, &resolved));
     if (resolved.tokens == 0) return MOET_OK;
     resolved.stream = stream;
-    return stages->table->combine(stages, &resolved, rows, permuted);
+    moet_nvtx_begin(MOET_NVTX_COMBINE, NULL, resolved.tokens);
+    return moet_nvtx_end(stages->table->combine(stages, &resolved, rows, permuted));
 }
 
 #ifndef MOET_CUDA

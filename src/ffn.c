@@ -131,7 +131,8 @@ static moet_status launch(moet_plan *plan, const moet_ffn_args *args, const moet
                                          .workspace = plan->workspace,
                                          .stream = args->stream};
     moet_record_launch(plan, args->counts, &routing, args->device_tokens ? 0 : tokens, &d);
-    return d.prepared->config.family->launch(d.prepared->state, &call_args);
+    moet_nvtx_begin(MOET_NVTX_LAUNCH, d.prepared->text, call_args.rows);
+    return moet_nvtx_end(d.prepared->config.family->launch(d.prepared->state, &call_args));
 }
 
 moet_status moet_ffn(moet_plan *plan, const moet_ffn_args *args) { return launch(plan, args, NULL, "moet_ffn"); }

@@ -160,7 +160,10 @@ static moet_status prepare(moet_plan *plan, const moet_config *config, const pre
     MOET_TRY(config->family->prepare(&args, &state));
     size_t bytes = config->family->workspace_bytes(&args);
     if (bytes > plan->workspace_bytes) plan->workspace_bytes = bytes;
-    plan->prepared[plan->prepared_count] = (moet_prepared){.config = *config, .state = state};
+    char text[MOET_CONFIG_SIZE];
+    moet_config_format(config, text);
+    plan->prepared[plan->prepared_count] =
+        (moet_prepared){.config = *config, .state = state, .text = moet_nvtx_register(text)};
     *index = plan->prepared_count++;
     return MOET_OK;
 }
@@ -354,7 +357,9 @@ moet_status moet_launch(moet_plan *plan, const moet_launch_args *args)
                                       .workspace = plan->workspace,
                                       .stream = args->stream};
     moet_record_launch(plan, args->counts, &routing, 0, &d);
-    return d.prepared->config.family->launch(d.prepared->state, &launch);
+    moet_nvtx_begin(MOET_NVTX_LAUNCH, d.prepared->text, routing.rows);
+    moet_nvtx_begin(plan->problem.op == MOET_OP_UP ? MOET_NVTX_UP : MOET_NVTX_DOWN, NULL, routing.rows);
+    return moet_nvtx_end(moet_nvtx_end(d.prepared->config.family->launch(d.prepared->state, &launch)));
 }
 
 const char *moet_hit_name(moet_hit hit)

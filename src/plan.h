@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 
 #include "family.h"
+#include "nvtx.h"
 #include "table.h"
 
 typedef struct moet_recorder moet_recorder;
@@ -25,6 +26,7 @@ struct moet_handle {
 typedef struct moet_prepared {
     moet_config config;
     void *state; /* NULL: preparation failed and nothing may choose it */
+    const moet_nvtx_text *text; /* the config's, for its launches' ranges */
 } moet_prepared;
 
 struct moet_plan {

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../src/nvtx.h"
 #include "command.h"
 #include "parse.h"
 #include "planned.h"
@@ -396,7 +397,8 @@ static moet_status run_tasks(bench_state *s, const moet_sweep_tasks *tasks)
         }
         moet_progress_update(&s->progress, i, "%s %lld rows %s %s", task->workload->name,
                              (long long)task->workload->rows, task->workload->skew, moet_op_text(task->problem.op));
-        moet_status status = run_task(s, task);
+        moet_sweep_task_begin(task);
+        moet_status status = moet_nvtx_end(run_task(s, task));
         if (costs_one_point(status)) {
             s->wrong += status == MOET_WRONG;
             s->failed += status != MOET_WRONG;

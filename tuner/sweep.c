@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../src/nvtx.h"
 #include "command.h"
 #include "libraries.h"
 #include "progress.h"
@@ -40,6 +41,13 @@ static void format_task(const moet_sweep_task *task, char *text, size_t size)
 {
     snprintf(text, size, "%s %lld rows %s %s %s", task->workload->name, (long long)task->workload->rows,
              task->workload->skew, moet_op_text(task->problem.op), moet_layout_text(task->problem.layout));
+}
+
+void moet_sweep_task_begin(const moet_sweep_task *task)
+{
+    char text[256];
+    format_task(task, text, sizeof text);
+    moet_nvtx_begin(MOET_NVTX_WORKLOAD, moet_nvtx_register(text), task->workload->rows);
 }
 
 static void report(void *context, double part, const moet_candidate *best)
@@ -123,7 +131,8 @@ static moet_status race_task(sweep_state *s, const moet_sweep_task *task, moet_c
                       .report = report,
                       .context = s};
     moet_race_result result;
-    moet_status status = moet_race_run(&race, &result, &of_store);
+    moet_sweep_task_begin(task);
+    moet_status status = moet_nvtx_end(moet_race_run(&race, &result, &of_store));
     s->summary->tried += result.tried;
     s->summary->wrong += result.wrong;
     s->summary->broken += result.failed;
@@ -217,6 +226,7 @@ moet_status moet_sweep_run(const moet_sweep_options *options, const moet_sweep_t
         return status;
     }
     moet_progress_begin(&s.progress, stderr, tasks->count);
+    moet_nvtx_begin(MOET_NVTX_SWEEP, NULL, tasks->count);
     for (s.current = 0; s.current < tasks->count; s.current++) {
         const moet_sweep_task *task = &tasks->items[s.current];
         moet_candidates candidates = {0};
@@ -241,6 +251,7 @@ moet_status moet_sweep_run(const moet_sweep_options *options, const moet_sweep_t
             break;
         }
     }
+    moet_nvtx_end(status);
     moet_progress_clear(&s.progress);
     moet_bench_destroy(s.bench);
     moet_store_close(s.store);

@@ -38,6 +38,9 @@ moet_status moet_sweep_plan(const moet_sweep_options *options, const moet_worklo
                             moet_sweep_tasks *tasks);
 void moet_sweep_tasks_release(moet_sweep_tasks *tasks);
 
+/* Begins a task's range for profilers (src/nvtx.h), which moet_nvtx_end ends. */
+void moet_sweep_task_begin(const moet_sweep_task *task);
+
 /* What a sweep would do. Seconds are a guess from rates that such devices reach. */
 typedef struct moet_sweep_size {
     int32_t tasks;
