@@ -61,6 +61,35 @@ typedef struct moet_trial {
 } moet_trial;
 /* Frees what a trial owns and zeroes it. */
 void moet_trial_release(moet_trial *trial);
+moet_status moet_trial_copy(const moet_trial *from, moet_trial *to);
+/* Takes a sample; on an error the trial is unchanged. *capacity: what trial->samples has room for, 0 at first. */
+moet_status moet_trial_push(moet_trial *trial, const moet_sample *sample, int32_t *capacity);
+/* Of the latest 512 samples; 0 without samples. */
+int64_t moet_trial_median_ns(const moet_trial *trial);
+int64_t moet_trial_noise_ns(const moet_trial *trial);
+
+/* What a call of the ceilings' subjects does on this device; zero where a bench has none. */
+typedef struct moet_ceiling_work {
+    double dense_flops, stream_bytes;
+} moet_ceiling_work;
+/* Fills in what follows from a trial's samples: median_ns, noise_ns and, with the problem's flops and bytes, floor_ns
+ * and efficiency. */
+void moet_trial_derive(moet_trial *trial, const moet_ceiling_work *work, double flops, double bytes);
+
+/* What a bench is about to do. A kernel can spoil any of these but the first. */
+#define MOET_STEP_TABLE(X)                                                                                             \
+    X(BENCH, "setting up")                                                                                             \
+    X(COMPILE, "compiling")                                                                                            \
+    X(PREPARE, "preparing")                                                                                            \
+    X(VERIFY, "verifying")                                                                                             \
+    X(TIME, "timing")
+typedef enum moet_step {
+#define MOET_X(name, text) MOET_STEP_##name,
+    MOET_STEP_TABLE(MOET_X)
+#undef MOET_X
+        MOET_STEP_COUNT
+} moet_step;
+const char *moet_step_name(moet_step step);
 
 typedef struct moet_bench moet_bench;
 
@@ -69,11 +98,17 @@ typedef struct moet_bench moet_bench;
 moet_status moet_bench_create(moet_device *device, uint64_t seed, bool ceilings, moet_bench **bench);
 void moet_bench_destroy(moet_bench *bench);
 
+/* From now on told before every step: of a subject's, or (-1) of the bench's own. watch NULL: nobody. */
+typedef void (*moet_bench_watch)(void *context, int32_t subject, moet_step step);
+void moet_bench_set_watch(moet_bench *bench, moet_bench_watch watch, void *context);
+
 /* Sets the workload; drops the previous subjects. Weights are kept where only counts changed. NO_DEVICE_MEMORY says how
  * much was needed; the bench is then without a workload and another may be set. tokens, FFN: R, at least every count;
  * 0: as many as rows, with one local expert each. UNSUPPORTED for more than MOET_MAX_CHOICES local experts a token. */
 moet_status moet_bench_set_workload(moet_bench *bench, const moet_problem *problem, const int32_t *counts,
                                     int64_t tokens);
+/* The workload's useful FLOPs, and its bytes with each operand moved once. */
+void moet_bench_work(const moet_bench *bench, double *flops, double *bytes);
 /* FFN: the tokens and choices of the workload. */
 void moet_bench_path_size(const moet_bench *bench, int64_t *tokens, int32_t *choices);
 
@@ -95,9 +130,14 @@ moet_status moet_bench_add_path_launcher(moet_bench *bench, const char *name, mo
                                          void *context, bool capturable, bool device_counts, int32_t *subject);
 
 /* The time of the launch that was verified, cold and outside any graph: enough to tell a candidate that is far behind.
- * _keep_launch makes it the trial's one sample (eager), for a candidate that is dropped on it. */
+ * _launch_sample: as a sample, beside the ceilings' latest times; _keep_launch makes it the trial's one sample (eager),
+ * for a candidate that is dropped on it. */
 int64_t moet_bench_launch_ns(const moet_bench *bench, int32_t subject);
+moet_sample moet_bench_launch_sample(const moet_bench *bench, int32_t subject);
 moet_status moet_bench_keep_launch(moet_bench *bench, int32_t subject);
+/* Launches an active subject once more; the shorter time counts from now on: a kernel may be slow once. A subject that
+ * fails retires; an error status is the bench's own. */
+moet_status moet_bench_launch_again(moet_bench *bench, int32_t subject);
 
 /* While racing, a sample holds as few calls as 0.6 ms ask for, not whole cycles over the buffer sets. Not racing is the
  * state after _set_workload. */
@@ -116,6 +156,8 @@ void moet_bench_clear_samples(moet_bench *bench);
 
 /* A copy of the subject's trial so far, to be released. */
 moet_status moet_bench_trial(const moet_bench *bench, int32_t subject, moet_trial *trial);
+/* The bench's own, without what is derived; until the next call that changes it. */
+const moet_trial *moet_bench_view(const moet_bench *bench, int32_t subject);
 int32_t moet_bench_subject_count(const moet_bench *bench);
 /* Quick reads for racing: median so far, 0 without samples. */
 int64_t moet_bench_median_ns(const moet_bench *bench, int32_t subject);
@@ -123,6 +165,8 @@ int64_t moet_bench_noise_ns(const moet_bench *bench, int32_t subject);
 
 /* Ceilings by the medians of the latest 128 rounds; runs `rounds` rounds of only the ceilings first (0: none). */
 moet_status moet_bench_ceilings(moet_bench *bench, int32_t rounds, moet_ceilings *ceilings);
+
+moet_ceiling_work moet_bench_ceiling_work(const moet_bench *bench);
 
 /* stats.c: of n values; 0 where n is 0. Quantile by the index rule sorted[n * i / 4] of peers.py. */
 int64_t moet_stats_median(const int64_t *values, int32_t n);

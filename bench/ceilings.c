@@ -162,12 +162,18 @@ void moet_ceiling_medians(const moet_ceiling_set *set, int64_t medians_ns[MOET_C
     for (int32_t i = 0; i < MOET_CEILING_COUNT; i++) medians_ns[i] = moet_stats_median(set->kept[i], set->kept_count);
 }
 
-moet_ceilings moet_ceiling_rates(const moet_ceiling_set *set, const int64_t medians_ns[MOET_CEILING_COUNT])
+moet_ceiling_work moet_ceiling_set_work(const moet_ceiling_set *set)
 {
-    double size = set->size, bytes = (double)set->stream_bytes;
+    double size = set->size;
+    return (moet_ceiling_work){.dense_flops = 2 * size * size * size, .stream_bytes = (double)set->stream_bytes};
+}
+
+moet_ceilings moet_ceiling_rates(const moet_ceiling_work *work, const int64_t medians_ns[MOET_CEILING_COUNT])
+{
+    double bytes = work->stream_bytes;
     double dense_ns = fmin((double)medians_ns[DENSE_KN], (double)medians_ns[DENSE_NK]);
     moet_ceilings rates = {0};
-    if (dense_ns > 0) rates.dense_flops_per_s = 2 * size * size * size / (dense_ns * 1e-9);
+    if (dense_ns > 0) rates.dense_flops_per_s = work->dense_flops / (dense_ns * 1e-9);
     if (medians_ns[COPY] > 0) rates.copy_bytes_per_s = 2 * bytes / ((double)medians_ns[COPY] * 1e-9);
     if (medians_ns[READ] > 0) rates.read_bytes_per_s = bytes / ((double)medians_ns[READ] * 1e-9);
     return rates;

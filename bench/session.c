@@ -94,6 +94,17 @@ void moet_bench_destroy(moet_bench *bench)
     free(bench);
 }
 
+void moet_bench_set_watch(moet_bench *bench, moet_bench_watch watch, void *context)
+{
+    bench->watch = watch;
+    bench->watch_context = context;
+}
+
+void moet_bench_step(const moet_bench *bench, const moet_subject *subject, moet_step step)
+{
+    if (bench->watch) bench->watch(bench->watch_context, subject ? subject->index : -1, step);
+}
+
 moet_status moet_bench_check_device(moet_bench *bench)
 {
     /* Errors of a kernel are sticky: whatever is asked next fails too. */
@@ -118,6 +129,12 @@ moet_status moet_bench_set_workload(moet_bench *bench, const moet_problem *probl
     MOET_TRY(moet_buffers_set(bench, problem, counts, tokens));
     bench->has_workload = true;
     return MOET_OK;
+}
+
+void moet_bench_work(const moet_bench *bench, double *flops, double *bytes)
+{
+    *flops = moet_problem_flops(&bench->buffers.problem, &bench->buffers.routing);
+    *bytes = moet_problem_bytes(&bench->buffers.problem, &bench->buffers.routing);
 }
 
 void moet_bench_path_size(const moet_bench *bench, int64_t *tokens, int32_t *choices)
@@ -199,6 +216,7 @@ static moet_status new_subject(moet_bench *bench, const char *name, bool device_
     moet_subject *result = calloc(1, sizeof *result);
     if (!result) return moet_fail(MOET_NO_MEMORY, "bench: out of host memory");
     result->bench = bench;
+    result->index = bench->subject_count;
     result->trial.device_counts = device_counts;
     result->trial.status = MOET_TRIAL_FAILED; /* until it is known better */
     snprintf(result->trial.config, sizeof result->trial.config, "%s", name);
@@ -228,6 +246,43 @@ static moet_status fail_subject(moet_subject *subject, moet_status status, moet_
     return status == MOET_NO_MEMORY ? status : moet_bench_check_device(subject->bench);
 }
 
+/* What NVRTC makes for a config, into cubins[MOET_MAX_CUBINS], before it is prepared with them: compiling takes as long
+ * as it takes, preparing does not. */
+static moet_status compile_config(const moet_subject *subject, int32_t *count, moet_cubin *cubins)
+{
+    const moet_device_info *info = &subject->bench->device->info;
+    const moet_family *family = subject->config.family;
+    const moet_problem *problem = &subject->bench->buffers.problem;
+    moet_source source;
+    while (family->source && *count < MOET_MAX_CUBINS &&
+           family->source(problem, &subject->config, info->cc_major, info->cc_minor, *count, &source)) {
+        MOET_TRY(moet_module_compile(&source, &cubins[*count], NULL));
+        (*count)++;
+    }
+    return MOET_OK;
+}
+
+/* Compiles and prepares, into *state. */
+static moet_status make_state(const moet_subject *subject, moet_prepare_args *args, void **state)
+{
+    moet_cubin cubins[MOET_MAX_CUBINS] = {0};
+    moet_bench_step(subject->bench, subject, MOET_STEP_COMPILE);
+    moet_status status = compile_config(subject, &args->cubin_count, cubins);
+    for (int32_t i = 0; i < args->cubin_count; i++) args->cubins[i] = &cubins[i];
+    moet_bench_step(subject->bench, subject, MOET_STEP_PREPARE);
+    if (status == MOET_OK) status = subject->config.family->prepare(args, state);
+    for (int32_t i = 0; i < args->cubin_count; i++) moet_cubin_release(&cubins[i]);
+    return status;
+}
+
+/* After fail_subject said `status`: the kernel is given back where the device still takes work. */
+static moet_status leave_bench(moet_subject *subject, moet_status status)
+{
+    if (status == MOET_OK) release_kernel(subject);
+    subject->active = false;
+    return status;
+}
+
 /* Counts, applicability, workspace, prepare. subject->state is NULL where the trial's status is final. */
 static moet_status prepare_config(moet_subject *subject)
 {
@@ -238,6 +293,7 @@ static moet_status prepare_config(moet_subject *subject)
     const moet_device_info *info = &bench->device->info;
     int64_t max_rows = bench->buffers.routing.rows > 0 ? bench->buffers.routing.rows : 1;
     int64_t max_tokens = bench->buffers.routing.tokens > 0 ? bench->buffers.routing.tokens : 1;
+    moet_bench_step(bench, subject, MOET_STEP_PREPARE);
     if (!family->applicable(problem, &subject->config, info, trial->reason)) {
         trial->status = MOET_TRIAL_INAPPLICABLE;
         return MOET_OK;
@@ -260,7 +316,7 @@ static moet_status prepare_config(moet_subject *subject)
     moet_status status = moet_bench_workspace(bench, family->workspace_bytes(&args), &subject->workspace);
     if (status != MOET_OK) return fail_subject(subject, status, MOET_TRIAL_FAILED);
     void *state = NULL;
-    status = family->prepare(&args, &state);
+    status = make_state(subject, &args, &state);
     if (status != MOET_OK)
         return fail_subject(subject, status, status == MOET_UNSUPPORTED ? MOET_TRIAL_INAPPLICABLE : MOET_TRIAL_FAILED);
     subject->state = state;
@@ -274,11 +330,11 @@ static double expected_call_us(const moet_bench *bench, double seen_us)
     if (!bench->ceilings || !bench->device->backend->capture_begin) return seen_us;
     int64_t medians_ns[MOET_CEILING_COUNT];
     moet_ceiling_medians(bench->ceilings, medians_ns);
-    moet_ceilings rates = moet_ceiling_rates(bench->ceilings, medians_ns);
-    const moet_buffers *b = &bench->buffers;
-    return moet_ceiling_floor_ns(&rates, moet_problem_flops(&b->problem, &b->routing),
-                                 moet_problem_bytes(&b->problem, &b->routing)) *
-           1e-3;
+    const moet_ceiling_work work = moet_ceiling_set_work(bench->ceilings);
+    moet_ceilings rates = moet_ceiling_rates(&work, medians_ns);
+    double flops, bytes;
+    moet_bench_work(bench, &flops, &bytes);
+    return moet_ceiling_floor_ns(&rates, flops, bytes) * 1e-3;
 }
 
 /* Verifies. The runner's launch is set; it is captured when its first sample is wanted. */
@@ -288,6 +344,7 @@ static moet_status admit(moet_subject *subject, bool capturable)
     subject->runner.context = subject;
     subject->runner.set_count = bench->buffers.set_count;
     subject->capturable = capturable;
+    moet_bench_step(bench, subject, MOET_STEP_VERIFY);
     return moet_verify_launch(bench, &subject->runner, &subject->trial, &subject->call_us);
 }
 
@@ -295,6 +352,7 @@ static moet_status admit(moet_subject *subject, bool capturable)
 static moet_status prepare_runner(moet_subject *subject)
 {
     moet_bench *bench = subject->bench;
+    moet_bench_step(bench, subject, MOET_STEP_VERIFY);
     moet_status status = moet_runner_prepare(bench, &subject->runner, subject->capturable, !bench->is_racing,
                                              expected_call_us(bench, subject->call_us));
     if (status != MOET_OK) return fail_subject(subject, status, MOET_TRIAL_FAILED);
@@ -433,17 +491,14 @@ static moet_status time_entrants(moet_bench *bench, entrant *entrants, int32_t c
                 continue;
             }
         }
+        moet_bench_step(bench, subject, subject ? MOET_STEP_TIME : MOET_STEP_BENCH);
         moet_runner *runner = subject ? &subject->runner : moet_ceiling_runner(bench->ceilings, entrants[i].ceiling);
         int32_t sm_mhz = 0;
         if (subject) begin_range(subject);
         moet_status status = moet_runner_sample(bench, runner, &entrants[i].sample.time_ns, &sm_mhz);
         if (subject) moet_nvtx_end(status);
         if (status != MOET_OK && subject) {
-            status = fail_subject(subject, status, MOET_TRIAL_FAILED);
-            if (status == MOET_OK)
-                release_kernel(subject);
-            else
-                subject->active = false;
+            status = leave_bench(subject, fail_subject(subject, status, MOET_TRIAL_FAILED));
             if (status == MOET_OK) continue;
         }
         if (status != MOET_OK) return status;
@@ -454,32 +509,35 @@ static moet_status time_entrants(moet_bench *bench, entrant *entrants, int32_t c
     return MOET_OK;
 }
 
-static moet_status push_sample(moet_subject *subject, const moet_sample *sample)
+moet_status moet_bench_launch_again(moet_bench *bench, int32_t subject)
 {
-    moet_trial *trial = &subject->trial;
-    if (trial->sample_count == subject->sample_capacity) {
-        int32_t capacity = subject->sample_capacity ? 2 * subject->sample_capacity : 16;
-        moet_sample *grown = realloc(trial->samples, (size_t)capacity * sizeof *grown);
-        if (!grown) return moet_fail(MOET_NO_MEMORY, "bench: out of host memory");
-        trial->samples = grown;
-        subject->sample_capacity = capacity;
-    }
-    trial->samples[trial->sample_count++] = *sample;
+    moet_subject *s = bench->subjects[subject];
+    double again_us = 0;
+    moet_bench_step(bench, s, MOET_STEP_VERIFY);
+    moet_status status = moet_launch_once(bench, &s->runner, &again_us);
+    if (status != MOET_OK) return leave_bench(s, fail_subject(s, status, MOET_TRIAL_FAILED));
+    s->call_us = fmin(s->call_us, again_us);
     return MOET_OK;
+}
+
+moet_sample moet_bench_launch_sample(const moet_bench *bench, int32_t subject)
+{
+    int64_t medians_ns[MOET_CEILING_COUNT] = {0};
+    if (bench->ceilings) moet_ceiling_medians(bench->ceilings, medians_ns);
+    return (moet_sample){.round = bench->round,
+                         .time_ns = moet_bench_launch_ns(bench, subject),
+                         .dense_ns = medians_ns[0],
+                         .dense2_ns = medians_ns[1],
+                         .copy_ns = medians_ns[2],
+                         .read_ns = medians_ns[3]};
 }
 
 moet_status moet_bench_keep_launch(moet_bench *bench, int32_t subject)
 {
     moet_subject *s = bench->subjects[subject];
-    moet_sample sample = {.round = bench->round, .time_ns = moet_bench_launch_ns(bench, subject)};
-    int64_t medians_ns[MOET_CEILING_COUNT] = {0};
-    if (bench->ceilings) moet_ceiling_medians(bench->ceilings, medians_ns);
-    sample.dense_ns = medians_ns[0];
-    sample.dense2_ns = medians_ns[1];
-    sample.copy_ns = medians_ns[2];
-    sample.read_ns = medians_ns[3];
+    const moet_sample sample = moet_bench_launch_sample(bench, subject);
     s->trial.eager = true;
-    return push_sample(s, &sample);
+    return moet_trial_push(&s->trial, &sample, &s->sample_capacity);
 }
 
 static moet_status keep_round(moet_bench *bench, const entrant *entrants, int32_t count)
@@ -497,7 +555,7 @@ static moet_status keep_round(moet_bench *bench, const entrant *entrants, int32_
         sample.dense2_ns = ceilings_ns[1];
         sample.copy_ns = ceilings_ns[2];
         sample.read_ns = ceilings_ns[3];
-        MOET_TRY(push_sample(entrants[i].subject, &sample));
+        MOET_TRY(moet_trial_push(&entrants[i].subject->trial, &sample, &entrants[i].subject->sample_capacity));
     }
     bench->round++;
     return MOET_OK;
@@ -542,60 +600,39 @@ moet_status moet_bench_ceilings(moet_bench *bench, int32_t rounds, moet_ceilings
     int64_t medians_ns[MOET_CEILING_COUNT];
     if (!bench->ceilings) return moet_fail(MOET_INVALID, "bench: made without ceilings");
     for (int32_t i = 0; i < rounds; i++) MOET_TRY(run_round(bench, false));
+    const moet_ceiling_work work = moet_ceiling_set_work(bench->ceilings);
     moet_ceiling_medians(bench->ceilings, medians_ns);
-    *ceilings = moet_ceiling_rates(bench->ceilings, medians_ns);
+    *ceilings = moet_ceiling_rates(&work, medians_ns);
     return MOET_OK;
 }
 
 /* ---- reading ---- */
 
-typedef int64_t (*statistic)(const int64_t *values, int32_t n);
-
-/* A statistic of one int64_t member of a subject's samples; 0 without samples. A long race is judged by its latest
- * samples. */
-static int64_t summarize(const moet_trial *trial, size_t member_offset, statistic of)
-{
-    enum { MOST = 512 };
-    int64_t values[MOST];
-    int32_t n = trial->sample_count < MOST ? trial->sample_count : MOST;
-    for (int32_t i = 0; i < n; i++)
-        memcpy(&values[i], (const char *)&trial->samples[trial->sample_count - n + i] + member_offset,
-               sizeof values[i]);
-    return n > 0 ? of(values, n) : 0;
-}
-
 int64_t moet_bench_median_ns(const moet_bench *bench, int32_t subject)
 {
-    return summarize(&bench->subjects[subject]->trial, offsetof(moet_sample, time_ns), moet_stats_median);
+    return moet_trial_median_ns(&bench->subjects[subject]->trial);
 }
 
 int64_t moet_bench_noise_ns(const moet_bench *bench, int32_t subject)
 {
-    return summarize(&bench->subjects[subject]->trial, offsetof(moet_sample, time_ns), moet_stats_iqr) / 2;
+    return moet_trial_noise_ns(&bench->subjects[subject]->trial);
+}
+
+const moet_trial *moet_bench_view(const moet_bench *bench, int32_t subject) { return &bench->subjects[subject]->trial; }
+
+moet_ceiling_work moet_bench_ceiling_work(const moet_bench *bench)
+{
+    return bench->ceilings ? moet_ceiling_set_work(bench->ceilings) : (moet_ceiling_work){0};
 }
 
 moet_status moet_bench_trial(const moet_bench *bench, int32_t subject, moet_trial *trial)
 {
-    static const size_t ceiling_offsets[MOET_CEILING_COUNT] = {
-        offsetof(moet_sample, dense_ns),
-        offsetof(moet_sample, dense2_ns),
-        offsetof(moet_sample, copy_ns),
-        offsetof(moet_sample, read_ns),
-    };
-    const moet_buffers *b = &bench->buffers;
+    const moet_ceiling_work work = moet_bench_ceiling_work(bench);
+    double flops, bytes;
     moet_trial result;
     MOET_TRY(moet_trial_copy(&bench->subjects[subject]->trial, &result));
-    result.median_ns = moet_bench_median_ns(bench, subject);
-    result.noise_ns = moet_bench_noise_ns(bench, subject);
-    if (bench->ceilings && result.median_ns > 0) {
-        int64_t medians_ns[MOET_CEILING_COUNT];
-        for (int32_t i = 0; i < MOET_CEILING_COUNT; i++)
-            medians_ns[i] = summarize(&result, ceiling_offsets[i], moet_stats_median);
-        moet_ceilings rates = moet_ceiling_rates(bench->ceilings, medians_ns);
-        result.floor_ns = moet_ceiling_floor_ns(&rates, moet_problem_flops(&b->problem, &b->routing),
-                                                moet_problem_bytes(&b->problem, &b->routing));
-        result.efficiency = result.floor_ns / (double)result.median_ns;
-    }
+    moet_bench_work(bench, &flops, &bytes);
+    moet_trial_derive(&result, &work, flops, bytes);
     *trial = result;
     return MOET_OK;
 }

@@ -8,7 +8,7 @@
  *   verify.c    whether a subject computes the right thing
  *   measure.c   how long a subject takes: one sample
  *   ceilings.c  the subjects that give the device's dense and memory rates
- *   trial.c     what became of a subject
+ *   trial.c     what became of a subject, and what its samples say
  *   stats.c     medians */
 #ifndef MOET_BENCH_SESSION_H
 #define MOET_BENCH_SESSION_H
@@ -48,7 +48,8 @@ moet_runner *moet_ceiling_runner(moet_ceiling_set *set, int32_t index);
 void moet_ceiling_push(moet_ceiling_set *set, const int64_t times_ns[MOET_CEILING_COUNT]);
 /* Medians of the rounds kept, 0 each where there are none. */
 void moet_ceiling_medians(const moet_ceiling_set *set, int64_t medians_ns[MOET_CEILING_COUNT]);
-moet_ceilings moet_ceiling_rates(const moet_ceiling_set *set, const int64_t medians_ns[MOET_CEILING_COUNT]);
+moet_ceiling_work moet_ceiling_set_work(const moet_ceiling_set *set);
+moet_ceilings moet_ceiling_rates(const moet_ceiling_work *work, const int64_t medians_ns[MOET_CEILING_COUNT]);
 /* The shortest time these rates allow; 0 where a rate is unknown. */
 double moet_ceiling_floor_ns(const moet_ceilings *ceilings, double flops, double bytes);
 
@@ -140,6 +141,8 @@ moet_status moet_oracle_check(moet_bench *bench, const uint16_t *out, moet_findi
 
 /* ---- verify.c ---- */
 
+/* A timed launch of set 0, awaited. */
+moet_status moet_launch_once(moet_bench *bench, const moet_runner *runner, double *time_us);
 /* Runs set 0 and sets the trial's status (OK, WRONG, FAILED), reason, error and bit class; *call_us is the launch's
  * time. An error status is the bench's own. */
 moet_status moet_verify_launch(moet_bench *bench, const moet_runner *runner, moet_trial *trial, double *call_us);
@@ -150,6 +153,7 @@ moet_status moet_verify_again(moet_bench *bench, const moet_runner *runner, moet
 
 typedef struct moet_subject {
     moet_bench *bench;
+    int32_t index;    /* in bench->subjects */
     moet_trial trial; /* samples and cubin are owned; derived numbers are computed when it is read */
     int32_t sample_capacity;
     int32_t index;              /* in its bench */
@@ -175,6 +179,8 @@ struct moet_bench {
     void *stream, *begin, *end, *spun;
     void *sink; /* MOET_OPS_SINK_BYTES of device memory */
     uint64_t seed, order_state;
+    moet_bench_watch watch; /* NULL: nobody */
+    void *watch_context;
     moet_ceiling_set *ceilings; /* NULL: none */
     bool has_workload;
     moet_buffers buffers;
@@ -191,10 +197,9 @@ struct moet_bench {
     double right_error[MOET_MAX_RIGHT_BITS];
 };
 
+/* Tells the bench's watch what comes now; subject NULL: the bench's own. */
+void moet_bench_step(const moet_bench *bench, const moet_subject *subject, moet_step step);
 /* MOET_OK, or DEVICE where the device no longer takes work: the calling process cannot go on with it. */
 moet_status moet_bench_check_device(moet_bench *bench);
-
-/* trial.c */
-moet_status moet_trial_copy(const moet_trial *from, moet_trial *to);
 
 #endif

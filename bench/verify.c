@@ -132,8 +132,7 @@ static moet_status check_oracle(moet_bench *bench, uint64_t bits, moet_trial *tr
     return MOET_OK;
 }
 
-/* A timed launch of set 0, awaited. */
-static moet_status launch_once(moet_bench *bench, const moet_runner *runner, double *time_us)
+moet_status moet_launch_once(moet_bench *bench, const moet_runner *runner, double *time_us)
 {
     moet_device *device = bench->device;
     MOET_TRY(device->backend->event_record(device, bench->begin, bench->stream));
@@ -152,7 +151,7 @@ moet_status moet_verify_launch(moet_bench *bench, const moet_runner *runner, moe
 {
     moet_comparison found;
     MOET_TRY(poison(bench, 0xff));
-    moet_status status = launch_once(bench, runner, call_us);
+    moet_status status = moet_launch_once(bench, runner, call_us);
     if (status != MOET_OK) return fail_launch(bench, trial, status, "launch");
     MOET_TRY(compare(bench, &found));
     trial->status = MOET_TRIAL_OK;
@@ -177,7 +176,7 @@ moet_status moet_verify_again(moet_bench *bench, const moet_runner *runner, moet
         status = device->backend->graph_launch(device, runner->graph, bench->stream);
         if (status == MOET_OK) status = device->backend->stream_synchronize(device, bench->stream);
     } else {
-        status = launch_once(bench, runner, &ignored_us);
+        status = moet_launch_once(bench, runner, &ignored_us);
     }
     if (status != MOET_OK) return fail_launch(bench, trial, status, what);
     MOET_TRY(compare(bench, &found));

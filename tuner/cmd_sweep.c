@@ -18,7 +18,7 @@
 
 typedef struct sweep_arguments {
     moet_sweep_options sweep;
-    const char *workloads, *device;
+    const char *workloads;
     moet_text_list models, skews;
     moet_int_list ep, experts, hidden, inter, rows;
     bool dry_run, list_models;
@@ -43,6 +43,8 @@ enum option_key {
     KEY_SHARD,
     KEY_DEVICE,
     KEY_ROUNDS,
+    KEY_WATCHDOG,
+    KEY_IN_PROCESS,
     KEY_LIST_MODELS
 };
 
@@ -69,6 +71,13 @@ static const struct argp_option options[] = {
     {.name = "budget", .key = KEY_BUDGET, .arg = "TIME", .doc = "Stop after 90s, 5m, 2h; the same command goes on"},
     {.name = "shard", .key = KEY_SHARD, .arg = "I/N", .doc = "Only the I-th of N disjoint parts (merge joins them)"},
     {.name = "seed", .key = KEY_SEED, .arg = "N", .doc = "Of the skews and the inputs (default 1)"},
+    {.name = "watchdog",
+     .key = KEY_WATCHDOG,
+     .arg = "TIME",
+     .doc = "End a candidate whose launch takes longer (default 20s, on the host 120s)"},
+    {.name = "in-process",
+     .key = KEY_IN_PROCESS,
+     .doc = "Measure in this process, for debuggers and profilers: a fault ends the sweep"},
     {.name = "dry-run", .key = KEY_DRY_RUN, .doc = "Print the sweep's size and about its time, measure nothing"},
     {0}};
 
@@ -134,11 +143,17 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         status = moet_parse_shard(arg, "--shard", &a->sweep.shard);
         break;
     case KEY_DEVICE:
-        a->device = arg;
+        a->sweep.device = arg;
         break;
     case KEY_ROUNDS:
         status = moet_parse_integer(arg, "--rounds", 3, 1000, &number);
         a->sweep.final_rounds = (int32_t)number;
+        break;
+    case KEY_WATCHDOG:
+        status = moet_parse_time(arg, "--watchdog", &a->sweep.watchdog_ns);
+        break;
+    case KEY_IN_PROCESS:
+        a->sweep.in_process = true;
         break;
     case KEY_LIST_MODELS:
         a->list_models = true;
@@ -372,10 +387,12 @@ static const struct argp argp = {
 
 static int run(int argc, char **argv)
 {
-    sweep_arguments a = {
-        .device = "auto",
-        .sweep = {
-            .db_path = "moe-tune.db", .seed = 1, .shard = {1, 1}, .final_rounds = 11, .interrupted = &interrupted}};
+    sweep_arguments a = {.sweep = {.db_path = "moe-tune.db",
+                                   .device = "auto",
+                                   .seed = 1,
+                                   .shard = {1, 1},
+                                   .final_rounds = 11,
+                                   .interrupted = &interrupted}};
     moet_problem_options_default(&a.sweep.problem);
     moet_workloads workloads = {0};
     moet_sweep_tasks tasks = {0};
@@ -394,7 +411,7 @@ static int run(int argc, char **argv)
         moet_command_note("nothing to do: no race falls into shard %d/%d", a.sweep.shard.index, a.sweep.shard.count);
         goto done;
     }
-    if (status == MOET_OK) status = moet_device_open(a.device, &device);
+    if (status == MOET_OK && a.dry_run) status = moet_device_open(a.sweep.device, &device);
     if (status != MOET_OK) {
         code = moet_command_fail(status);
         goto done;
@@ -405,7 +422,7 @@ static int run(int argc, char **argv)
     }
     catch_signals();
     moet_sweep_summary summary;
-    status = moet_sweep_run(&a.sweep, &tasks, device, &summary);
+    status = moet_sweep_run(&a.sweep, &tasks, &summary);
     code = finish(&a, &summary, status);
 done:
     moet_device_close(device);

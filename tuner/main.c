@@ -2,6 +2,7 @@
 #include "command.h"
 #include "document.h"
 #include "parse.h"
+#include "worker_process.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -126,6 +127,9 @@ int main(int argc, char **argv)
     if (strcmp(word, "--version") == 0 || strcmp(word, "-V") == 0) {
         printf("moe-tune %s (source %s)\n", MOET_VERSION_TEXT, moet_command_revision());
         return MOET_EXIT_OK;
+    }
+    if (strcmp(word, MOET_WORKER_WORD) == 0) {
+        return moet_worker_main(argc - 1, argv + 1);
     }
     if (strcmp(word, "help") == 0) {
         return finish(run_help(argc - 2, argv + 2));

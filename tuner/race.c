@@ -33,7 +33,7 @@ static bool is_timed(const moet_candidate *c) { return c->status == MOET_TRIAL_O
 
 static bool is_live(const race_state *s, const moet_candidate *c)
 {
-    return c->subject >= 0 && moet_bench_active(s->race->bench, c->subject);
+    return c->subject >= 0 && moet_worker_active(s->race->worker, c->subject);
 }
 
 /* The fastest that serves a kind of counts. live: only those still in the bench. */
@@ -94,7 +94,7 @@ static moet_status put(race_state *s, moet_candidate *c, const moet_trial *trial
 static moet_status put_subject(race_state *s, moet_candidate *c, bool final_rounds)
 {
     moet_trial trial = {0};
-    MOET_TRY(moet_bench_trial(s->race->bench, c->subject, &trial));
+    MOET_TRY(moet_worker_trial(s->race->worker, c->subject, &trial));
     c->status = trial.status;
     moet_status status = put(s, c, &trial, final_rounds && trial.status == MOET_TRIAL_OK, final_rounds);
     moet_trial_release(&trial);
@@ -190,12 +190,12 @@ static bool should_stop(race_state *s)
 
 static moet_status run_round(race_state *s)
 {
-    MOET_TRY(moet_bench_round(s->race->bench));
+    MOET_TRY(moet_worker_round(s->race->worker));
     for (int32_t i = 0; i < s->race->candidates->count; i++) {
         moet_candidate *c = &s->race->candidates->items[i];
         if (is_live(s, c)) {
-            c->median_ns = moet_bench_median_ns(s->race->bench, c->subject);
-            c->noise_ns = moet_bench_noise_ns(s->race->bench, c->subject);
+            c->median_ns = moet_worker_median_ns(s->race->worker, c->subject);
+            c->noise_ns = moet_worker_noise_ns(s->race->worker, c->subject);
         } else if (c->subject >= 0) { /* failed in this round */
             MOET_TRY(put_failure(s, c));
         }
@@ -209,7 +209,7 @@ static moet_status drop(race_state *s, moet_candidate *c)
     if (!c->stored) {
         MOET_TRY(put_subject(s, c, false));
     }
-    moet_bench_retire(s->race->bench, c->subject);
+    moet_worker_retire(s->race->worker, c->subject);
     c->subject = -1;
     return MOET_OK;
 }
@@ -246,24 +246,9 @@ static moet_status drop_clear(race_state *s)
 
 static moet_status add_candidate(race_state *s, moet_candidate *c)
 {
-    const moet_race *race = s->race;
-    int32_t subject = -1;
-    int32_t before = moet_bench_subject_count(race->bench);
-    moet_status status = moet_bench_add_config(race->bench, &c->config, c->device_counts, &subject);
-    if (status == MOET_DEVICE && moet_bench_subject_count(race->bench) > before) {
-        /* The candidate that lost the device is the last subject: remembered, so that it costs one process only. */
-        char reason[MOET_REASON_SIZE];
-        snprintf(reason, sizeof reason, "%.255s", moet_last_error());
-        c->subject = before;
-        MOET_TRY(put_failure(s, c));
-        return moet_fail(MOET_DEVICE, "%s: %s", c->text, reason);
-    }
-    if (status != MOET_OK) {
-        return status;
-    }
-    c->subject = subject;
+    MOET_TRY(moet_worker_add_config(s->race->worker, &c->config, c->device_counts, &c->subject));
     s->result->tried++;
-    if (moet_bench_active(race->bench, subject)) {
+    if (is_live(s, c)) {
         c->status = MOET_TRIAL_OK;
         return MOET_OK;
     }
@@ -274,7 +259,7 @@ static moet_status add_candidate(race_state *s, moet_candidate *c)
  * that serve the same counts. It is then stored with that one time. */
 static bool is_far_behind(const race_state *s, const moet_candidate *candidate)
 {
-    int64_t best_ns = INT64_MAX, own_ns = moet_bench_launch_ns(s->race->bench, candidate->subject);
+    int64_t best_ns = INT64_MAX, own_ns = moet_worker_launch_ns(s->race->worker, candidate->subject);
     for (int32_t i = 0; i < s->race->candidates->count; i++) {
         const moet_candidate *c = &s->race->candidates->items[i];
         if (c->status == MOET_TRIAL_OK && c->launch_ns > 0 && (c->device_counts || !candidate->device_counts) &&
@@ -286,10 +271,23 @@ static bool is_far_behind(const race_state *s, const moet_candidate *candidate)
            best_ns < INT64_MAX && (double)own_ns > LAUNCH_FACTOR * (double)best_ns;
 }
 
-static moet_status drop_far_behind(race_state *s, moet_candidate *c)
+/* Drops a candidate whose launch is far behind, and so is a second one: a kernel may be slow once. */
+static moet_status judge_launch(race_state *s, moet_candidate *c)
 {
-    MOET_TRY(moet_bench_keep_launch(s->race->bench, c->subject));
-    c->median_ns = moet_bench_median_ns(s->race->bench, c->subject);
+    c->launch_ns = moet_worker_launch_ns(s->race->worker, c->subject);
+    if (!is_far_behind(s, c)) {
+        return MOET_OK;
+    }
+    MOET_TRY(moet_worker_launch_again(s->race->worker, c->subject));
+    if (!is_live(s, c)) {
+        return put_failure(s, c);
+    }
+    c->launch_ns = moet_worker_launch_ns(s->race->worker, c->subject);
+    if (!is_far_behind(s, c)) {
+        return MOET_OK;
+    }
+    MOET_TRY(moet_worker_keep_launch(s->race->worker, c->subject));
+    c->median_ns = moet_worker_median_ns(s->race->worker, c->subject);
     return drop(s, c);
 }
 
@@ -309,10 +307,7 @@ static moet_status try_from(race_state *s, int32_t first, double begin_part, dou
         }
         MOET_TRY(add_candidate(s, c));
         if (is_live(s, c)) {
-            c->launch_ns = moet_bench_launch_ns(race->bench, c->subject);
-            if (is_far_behind(s, c)) {
-                MOET_TRY(drop_far_behind(s, c));
-            }
+            MOET_TRY(judge_launch(s, c));
         }
         waiting += is_live(s, c);
         report(s, begin_part + (end_part - begin_part) * ++tried / s->new_count);
@@ -437,8 +432,8 @@ static moet_status run_finals(race_state *s)
             MOET_TRY(put_subject(s, c, false));
         }
     }
-    moet_bench_set_racing(race->bench, false);
-    moet_bench_clear_samples(race->bench);
+    MOET_TRY(moet_worker_set_racing(race->worker, false));
+    moet_worker_clear_samples(race->worker);
     for (int32_t i = 0; i < race->final_rounds; i++) {
         MOET_TRY(run_round(s));
         report(s, PART_REFINED + (1 - PART_REFINED) * (i + 1) / race->final_rounds);
@@ -476,8 +471,8 @@ moet_status moet_race_run(const moet_race *race, moet_race_result *result, bool 
     char message[1024];
     moet_status status = find_stored(&s, 0);
     if (status == MOET_OK)
-        status = moet_bench_set_workload(race->bench, race->problem, race->workload->counts, race->workload->tokens);
-    if (status == MOET_OK) moet_bench_set_racing(race->bench, true);
+        status = moet_worker_set_workload(race->worker, race->problem, race->workload->counts, race->workload->tokens);
+    if (status == MOET_OK) status = moet_worker_set_racing(race->worker, true);
     if (status == MOET_OK) status = try_from(&s, 0, 0, PART_TRIED);
     if (status == MOET_OK && !result->stopped && s.new_count > 0)
         status = race_few(&s, RACE_ROUNDS, PART_TRIED, PART_RACED);

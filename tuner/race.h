@@ -13,9 +13,9 @@
 #ifndef MOET_RACE_H
 #define MOET_RACE_H
 
-#include "../bench/bench.h"
 #include "candidates.h"
 #include "store.h"
+#include "worker.h"
 
 /* Around how many candidates step 3 looks, in all; of op FFN. */
 #define MOET_RACE_CENTERS 6
@@ -24,7 +24,7 @@
 #define MOET_RACE_RULE 2
 
 typedef struct moet_race {
-    moet_bench *bench;
+    moet_worker *worker;
     moet_store *store;
     int64_t run_id;
     const char *device_key;
@@ -46,8 +46,8 @@ typedef struct moet_race_result {
     const moet_candidate *best; /* in race->candidates; NULL: none ran */
 } moet_race_result;
 
-/* The result is filled on an error too. DEVICE: the device is lost; the candidate that did it is stored as failed, so
- * that the same sweep in a new process goes on behind it. *of_store: the error is the store's, not the workload's. */
+/* The result is filled on an error too. DEVICE: the device takes no more work; the candidate that did it is stored as
+ * failed, so that the same sweep goes on behind it. *of_store: the error is the store's, not the workload's. */
 moet_status moet_race_run(const moet_race *race, moet_race_result *result, bool *of_store);
 
 #endif

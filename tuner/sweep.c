@@ -7,20 +7,16 @@
 
 #include "../src/nvtx.h"
 #include "command.h"
-#include "libraries.h"
 #include "progress.h"
 #include "race.h"
-
-#define CEILING_ROUNDS 5
 
 typedef struct sweep_state {
     const moet_sweep_options *options;
     const moet_sweep_tasks *tasks;
-    moet_device *device;
     moet_sweep_summary *summary;
     moet_store *store;
-    moet_bench *bench; /* NULL until something has to be measured */
-    int64_t run_id;
+    moet_worker *worker;
+    int64_t run_id; /* -1 until something has to be measured */
     int64_t begin_ns;
     moet_progress progress;
     int32_t current; /* task */
@@ -68,7 +64,7 @@ static void report(void *context, double part, const moet_candidate *best)
 /* The key of a task's done mark: no config. */
 static moet_store_key key_of(const sweep_state *s, const moet_sweep_task *task)
 {
-    return (moet_store_key){.device_key = s->device->key,
+    return (moet_store_key){.device_key = moet_worker_key(s->worker),
                             .problem = &task->problem,
                             .workload = task->workload,
                             .config = "",
@@ -78,22 +74,18 @@ static moet_store_key key_of(const sweep_state *s, const moet_sweep_task *task)
 /* The bench and the run's row, when the first task needs them. */
 static moet_status begin_measuring(sweep_state *s)
 {
-    if (s->bench != NULL) {
+    if (s->run_id >= 0) {
         return MOET_OK;
     }
-    moet_progress_update(&s->progress, s->current, "measuring what %s can do at best", s->device->info.name);
+    const moet_device_info *device = moet_worker_info(s->worker);
+    moet_progress_update(&s->progress, s->current, "measuring what %s can do at best", device->name);
     moet_ceilings ceilings;
-    MOET_TRY(moet_bench_create(s->device, s->options->seed, true, &s->bench));
-    MOET_TRY(moet_bench_ceilings(s->bench, CEILING_ROUNDS, &ceilings));
-    moet_libraries libraries;
-    char libraries_text[1024];
-    moet_libraries_list(s->device, &libraries);
-    moet_libraries_format(&libraries, libraries_text, sizeof libraries_text);
-    moet_store_run run = {.device = &s->device->info,
-                          .device_key = s->device->key,
+    MOET_TRY(moet_worker_begin(s->worker, &ceilings));
+    moet_store_run run = {.device = device,
+                          .device_key = moet_worker_key(s->worker),
                           .command = s->options->command,
                           .revision = moet_command_revision(),
-                          .libraries = libraries_text,
+                          .libraries = moet_worker_libraries(s->worker),
                           .ceilings = ceilings};
     return moet_store_begin_run(s->store, &run, &s->run_id);
 }
@@ -118,11 +110,11 @@ static moet_status race_task(sweep_state *s, const moet_sweep_task *task, moet_c
         return MOET_OK;
     }
     MOET_TRY(begin_measuring(s));
-    moet_race race = {.bench = s->bench,
+    moet_race race = {.worker = s->worker,
                       .store = s->store,
                       .run_id = s->run_id,
-                      .device_key = s->device->key,
-                      .device = &s->device->info,
+                      .device_key = moet_worker_key(s->worker),
+                      .device = moet_worker_info(s->worker),
                       .problem = &task->problem,
                       .workload = task->workload,
                       .candidates = candidates,
@@ -154,7 +146,8 @@ static moet_status race_task(sweep_state *s, const moet_sweep_task *task, moet_c
     }
     if (result.best == NULL) {
         moet_progress_clear(&s->progress);
-        moet_command_note("%s: no candidate runs on %s (moe-tune show --trials says why)", text, s->device->info.name);
+        moet_command_note("%s: no candidate runs on %s (moe-tune show --trials says why)", text,
+                          moet_worker_info(s->worker)->name);
         s->summary->failed++;
         return MOET_OK;
     }
@@ -193,8 +186,10 @@ static moet_status find_known(const sweep_state *s, const moet_sweep_task *task,
         const moet_problem gemm = moet_problem_gemm(&task->problem, op);
         char problem_key[MOET_KEY_SIZE];
         moet_problem_format(&gemm, problem_key);
-        const moet_store_filter filter = {
-            .device_key = s->device->key, .problem_key = problem_key, .workload = task->workload, .ok_only = true};
+        const moet_store_filter filter = {.device_key = moet_worker_key(s->worker),
+                                          .problem_key = problem_key,
+                                          .workload = task->workload,
+                                          .ok_only = true};
         known_visit visit = {op, known};
         MOET_TRY(moet_store_each_trial(s->store, &filter, visit_known, &visit));
     }
@@ -214,15 +209,20 @@ static void note_missing(const moet_candidates *candidates, const moet_device_in
     }
 }
 
-moet_status moet_sweep_run(const moet_sweep_options *options, const moet_sweep_tasks *tasks, moet_device *device,
+moet_status moet_sweep_run(const moet_sweep_options *options, const moet_sweep_tasks *tasks,
                            moet_sweep_summary *summary)
 {
     *summary = (moet_sweep_summary){.left = tasks->count};
-    sweep_state s = {.options = options, .tasks = tasks, .device = device, .summary = summary};
+    sweep_state s = {.options = options, .tasks = tasks, .summary = summary, .run_id = -1};
+    const moet_worker_options worker_options = {options->device, options->seed, options->watchdog_ns,
+                                                options->in_process};
     s.begin_ns = moet_clock_ns();
-    MOET_TRY(moet_candidates_check(&device->info, &options->families)); /* before a database is made */
-    moet_status status = moet_store_open(options->db_path, MOET_STORE_WRITE, &s.store);
+    MOET_TRY(moet_worker_open(&worker_options, &s.worker));
+    const moet_device_info *device = moet_worker_info(s.worker);
+    moet_status status = moet_candidates_check(device, &options->families); /* before a database is made */
+    if (status == MOET_OK) status = moet_store_open(options->db_path, MOET_STORE_WRITE, &s.store);
     if (status != MOET_OK) {
+        moet_worker_close(s.worker);
         return status;
     }
     moet_progress_begin(&s.progress, stderr, tasks->count);
@@ -233,11 +233,11 @@ moet_status moet_sweep_run(const moet_sweep_options *options, const moet_sweep_t
         moet_known_gemms known;
         status = find_known(&s, task, &known);
         if (status == MOET_OK) {
-            status = moet_candidates_list(&task->problem, task->workload->rows, &device->info, &options->families,
-                                          &known, &candidates);
+            status = moet_candidates_list(&task->problem, task->workload->rows, device, &options->families, &known,
+                                          &candidates);
         }
         if (status == MOET_OK && s.current == 0) {
-            note_missing(&candidates, &device->info);
+            note_missing(&candidates, device);
         }
         if (status == MOET_OK) {
             status = race_task(&s, task, &candidates);
@@ -253,7 +253,7 @@ moet_status moet_sweep_run(const moet_sweep_options *options, const moet_sweep_t
     }
     moet_nvtx_end(status);
     moet_progress_clear(&s.progress);
-    moet_bench_destroy(s.bench);
+    moet_worker_close(s.worker);
     moet_store_close(s.store);
     return status;
 }

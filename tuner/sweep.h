@@ -18,7 +18,10 @@ typedef struct moet_sweep_options {
     uint64_t seed;    /* of the inputs */
     moet_shard shard; /* {1, 1}: everything */
     int32_t final_rounds;
-    int64_t budget_ns; /* 0: none */
+    int64_t budget_ns;   /* 0: none */
+    const char *device;  /* as moet_device_open takes it */
+    int64_t watchdog_ns; /* of the worker: 0: its own */
+    bool in_process;
     const volatile sig_atomic_t *interrupted;
 } moet_sweep_options;
 
@@ -60,7 +63,7 @@ typedef struct moet_sweep_summary {
 
 /* Messages and progress go to stderr. The summary is filled on an error too; a task that fails by itself (no device
  * memory, a wrong reference) is no error of the sweep but counts as failed. */
-moet_status moet_sweep_run(const moet_sweep_options *options, const moet_sweep_tasks *tasks, moet_device *device,
+moet_status moet_sweep_run(const moet_sweep_options *options, const moet_sweep_tasks *tasks,
                            moet_sweep_summary *summary);
 
 #endif
