@@ -5,13 +5,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A test program may have more families: MOET_MORE_FAMILIES is the file of their lines. */
 #define MOET_FAMILY(name) extern const moet_family moet_family_##name;
 #include "families.def"
+#ifdef MOET_MORE_FAMILIES
+#include MOET_MORE_FAMILIES
+#endif
 #undef MOET_FAMILY
 
 const moet_family *const moet_families[] = {
 #define MOET_FAMILY(name) &moet_family_##name,
 #include "families.def"
+#ifdef MOET_MORE_FAMILIES
+#include MOET_MORE_FAMILIES
+#endif
 #undef MOET_FAMILY
     NULL,
 };

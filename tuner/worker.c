@@ -290,6 +290,27 @@ static moet_status take_cubins(moet_message *reply, moet_trial *trial)
     return MOET_OK;
 }
 
+static moet_status take_algorithms(moet_message *reply, moet_trial *trial)
+{
+    size_t size_bytes;
+    const void *bytes = moet_message_take_block(reply, &size_bytes);
+    const size_t count = size_bytes / sizeof *trial->algorithms;
+    reply->failed = reply->failed || size_bytes % sizeof *trial->algorithms != 0 || count > MOET_MAX_ALGORITHMS;
+    free(trial->algorithms);
+    trial->algorithms = NULL;
+    trial->algorithm_count = 0;
+    if (size_bytes == 0 || reply->failed) {
+        return MOET_OK;
+    }
+    trial->algorithms = malloc(size_bytes);
+    if (trial->algorithms == NULL) {
+        return moet_fail(MOET_NO_MEMORY, "no memory for a trial's algorithms");
+    }
+    memcpy(trial->algorithms, bytes, size_bytes);
+    trial->algorithm_count = (int32_t)count;
+    return MOET_OK;
+}
+
 static moet_status ask_add(moet_worker *w, worker_subject *s)
 {
     moet_message body = {0}, reply = {0};
@@ -301,6 +322,7 @@ static moet_status ask_add(moet_worker *w, worker_subject *s)
     MOET_TRY(request(w, MOET_REQUEST_ADD, &body, &reply));
     take_trial(&reply, s);
     moet_status status = take_cubins(&reply, &s->trial);
+    if (status == MOET_OK) status = take_algorithms(&reply, &s->trial);
     if (status != MOET_OK) {
         moet_message_release(&reply);
         return status;

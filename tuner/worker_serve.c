@@ -135,6 +135,7 @@ static moet_status serve_add(moet_server *server, moet_message *body, moet_messa
         moet_message_put_text(reply, trial->cubins[i].sha256);
         moet_message_put_text(reply, trial->cubins[i].arch);
     }
+    moet_message_put_block(reply, trial->algorithms, (size_t)trial->algorithm_count * sizeof *trial->algorithms);
     return MOET_OK;
 }
 

@@ -11,7 +11,7 @@
     X(BEGIN)    /* seed -> ceilings, their work */                                                                     \
     X(WORKLOAD) /* problem, counts, tokens -> flops, bytes */                                                          \
     X(RACING)   /* is_racing -> */                                                                                     \
-    X(ADD)      /* config, device_counts -> trial, cubins */                                                           \
+    X(ADD)      /* config, device_counts -> trial, cubins, algorithms */                                               \
     X(AGAIN)    /* subject -> trial */                                                                                 \
     X(ROUND)    /* -> number, of each that was active: subject, trial, its sample */                                   \
     X(RETIRE)   /* subject -> */
