@@ -13,6 +13,7 @@ set -uo pipefail
 BUILD=${1:-build}
 DEVICE=${2:-cuda}
 BUILD=$(cd "$BUILD" && pwd) || exit 1
+SOURCE=$(cd "$(dirname "$0")/.." && pwd) || exit 1
 for program in moe-tune test_conformance test_bits test_capture test_chain test_device test_stages test_ffn test_ffn_odd test_fast test_act test_fused test_compile; do
     [ -x "$BUILD/$program" ] || { echo "gpu_test: $BUILD/$program is not there: build with tests (libcmocka-dev)" >&2; exit 1; }
 done
@@ -95,6 +96,10 @@ if check "sweep" 120 "$BUILD/moe-tune" sweep --device "$DEVICE" --workloads work
     # Production needs no compiler: with an empty cache that cannot be written, only the table's kernels are there.
     MOET_CACHE_DIR=/proc/none check "bench: the table answers exactly" 60 bash -c "'$BUILD/moe-tune' bench --device '$DEVICE' --table table --workloads workloads.jsonl --ops up --rounds 3 >bench.jsonl && [ \$(grep -c '\"hit\":\"exact\"' bench.jsonl) = 2 ]"
     check "bench: counts in device memory" 60 bash -c "'$BUILD/moe-tune' bench --device '$DEVICE' --table table --workloads workloads.jsonl --ops up --rounds 3 --device-counts >device.jsonl && [ \$(grep -c '\"device_counts\":true' device.jsonl) = 2 ]"
+fi
+
+if [ -x "$BUILD/moe-tune-faulty" ]; then
+    check "candidates that crash, hang or lose the device" 300 bash "$SOURCE/tests/test_isolation.sh" "$BUILD" "$SOURCE" "$DEVICE"
 fi
 
 # ---- the expert path: the first workload, and as many tokens as two experts each make of its rows ----
