@@ -35,6 +35,10 @@
     X(cuMemAlloc)                                                                                                      \
     X(cuMemFree)                                                                                                       \
     X(cuMemGetInfo)                                                                                                    \
+    X(cuIpcGetMemHandle)                                                                                               \
+    X(cuIpcOpenMemHandle)                                                                                              \
+    X(cuIpcCloseMemHandle)                                                                                             \
+    X(cuMemGetAddressRange)                                                                                            \
     X(cuMemAllocHost)                                                                                                  \
     X(cuMemFreeHost)                                                                                                   \
     X(cuMemcpyHtoD)                                                                                                    \
@@ -48,6 +52,7 @@
     X(cuStreamCreate)                                                                                                  \
     X(cuStreamDestroy)                                                                                                 \
     X(cuStreamSynchronize)                                                                                             \
+    X(cuStreamQuery)                                                                                                   \
     X(cuStreamWaitEvent)                                                                                               \
     X(cuStreamBeginCapture)                                                                                            \
     X(cuStreamEndCapture)                                                                                              \

@@ -298,6 +298,19 @@ static moet_status create_comms(moet_ep *ep)
     return MOET_OK;
 }
 
+/* What rows travel by where they are exchanged. */
+static moet_status create_data(moet_ep *ep)
+{
+    ep->data = ep->control;
+#ifdef MOET_CUDA
+    if (!has_cuda(ep) || ep->options.ranks == 1 || strcmp(ep->options.transport, "lsa") == 0) return MOET_OK;
+    const moet_status status = moet_ep_comm_create_nccl(ep->control, ep->options.comm_sms, &ep->data);
+    if (status != MOET_NOT_FOUND || !is_auto(ep->options.transport)) return status;
+    snprintf(ep->options.transport, sizeof ep->options.transport, "lsa"); /* which does not need it */
+#endif
+    return MOET_OK;
+}
+
 static moet_status create_plan(moet_ep *ep)
 {
     const moet_ep_options *o = &ep->options;
@@ -362,8 +375,18 @@ static void release(moet_ep *ep)
 moet_status moet_ep_create(moet_handle *handle, const moet_problem *problem, const moet_ep_options *options,
                            moet_ep **ep)
 {
-    static const moet_ep_device_table *const devices[] = {&moet_ep_device_host};
-    static const moet_ep_stages_table *const stages[] = {&moet_ep_stages_host};
+    static const moet_ep_device_table *const devices[] = {
+#ifdef MOET_CUDA
+        &moet_ep_device_cuda,
+#endif
+        &moet_ep_device_host,
+    };
+    static const moet_ep_stages_table *const stages[] = {
+#ifdef MOET_CUDA
+        &moet_ep_stages_cuda,
+#endif
+        &moet_ep_stages_host,
+    };
     MOET_TRY(validate(problem, options));
     moet_ep *result = calloc(1, sizeof *result);
     if (!result) return moet_fail(MOET_NO_MEMORY, "moet_ep: out of host memory");
@@ -389,7 +412,7 @@ moet_status moet_ep_create(moet_handle *handle, const moet_problem *problem, con
     if (status == MOET_OK) status = agree_on_options(result);
     if (status == MOET_OK) status = result->stages_table->create(result->device, &result->stages);
     if (status == MOET_OK) status = create_plan(result);
-    result->data = result->control;
+    if (status == MOET_OK) status = create_data(result);
     if (status == MOET_OK) status = create_streams(result);
     if (status == MOET_OK) status = open_transport(result);
     if (status == MOET_OK) status = agree_on_config(result);

@@ -51,6 +51,7 @@ static moet_status open_lsa(moet_ep *ep, moet_ep_chunk *c)
     c->y = own + l.y;
     c->places = is_rows ? (int32_t *)(void *)(own + l.places) : NULL;
     c->pass.is_lsa = 1;
+    c->pass.pair = NULL; /* places are read where they are */
     for (size_t i = 0; i < N; i++) {
         char *window = c->windows[i];
         scratch[i] = window + l.recv;

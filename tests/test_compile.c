@@ -10,6 +10,8 @@
  *                                  when it compiles, so after a failure the folder is emptied. */
 #include "configs.h"
 
+#include "../kernels/ep_source.h"
+
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -155,6 +157,14 @@ static void gather(bool all)
 {
     static const int32_t architectures[][2] = {{8, 0}, {9, 0}};
     const char *only = getenv("MOET_TEST_ARCH");
+#ifdef MOET_CUDA
+    for (int32_t a = 0; a < MOET_COUNT_OF(architectures); a++) { /* the passes of the expert-parallel layer */
+        moet_source source;
+        if (only && atoi(only) != architectures[a][0]) continue;
+        assert_true(moet_ep_source(architectures[a][0], architectures[a][1], &source));
+        add_source(&source);
+    }
+#endif
     for (int32_t i = 0; moet_families[i]; i++) {
         if (!moet_families[i]->source) continue;
         for (int32_t a = 0; a < MOET_COUNT_OF(architectures); a++) {

@@ -1,0 +1,158 @@
+/* ep_cuda: ep_stages.h on CUDA: compiles ep.cu and launches its kernels. */
+#ifdef MOET_CUDA
+#include <stdlib.h>
+
+#include "../src/cuda_api.h"
+#include "../src/ep_stages.h"
+#include "../src/family.h"
+
+#include "ep_source.h"
+
+extern const char moet_source_ep[];
+
+/* As in ep.cu. */
+enum { PLAN_THREADS = 1024, BASES_THREADS = 256, ROW_THREADS = 256, ROW_WARPS = ROW_THREADS / 32 };
+
+enum kernel { PLAN, BASES, DISPATCH, PACK, COMBINE, KERNEL_COUNT };
+static const char *const kernel_names[] = {[PLAN] = "moet_ep_plan",
+                                           [BASES] = "moet_ep_bases",
+                                           [DISPATCH] = "moet_ep_dispatch",
+                                           [PACK] = "moet_ep_pack",
+                                           [COMBINE] = "moet_ep_combine"};
+
+/* Blocks of a kernel that an SM holds: its launch bounds. */
+enum { DISPATCH_BLOCKS = 3, PACK_BLOCKS = 4, COMBINE_BLOCKS = 3 };
+
+/* Vectors of a row that a warp should have at least, lest it looks choices up for little. */
+enum { PART_VECTORS = 64 };
+
+struct moet_ep_stages {
+    const struct moet_cuda_api *cuda;
+    moet_device *device;
+    moet_cubin cubin;
+    void *module;
+    void *functions[KERNEL_COUNT];
+};
+
+bool moet_ep_source(int32_t cc_major, int32_t cc_minor, moet_source *source)
+{
+    /* As for stages.cu: the nearest target of the same major version. */
+    static const struct {
+        int32_t major, minor;
+        const char *arch;
+    } table[] = {
+        {12, 0, "sm_120"}, {11, 0, "sm_110"}, {10, 0, "sm_100"}, {9, 0, "sm_90"},
+        {8, 9, "sm_89"},   {8, 6, "sm_86"},   {8, 0, "sm_80"},
+    };
+    for (int32_t i = 0; i < MOET_COUNT_OF(table); i++) {
+        if (table[i].major != cc_major || table[i].minor > cc_minor) continue;
+        *source = (moet_source){.name = "ep.cu", .text = moet_source_ep, .arch = table[i].arch};
+        return true;
+    }
+    return false;
+}
+
+static void cuda_destroy(moet_ep_stages *stages)
+{
+    if (!stages) return;
+    moet_module_unload(stages->module);
+    moet_cubin_release(&stages->cubin);
+    free(stages);
+}
+
+static moet_status cuda_create(moet_device *device, moet_ep_stages **stages)
+{
+    moet_source source;
+    moet_ep_stages *result = calloc(1, sizeof *result);
+    if (!result) return moet_fail(MOET_NO_MEMORY, "expert parallelism: out of host memory");
+    result->device = device;
+    moet_status status = moet_cuda_api_get(&result->cuda);
+    if (status == MOET_OK && !moet_ep_source(device->info.cc_major, device->info.cc_minor, &source))
+        status = moet_fail(MOET_UNSUPPORTED, "expert parallelism: no target for compute capability %d.%d",
+                           device->info.cc_major, device->info.cc_minor);
+    if (status == MOET_OK) status = moet_module_compile(&source, &result->cubin, NULL);
+    if (status == MOET_OK)
+        status = moet_module_load(&result->cubin, kernel_names, KERNEL_COUNT, &result->module, result->functions);
+    if (status != MOET_OK) {
+        cuda_destroy(result);
+        return status;
+    }
+    *stages = result;
+    return MOET_OK;
+}
+
+static moet_status launch(const moet_ep_stages *stages, enum kernel kernel, int64_t blocks, uint32_t threads,
+                          void *stream, void **args)
+{
+    const CUresult result = stages->cuda->cuLaunchKernel(stages->functions[kernel], (unsigned)blocks, 1, 1, threads, 1,
+                                                         1, 0, stream, args, NULL);
+    return result == CUDA_SUCCESS ? MOET_OK : moet_cuda_fail(result, kernel_names[kernel]);
+}
+
+static int64_t sms_of(const moet_ep_stages *stages, int32_t sms)
+{
+    const int32_t all = stages->device->info.sm_count;
+    return sms > 0 && sms < all ? sms : all;
+}
+
+static int64_t at_most(int64_t value, int64_t most) { return value < most ? value : most; }
+
+static moet_status cuda_plan(moet_ep_stages *stages, const moet_ep_pass *pass, void *stream)
+{
+    void *args[] = {(void *)pass};
+    return launch(stages, PLAN, at_most(pass->ranks, sms_of(stages, 0)), PLAN_THREADS, stream, args);
+}
+
+static moet_status cuda_bases(moet_ep_stages *stages, const moet_ep_pass *pass, void *stream)
+{
+    void *args[] = {(void *)pass};
+    return launch(stages, BASES, 1, BASES_THREADS, stream, args);
+}
+
+/* A kernel of warps that each take a part of a token's row, as many parts as leave work for all warps. Blocks that wait
+ * for other ranks are all resident. */
+static moet_status launch_rows(moet_ep_stages *stages, enum kernel kernel, const moet_ep_pass *pass, int64_t most_rows,
+                               int64_t blocks_per_sm, int32_t sms, void *stream)
+{
+    const int64_t most = sms_of(stages, sms) * blocks_per_sm;
+    const int32_t parts = (pass->hidden / 8 + PART_VECTORS - 1) / PART_VECTORS;
+    int32_t split = 1;
+    while (2 * split <= parts && (int64_t)pass->tokens * split < most * ROW_WARPS) split *= 2;
+    const int64_t items = pass->tokens * split > most_rows ? (int64_t)pass->tokens * split : most_rows;
+    const int64_t blocks = at_most((items + ROW_WARPS - 1) / ROW_WARPS, most);
+    void *args[] = {(void *)pass, &split};
+    return launch(stages, kernel, blocks > 0 ? blocks : 1, ROW_THREADS, stream, args);
+}
+
+static moet_status cuda_dispatch(moet_ep_stages *stages, const moet_ep_pass *pass, int32_t sms, void *stream)
+{
+    const int64_t slots = pass->is_bound ? (int64_t)pass->ranks * pass->max_tokens : 0;
+    return launch_rows(stages, DISPATCH, pass, slots, DISPATCH_BLOCKS, sms, stream);
+}
+
+static moet_status cuda_pack(moet_ep_stages *stages, const moet_ep_pass *pass, const void *received, const void *rows,
+                             const int32_t *places, void *packed, int32_t sms, void *stream)
+{
+    void *args[] = {(void *)pass, &received, &rows, &places, &packed};
+    const int64_t most = ((int64_t)pass->ranks * pass->max_tokens + ROW_WARPS - 1) / ROW_WARPS;
+    return launch(stages, PACK, at_most(most, sms_of(stages, sms) * PACK_BLOCKS), ROW_THREADS, stream, args);
+}
+
+static moet_status cuda_combine(moet_ep_stages *stages, const moet_ep_pass *pass, int32_t sms, void *stream)
+{
+    return launch_rows(stages, COMBINE, pass, 0, COMBINE_BLOCKS, sms, stream);
+}
+
+const moet_ep_stages_table moet_ep_stages_cuda = {
+    .backend = "cuda",
+    .create = cuda_create,
+    .destroy = cuda_destroy,
+    .plan = cuda_plan,
+    .bases = cuda_bases,
+    .dispatch = cuda_dispatch,
+    .pack = cuda_pack,
+    .combine = cuda_combine,
+};
+#else
+typedef int moet_ep_cuda_is_left_out; /* ISO C wants a declaration in every file */
+#endif
