@@ -203,7 +203,7 @@ static const struct argp argp = {
 
 /* ---- points and variants ---- */
 
-/* ep.py's three shapes, and one for the host. */
+/* The three shapes of bench/peers/ep.py, and one for the host. */
 static const struct {
     moet_ep_shape shape;
     bool is_host;

@@ -163,7 +163,7 @@ static moet_ep_args args_of(const moet_ep_bench *bench, const moet_ep_shape *p, 
                           .stream = bench->stream};
 }
 
-/* swiglu with the weights in advance, as ep.py has it. */
+/* swiglu with the weights in advance, as bench/peers/ep.py has it. */
 static moet_problem problem_of(const moet_ep_bench *bench, const moet_ep_shape *p)
 {
     moet_problem problem;
