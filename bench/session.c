@@ -221,7 +221,6 @@ static moet_status new_subject(moet_bench *bench, const char *name, bool device_
     result->trial.status = MOET_TRIAL_FAILED; /* until it is known better */
     snprintf(result->trial.config, sizeof result->trial.config, "%s", name);
     result->text = moet_nvtx_register(name);
-    result->index = bench->subject_count;
     bench->subjects[bench->subject_count++] = result;
     *subject = result;
     return MOET_OK;

@@ -156,7 +156,6 @@ typedef struct moet_subject {
     int32_t index;    /* in bench->subjects */
     moet_trial trial; /* samples and cubin are owned; derived numbers are computed when it is read */
     int32_t sample_capacity;
-    int32_t index;              /* in its bench */
     const moet_nvtx_text *text; /* of the trial's ranges */
     bool active;
     bool capturable;
