@@ -260,7 +260,7 @@ static void test_table(void **state)
     moet_table *table = NULL;
     assert_true(put(store, fill_run(store, host), &configs[0], 1000, false, a, 2));
     snprintf(dir, sizeof dir, "%s/table", folder);
-    TEST_OK(moet_emit(store, dir, NULL, &emitted));
+    TEST_OK(moet_emit(store, dir, &(moet_emit_options){0}, &emitted));
     TEST_OK(moet_table_load(dir, host, &table));
     const moet_table_winner *winner = &table->problems[0].points[0].winner[MOET_TABLE_ANY];
     assert_true(winner->present);

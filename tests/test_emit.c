@@ -122,7 +122,7 @@ static void test_emit_and_load(void **state)
         fill(store, seed, 60);
         snprintf(name, sizeof name, "load-%d", (int)seed);
         path_of(name, dir);
-        TEST_OK(moet_emit(store, dir, NULL, &emitted));
+        TEST_OK(moet_emit(store, dir, &(moet_emit_options){.all_winners = true}, &emitted));
         assert_true(emitted.changed);
         TEST_OK(moet_table_load(dir, host, &table));
         assert_string_equal(table->hash, emitted.hash);
@@ -148,10 +148,10 @@ static void test_byte_stable(void **state)
     path_of("stable-b", b);
     TEST_OK(moet_store_open(db, MOET_STORE_WRITE, &store));
     fill(store, 11, 40);
-    TEST_OK(moet_emit(store, a, NULL, &first));
+    TEST_OK(moet_emit(store, a, &(moet_emit_options){0}, &first));
     moet_store_close(store);
     TEST_OK(moet_store_open(db, MOET_STORE_READ, &store));
-    TEST_OK(moet_emit(store, b, NULL, &second));
+    TEST_OK(moet_emit(store, b, &(moet_emit_options){0}, &second));
     char *text_a = table_text(a), *text_b = table_text(b);
     assert_string_equal(text_a, text_b);
     assert_string_equal(first.hash, second.hash);
@@ -162,7 +162,7 @@ static void test_byte_stable(void **state)
     char path[600];
     snprintf(path, sizeof path, "%s/table.json", a);
     assert_int_equal(stat(path, &before), 0);
-    TEST_OK(moet_emit(store, a, NULL, &again));
+    TEST_OK(moet_emit(store, a, &(moet_emit_options){0}, &again));
     assert_false(again.changed);
     assert_int_equal(stat(path, &after), 0);
     assert_int_equal(before.st_ino, after.st_ino);
@@ -171,7 +171,7 @@ static void test_byte_stable(void **state)
     /* A changed database: the old hash becomes the parent's, the rest is as in a fresh folder. */
     TEST_OK(moet_store_open(db, MOET_STORE_WRITE, &store));
     fill(store, 12, 20);
-    TEST_OK(moet_emit(store, a, NULL, &again));
+    TEST_OK(moet_emit(store, a, &(moet_emit_options){0}, &again));
     assert_true(again.changed);
     assert_string_not_equal(again.hash, first.hash);
     char *text = table_text(a), parent[100];
@@ -186,6 +186,61 @@ static void test_byte_stable(void **state)
     free(text_b);
 }
 
+/* Three points, two winners, one of which is as good everywhere: the table has that one alone, with its own times. */
+static void test_few_configs(void **state)
+{
+    (void)state;
+    static const int64_t times[3][2] = {{100000, 140000}, {200400, 200000}, {300900, 300000}};
+    char db[512], dir[512], skew[] = "no such skew", *skews[] = {skew};
+    moet_store *store;
+    moet_emitted emitted;
+    moet_table *table;
+    moet_problem problem;
+    moet_config configs[2];
+    path_of("few.db", db);
+    path_of("few", dir);
+    moet_problem_init(&problem, MOET_OP_UP, 2, 64, 32);
+    /* Ties go to the lower text: the second's, which therefore wins two points. */
+    char texts[2][MOET_CONFIG_SIZE];
+    for (int32_t c = 0; c < 2; c++) {
+        fill_config(host, &problem, c, &configs[c]);
+        moet_config_format(&configs[c], texts[c]);
+    }
+    if (strcmp(texts[0], texts[1]) < 0) {
+        const moet_config first = configs[0];
+        configs[0] = configs[1];
+        configs[1] = first;
+    }
+    TEST_OK(moet_store_open(db, MOET_STORE_WRITE, &store));
+    const int64_t run = fill_run(store, host);
+    for (int32_t i = 0; i < 6; i++) {
+        const int32_t counts[2] = {8 << i / 2, 8};
+        const fill_trial t = {.device = host,
+                              .problem = &problem,
+                              .counts = counts,
+                              .config = &configs[i % 2],
+                              .final_rounds = true,
+                              .median_ns = times[i / 2][i % 2],
+                              .samples = 3};
+        assert_true(fill_put(store, run, &t));
+    }
+    TEST_OK(moet_emit(store, dir, &(moet_emit_options){0}, &emitted));
+    assert_int_equal(emitted.entries, 3);
+    assert_int_equal(emitted.configs, 1);
+    assert_int_equal(emitted.winner_configs, 2);
+    assert_true(emitted.most_regret > 0.002 && emitted.most_regret < 0.01);
+    TEST_OK(moet_table_load(dir, host, &table));
+    for (int32_t p = 0; p < 3; p++) {
+        const moet_table_winner *winner = &table->problems[0].points[p].winner[MOET_TABLE_ANY];
+        assert_true(moet_config_equal(&winner->config, &configs[0]));
+        assert_int_equal(winner->time_ns, times[p][0]);
+    }
+    moet_table_close(table);
+    TEST_FAILS(MOET_NOT_FOUND, "skews",
+               moet_emit(store, dir, &(moet_emit_options){.skews = {1, skews}}, &emitted));
+    moet_store_close(store);
+}
+
 /* One device of several. */
 static void test_one_device(void **state)
 {
@@ -198,13 +253,13 @@ static void test_one_device(void **state)
     path_of("device", dir);
     TEST_OK(moet_store_open(db, MOET_STORE_WRITE, &store));
     fill(store, 21, 40);
-    TEST_OK(moet_emit(store, dir, "Another processor", &emitted));
+    TEST_OK(moet_emit(store, dir, &(moet_emit_options){.device = "Another processor"}, &emitted));
     assert_int_equal(emitted.devices, 1);
     TEST_OK(moet_table_load(dir, &elsewhere, &table));
     assert_int_equal(table->refusal_count, 0);
     assert_true(table->entry_count > 0);
     moet_table_close(table);
-    assert_int_not_equal(moet_emit(store, dir, "no such device", &emitted), MOET_OK);
+    assert_int_not_equal(moet_emit(store, dir, &(moet_emit_options){.device = "no such device"}, &emitted), MOET_OK);
     moet_store_close(store);
 }
 
@@ -217,22 +272,22 @@ static void test_refusals(void **state)
     path_of("empty.db", db);
     path_of("empty", dir);
     TEST_OK(moet_store_open(db, MOET_STORE_WRITE, &store));
-    TEST_FAILS(MOET_NOT_FOUND, NULL, moet_emit(store, dir, NULL, &emitted));
+    TEST_FAILS(MOET_NOT_FOUND, NULL, moet_emit(store, dir, &(moet_emit_options){0}, &emitted));
     assert_int_equal(access(dir, F_OK), -1);
     fill(store, 31, 10);
     /* A folder of something else stays as it is. */
     assert_int_equal(mkdir(dir, 0777), 0);
     snprintf(file, sizeof file, "%s/thesis.txt", dir);
     test_file_write(file, "text", 4);
-    TEST_FAILS(MOET_INVALID, dir, moet_emit(store, dir, NULL, &emitted));
+    TEST_FAILS(MOET_INVALID, dir, moet_emit(store, dir, &(moet_emit_options){0}, &emitted));
     assert_int_equal(test_file_count(dir), 1);
     /* So does a file. */
-    assert_int_not_equal(moet_emit(store, file, NULL, &emitted), MOET_OK);
+    assert_int_not_equal(moet_emit(store, file, &(moet_emit_options){0}, &emitted), MOET_OK);
     char *text = test_file_read(file, NULL);
     assert_string_equal(text, "text");
     free(text);
     path_of("none/table", dir);
-    assert_int_not_equal(moet_emit(store, dir, NULL, &emitted), MOET_OK);
+    assert_int_not_equal(moet_emit(store, dir, &(moet_emit_options){0}, &emitted), MOET_OK);
     TEST_CONTAINS(moet_last_error(), "none");
     moet_store_close(store);
 }
@@ -260,12 +315,12 @@ static void test_merged(void **state)
     TEST_OK(moet_store_open(ab, MOET_STORE_WRITE, &store));
     TEST_OK(moet_store_merge(store, a, &added));
     TEST_OK(moet_store_merge(store, b, &added));
-    TEST_OK(moet_emit(store, dir_ab, NULL, &emitted));
+    TEST_OK(moet_emit(store, dir_ab, &(moet_emit_options){0}, &emitted));
     moet_store_close(store);
     TEST_OK(moet_store_open(ba, MOET_STORE_WRITE, &store));
     TEST_OK(moet_store_merge(store, b, &added));
     TEST_OK(moet_store_merge(store, a, &added));
-    TEST_OK(moet_emit(store, dir_ba, NULL, &emitted));
+    TEST_OK(moet_emit(store, dir_ba, &(moet_emit_options){0}, &emitted));
     moet_store_close(store);
     char *text_ab = table_text(dir_ab), *text_ba = table_text(dir_ba);
     assert_string_equal(text_ab, text_ba);
@@ -334,7 +389,7 @@ static void test_several_kernels(void **state)
                         .replace = true};
         memcpy(t.cubins, orders[i], sizeof t.cubins);
         fill_put(store, run, &t);
-        TEST_OK(moet_emit(store, dir, NULL, &emitted));
+        TEST_OK(moet_emit(store, dir, &(moet_emit_options){0}, &emitted));
         assert_string_not_equal(emitted.hash, hash); /* the order alone makes another table */
         strcpy(hash, emitted.hash);
         const moet_table_problem *p = load_only(dir, &table);
@@ -351,7 +406,7 @@ static void test_several_kernels(void **state)
         assert_int_equal(table->cubin_count, emitted.cubins);
         assert_int_equal(test_file_count(dir), 1 + emitted.cubins); /* those that no entry names are gone */
         moet_table_close(table);
-        TEST_OK(moet_emit(store, dir, NULL, &emitted));
+        TEST_OK(moet_emit(store, dir, &(moet_emit_options){0}, &emitted));
         assert_false(emitted.changed);
     }
     moet_sha256_text("more helpers", 12, digits); /* the last of the list counts as the first does */
@@ -360,7 +415,7 @@ static void test_several_kernels(void **state)
     TEST_FAILS(MOET_NOT_FOUND, digits, moet_table_load(dir, host, &table));
     test_file_write(path, "more halpers", 12);
     TEST_FAILS(MOET_MISMATCH, "SHA-256", moet_table_load(dir, host, &table));
-    TEST_OK(moet_emit(store, dir, NULL, &emitted)); /* puts it right */
+    TEST_OK(moet_emit(store, dir, &(moet_emit_options){0}, &emitted)); /* puts it right */
     load_only(dir, &table);
     moet_table_close(table);
     moet_store_close(store);
@@ -390,7 +445,7 @@ static void test_over_version_1(void **state)
     fill_trial t = {
         .device = host, .problem = &problem, .counts = counts, .config = &config, .median_ns = 5000, .cubins = {"k"}};
     fill_put(store, fill_run(store, host), &t);
-    TEST_OK(moet_emit(store, dir, NULL, &emitted));
+    TEST_OK(moet_emit(store, dir, &(moet_emit_options){0}, &emitted));
     assert_true(emitted.changed);
     char *text = table_text(dir), parent[100];
     snprintf(parent, sizeof parent, "\"parent\":\t\"%s\"", table->hash);
@@ -437,7 +492,7 @@ static void test_kernels(void **state)
                     .cubins = {"first kernel"},
                     .device_counts = true};
     fill_put(store, run, &t);
-    TEST_OK(moet_emit(store, dir, NULL, &emitted));
+    TEST_OK(moet_emit(store, dir, &(moet_emit_options){0}, &emitted));
     assert_int_equal(emitted.cubins, 1);
     moet_sha256_text("first kernel", 12, digits);
     snprintf(path, sizeof path, "%s/%s.cubin", dir, digits);
@@ -453,7 +508,7 @@ static void test_kernels(void **state)
     t.cubins[0] = "second kernel";
     t.median_ns = 1000;
     fill_put(store, run, &t);
-    TEST_OK(moet_emit(store, dir, NULL, &emitted));
+    TEST_OK(moet_emit(store, dir, &(moet_emit_options){0}, &emitted));
     assert_int_equal(access(path, F_OK), -1);
     assert_int_equal(test_file_count(dir), 2);
     TEST_OK(moet_table_load(dir, &gpu, &table));
@@ -466,7 +521,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_emit_and_load),  cmocka_unit_test(test_byte_stable),
-        cmocka_unit_test(test_one_device),     cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_few_configs), cmocka_unit_test(test_one_device),     cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_merged),         cmocka_unit_test(test_several_kernels),
         cmocka_unit_test(test_over_version_1),
 #ifdef MOET_CUDA

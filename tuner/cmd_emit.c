@@ -5,16 +5,20 @@
 #include "store.h"
 
 typedef struct emit_options {
-    const char *db, *out, *device;
+    const char *db, *out;
+    moet_emit_options emit;
     moet_output_format format;
 } emit_options;
 
-enum { OPTION_DB = 256, OPTION_OUT, OPTION_DEVICE, OPTION_FORMAT };
+enum { OPTION_DB = 256, OPTION_OUT, OPTION_DEVICE, OPTION_FORMAT, OPTION_ALL_WINNERS, OPTION_SKEW };
 
 static const struct argp_option options_table[] = {
     {"db", OPTION_DB, "FILE", 0, "database of moe-tune sweep (default moe-tune.db)", 0},
     {"out", OPTION_OUT, "DIR", 0, "folder to write: new, empty, or a table to replace", 0},
     {"device", OPTION_DEVICE, "TEXT", 0, "only devices whose key holds TEXT (default: all in the database)", 0},
+    {"all-winners", OPTION_ALL_WINNERS, NULL, 0,
+     "every point's own winner, instead of the fewest configurations that are as good", 0},
+    {"skew", OPTION_SKEW, "LIST", 0, "only points of these skews, as they are in workloads: balanced, zipf, zipf:1...", 0},
     {"format", OPTION_FORMAT, "FORMAT", 0, "of the summary: text, csv or json (default text)", 0},
     {0},
 };
@@ -30,7 +34,14 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
         options->out = argument;
         return 0;
     case OPTION_DEVICE:
-        options->device = argument;
+        options->emit.device = argument;
+        return 0;
+    case OPTION_ALL_WINNERS:
+        options->emit.all_winners = true;
+        return 0;
+    case OPTION_SKEW:
+        moet_text_list_release(&options->emit.skews);
+        moet_command_check(state, moet_parse_texts(argument, "--skew", &options->emit.skews));
         return 0;
     case OPTION_FORMAT:
         moet_command_check(state, moet_output_format_parse(argument, &options->format));
@@ -48,6 +59,8 @@ static moet_status print_summary(const emit_options *options, const moet_emitted
     static const moet_output_column columns[] = {
         {"table", MOET_OUTPUT_TEXT, 0},     {"devices", MOET_OUTPUT_INTEGER, 0}, {"problems", MOET_OUTPUT_INTEGER, 0},
         {"points", MOET_OUTPUT_INTEGER, 0}, {"entries", MOET_OUTPUT_INTEGER, 0}, {"cubins", MOET_OUTPUT_INTEGER, 0},
+        {"configs", MOET_OUTPUT_INTEGER, 0}, {"of_winners", MOET_OUTPUT_INTEGER, 0},
+        {"mean_regret_pct", MOET_OUTPUT_REAL, 2}, {"most_regret_pct", MOET_OUTPUT_REAL, 2},
         {"changed", MOET_OUTPUT_BOOL, 0},   {"hash", MOET_OUTPUT_TEXT, 0},
     };
     moet_output *out = NULL;
@@ -58,6 +71,10 @@ static moet_status print_summary(const emit_options *options, const moet_emitted
     moet_output_integer(out, emitted->points);
     moet_output_integer(out, emitted->entries);
     moet_output_integer(out, emitted->cubins);
+    moet_output_integer(out, emitted->configs);
+    moet_output_integer(out, emitted->winner_configs);
+    moet_output_real(out, 100 * emitted->mean_regret);
+    moet_output_real(out, 100 * emitted->most_regret);
     moet_output_bool(out, emitted->changed);
     moet_output_text(out, emitted->hash);
     return moet_output_finish(out);
@@ -68,7 +85,10 @@ static const struct argp argp = {
     .parser = parse_option,
     .doc = MOET_COMMAND_DOC("Writes the winners as a table: a folder that libmoet loads.",
                             "moe-tune emit --db moe-tune.db --out table",
-                            "The same database makes the same bytes. A table in the folder is replaced whole, and "
+                            "The same database makes the same bytes. Of each problem the table takes as few "
+                            "configurations as are within max(1 %, noise) of the fastest at every tuned point: few "
+                            "kernels, and choices that hold between the points; configs of of_winners says how few. "
+                            "A table in the folder is replaced whole, and "
                             "its hash kept as the new "
                             "one's parent; moe-tune diff OLD NEW shows what changed."),
 };
@@ -81,9 +101,10 @@ static int run_emit(int argc, char **argv)
     moet_store *store = NULL;
     moet_emitted emitted;
     moet_status status = moet_store_open(options.db, MOET_STORE_READ, &store);
-    if (status == MOET_OK) status = moet_emit(store, options.out, options.device, &emitted);
+    if (status == MOET_OK) status = moet_emit(store, options.out, &options.emit, &emitted);
     if (status == MOET_OK) status = print_summary(&options, &emitted);
     moet_store_close(store);
+    moet_text_list_release(&options.emit.skews);
     return moet_command_fail(status);
 }
 

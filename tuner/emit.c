@@ -1,6 +1,8 @@
 /* From winners to the text of table.json: sorted and with integers only, so that one database makes one text. */
 #include "emit.h"
 
+#include "emit_winners.h"
+
 #include <cjson/cJSON.h>
 #include <inttypes.h>
 #include <math.h>
@@ -10,6 +12,7 @@
 
 typedef struct builder {
     moet_store *store;
+    const moet_emit_winners *winners;
     cJSON *root, *devices;
     /* where the latest row went; rows come sorted */
     cJSON *device, *problem, *point;
@@ -184,33 +187,42 @@ static moet_status add_algorithms(builder *b, cJSON *winner, const moet_store_tr
 
 static moet_status out_of_memory(void) { return moet_fail(MOET_NO_MEMORY, "table: out of memory"); }
 
-static moet_status add_winner(void *context, const moet_store_winner_row *row)
+static moet_status add_winner(builder *b, const moet_store_trial_row *trial, const moet_emit_choice *choice)
 {
-    builder *b = context;
-    MOET_TRY(open_device(b, row->trial.device_key));
-    if (!b->failed) open_problem(b, row->trial.problem_key);
-    if (!b->failed) open_point(b, &row->trial);
+    MOET_TRY(open_device(b, trial->device_key));
+    if (!b->failed) open_problem(b, trial->problem_key);
+    if (!b->failed) open_point(b, trial);
     if (b->failed) return out_of_memory();
     cJSON *winner = cJSON_CreateObject();
-    add_kernel(b, winner, &row->trial);
-    moet_status status = add_algorithms(b, winner, &row->trial);
+    add_kernel(b, winner, trial);
+    moet_status status = add_algorithms(b, winner, trial);
     if (status != MOET_OK) {
         cJSON_Delete(winner);
         return status;
     }
-    add(b, winner, "device_counts", cJSON_CreateBool(row->trial.device_counts));
-    add_integer(b, winner, "time_ns", row->trial.median_ns);
-    add_integer(b, winner, "noise_ns", row->trial.noise_ns);
-    if (row->default_trial.config)
-        add_integer(b, winner, "default_time_ns", row->default_trial.median_ns);
+    add(b, winner, "device_counts", cJSON_CreateBool(trial->device_counts));
+    add_integer(b, winner, "time_ns", trial->median_ns);
+    add_integer(b, winner, "noise_ns", trial->noise_ns);
+    if (choice->default_ns > 0)
+        add_integer(b, winner, "default_time_ns", choice->default_ns);
     else
         add(b, winner, "default_time_ns", cJSON_CreateNull());
-    if (!winner || !cJSON_ReplaceItemInObjectCaseSensitive(b->point, moet_store_kind_name(row->kind), winner)) {
+    if (!winner || !cJSON_ReplaceItemInObjectCaseSensitive(b->point, moet_store_kind_name(choice->kind), winner)) {
         cJSON_Delete(winner);
         b->failed = true;
     }
     b->counted.entries++;
     return b->failed ? out_of_memory() : MOET_OK;
+}
+
+static moet_status add_chosen(void *context, const moet_store_trial_row *trial)
+{
+    builder *b = context;
+    for (moet_table_kind kind = 0; kind < MOET_TABLE_KIND_COUNT; kind++) {
+        const moet_emit_choice *choice = moet_emit_winners_get(b->winners, trial->trial_id, kind);
+        if (choice) MOET_TRY(add_winner(b, trial, choice));
+    }
+    return MOET_OK;
 }
 
 /* ---- defaults ---- */
@@ -454,24 +466,31 @@ static moet_status build(builder *b, const char *device)
     b->devices = add(b, b->root, "devices", cJSON_CreateArray());
     if (b->failed) return out_of_memory();
     moet_store_filter filter = {.device_key = device, .ok_only = true};
-    MOET_TRY(moet_store_each_winner(b->store, &filter, add_winner, b));
+    MOET_TRY(moet_store_each_trial(b->store, &filter, add_chosen, b));
     b->device = b->problem = NULL;
     MOET_TRY(moet_store_each_trial(b->store, &filter, add_default, b));
     MOET_TRY(join_all_points(b));
     return sort_defaults(b);
 }
 
-moet_status moet_emit(moet_store *store, const char *dir, const char *device, moet_emitted *emitted)
+moet_status moet_emit(moet_store *store, const char *dir, const moet_emit_options *options, moet_emitted *emitted)
 {
-    builder b = {.store = store};
+    moet_emit_winners winners = {0};
+    builder b = {.store = store, .winners = &winners};
+    const char *device = options->device;
     moet_emit_folder folder = {0};
     hash_list cubins = {0};
     char *text = NULL;
     moet_status status = moet_emit_folder_look(dir, &folder);
     if (status != MOET_OK) return status;
-    if ((status = build(&b, device)) != MOET_OK) goto done;
+    if ((status = moet_emit_winners_find(store, device, &options->skews, options->all_winners, &winners)) != MOET_OK ||
+        (status = build(&b, device)) != MOET_OK)
+        goto done;
     if (b.counted.entries == 0) {
-        status = device ? moet_fail(MOET_NOT_FOUND,
+        status = options->skews.count > 0
+                     ? moet_fail(MOET_NOT_FOUND, "the database has no winner of these skews; moe-tune show --format csv "
+                                                 "lists its workloads")
+                 : device ? moet_fail(MOET_NOT_FOUND,
                                     "the database has no winner of a device whose key holds '%s'; moe-tune "
                                     "show --format csv lists its devices",
                                     device)
@@ -484,6 +503,10 @@ moet_status moet_emit(moet_store *store, const char *dir, const char *device, mo
     }
     sort_unique(&cubins);
     b.counted.cubins = cubins.count;
+    b.counted.configs = winners.configs;
+    b.counted.winner_configs = winners.winner_configs;
+    b.counted.mean_regret = winners.mean_regret;
+    b.counted.most_regret = winners.most_regret;
     if ((status = print_table(b.root, folder.parent, b.counted.hash, &text)) != MOET_OK) goto done;
     b.counted.changed = strcmp(b.counted.hash, folder.hash) != 0;
     if (b.counted.changed) {
@@ -494,6 +517,7 @@ moet_status moet_emit(moet_store *store, const char *dir, const char *device, mo
     status = moet_emit_folder_write(store, dir, b.counted.changed ? text : NULL, cubins.texts, cubins.count);
     if (status == MOET_OK) *emitted = b.counted;
 done:
+    moet_emit_winners_release(&winners);
     free(text);
     free(cubins.texts);
     cJSON_Delete(b.root);

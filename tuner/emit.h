@@ -2,6 +2,7 @@
 #ifndef MOET_EMIT_H
 #define MOET_EMIT_H
 
+#include "parse.h"
 #include "store.h"
 
 struct cJSON;
@@ -9,13 +10,21 @@ struct cJSON;
 typedef struct moet_emitted {
     char hash[MOET_SHA256_TEXT_SIZE];
     int32_t devices, problems, points, entries, cubins;
+    /* of moet_emit_winners, over devices and problems */
+    int32_t winner_configs, configs;
+    double mean_regret, most_regret;
     bool changed; /* false: the folder held this very table */
 } moet_emitted;
 
-/* Writes the table of all devices (device NULL) or of those that moet_store_filter's device_key finds into dir, which
- * is made if need be (its parent must exist). NOT_FOUND without any winner. INVALID where dir holds something else. On
+typedef struct moet_emit_options {
+    const char *device;   /* NULL: all; else those that moet_store_filter's device_key finds */
+    bool all_winners;     /* each point's own, instead of the few that cover a problem's points (emit_winners.h) */
+    moet_text_list skews; /* none: all */
+} moet_emit_options;
+
+/* Writes a table into dir, which is made if need be (its parent must exist). NOT_FOUND without any winner. INVALID where dir holds something else. On
  * an error the folder serves as before. */
-moet_status moet_emit(moet_store *store, const char *dir, const char *device, moet_emitted *emitted);
+moet_status moet_emit(moet_store *store, const char *dir, const moet_emit_options *options, moet_emitted *emitted);
 
 /* Reads dir/table.json of any version as text: format, version and hash are checked, members are not. Freed by
  * cJSON_Delete. */
