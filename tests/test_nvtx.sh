@@ -19,8 +19,8 @@ nesting() {
 }
 kinds() { nesting | sed 's/:.*//' | sort -u | tr '\n' ' '; }
 
-# A sweep: sweep > workload > trial, of host_blas, which is no path: no stages.
-small_sweep --db ranges.db >/dev/null 2>err || fail "sweep: $(tail -n 3 err)"
+# A sweep in one process: sweep > workload > trial, of host_blas, which is no path: no stages.
+small_sweep --db ranges.db --in-process >/dev/null 2>err || fail "sweep: $(tail -n 3 err)"
 is "one domain" "$(awk -F'\t' '$1 == "category" { print $2 } $1 == "push" { print $4 }' ranges | sort -u)" "moe-tune"
 is "categories" "$(awk -F'\t' '$1 == "category" { print $3, $4 }' ranges | head -n 3 | tr '\n' ';')" "1 sweep;2 workload;3 trial;"
 is "a sweep's ranges" "$(kinds)" "sweep sweep>workload sweep>workload>trial "

@@ -202,7 +202,7 @@ static void test_same_answers(void **state)
         TEST_OK(moet_worker_trial(worker, good, &trials[i]));
         assert_int_equal(trials[i].status, MOET_TRIAL_OK);
         assert_int_equal(trials[i].sample_count, 3);
-        assert_true(trials[i].median_ns > 0 && trials[i].efficiency > 0 && trials[i].efficiency < 1.5);
+        assert_true(trials[i].median_ns > 0 && trials[i].efficiency > 0);
         assert_int_equal(trials[i].median_ns, moet_worker_median_ns(worker, good));
         for (int32_t r = 0; r < 3; r++) {
             assert_int_equal(trials[i].samples[r].round, r);
