@@ -62,7 +62,7 @@ moet_status moet_file_replace(const char *path, const void *bytes, size_t size_b
     if (snprintf(temporary, sizeof temporary, "%s.%ld.tmp", path, (long)getpid()) >= (int)sizeof temporary)
         return moet_fail(MOET_IO, "%s: the path is too long", path);
     int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (fd < 0) return moet_fail(MOET_IO, "%s: %s", temporary, strerror(errno));
+    if (fd < 0) return moet_fail(MOET_IO, "%s: %s; name a file in a folder that can be written", path, strerror(errno));
     size_t used = 0;
     int error = 0;
     while (used < size_bytes && !error) {

@@ -29,6 +29,24 @@ static bool find_folder(char folder[PATH_MAX])
     return length > 0 && length < PATH_MAX;
 }
 
+bool moet_module_cache_folder(char *folder, size_t size_bytes)
+{
+    char path[PATH_MAX], probe[PATH_MAX + 16];
+    if (!find_folder(path)) path[0] = '\0';
+    snprintf(folder, size_bytes, "%s", path);
+    /* What is not there yet would be made in the nearest folder above it that is. */
+    while (*path && access(path, F_OK) != 0 && errno == ENOENT) {
+        char *slash = strrchr(path, '/');
+        if (!slash)
+            snprintf(path, sizeof path, ".");
+        else
+            slash[slash == path] = '\0';
+    }
+    /* Tried: permissions alone say nothing of read-only and special file systems. */
+    snprintf(probe, sizeof probe, "%s/.moet-XXXXXX", path);
+    return *path && mkdtemp(probe) && rmdir(probe) == 0;
+}
+
 static bool make_folders(const char *folder)
 {
     char path[PATH_MAX];

@@ -5,6 +5,11 @@
 
 #include "module.h"
 
+/* Writes the cache's folder, ended by no '/', into folder[size_bytes]: $MOET_CACHE_DIR, else $XDG_CACHE_HOME/moe-tune,
+ * else $HOME/.cache/moe-tune. "" where there is none to be had. True where something can be made there, or in
+ * the nearest folder above it that exists: this is tried. */
+bool moet_module_cache_folder(char *folder, size_t size_bytes);
+
 /* Fills bytes and size_bytes from the file of `key`; false where it is missing, truncated or altered. */
 bool moet_module_cache_read(const char *key, moet_cubin *cubin);
 

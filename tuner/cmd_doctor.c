@@ -1,8 +1,10 @@
 /* moe-tune doctor: what this machine has, what it reaches, what is missing and what that costs. */
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "../bench/bench.h"
+#include "../src/module_cache.h"
 #include "command.h"
 #include "libraries.h"
 #include "output.h"
@@ -111,6 +113,17 @@ static void print_libraries(moet_output *out, const char *spec, moet_device *dev
     }
 }
 
+/* Where compiled kernels are kept. */
+static void print_cache(moet_output *out)
+{
+    char folder[PATH_MAX];
+    const bool is_writable = moet_module_cache_folder(folder, sizeof folder);
+    print_row(out, "cache", "kernels", folder[0] != '\0' ? folder : "none",
+              is_writable ? ""
+                          : "cannot be written: each process compiles its kernels anew, but for those of a table; "
+                            "MOET_CACHE_DIR names another folder");
+}
+
 /* One device with all that belongs to it. */
 static moet_status examine(moet_output *out, const doctor_arguments *a, const char *spec)
 {
@@ -157,7 +170,7 @@ static void examine_all(moet_output *out, const doctor_arguments *a, int32_t *us
     }
     if (moet_backend_find("cuda") == NULL) {
         print_row(out, "missing", "cuda", "backend",
-                  "built without CUDA's headers; a build with a CUDA toolkit (11.8 or later) has it");
+                  "built without CUDA's headers; a build with a CUDA toolkit (12.5 or later) has it");
     }
 }
 
@@ -188,6 +201,7 @@ static int run(int argc, char **argv)
     char program[96];
     snprintf(program, sizeof program, "%s (source %.60s)", MOET_VERSION_TEXT, moet_command_revision());
     print_row(out, "program", "moe-tune", program, "");
+    print_cache(out);
     if (a.device != NULL) {
         status = examine(out, &a, a.device);
         usable += status == MOET_OK;

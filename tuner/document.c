@@ -49,8 +49,8 @@ static const struct {
     const char *name, *meaning;
 } environment[] = {
     {"MOET_TABLE", "A table's folder that replaces the one that a program opens, or \"off\" for none."},
-    {"MOET_CACHE_DIR", "Where compiled kernels are kept; default $XDG_CACHE_HOME/moet, then ~/.cache/moet. Where it "
-                       "cannot be written kernels are compiled anew each time."},
+    {"MOET_CACHE_DIR", "Where compiled kernels are kept; default $XDG_CACHE_HOME/moe-tune, then ~/.cache/moe-tune. "
+                       "Where it cannot be written each process compiles anew; `moe-tune doctor` says so."},
 };
 
 /* Roff's own characters as text. At the start of a line a point or quote would be a request. */

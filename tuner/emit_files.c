@@ -129,7 +129,9 @@ moet_status moet_emit_folder_look(const char *dir, moet_emit_folder *folder)
     }
     if (!stream && errno == ENOTDIR)
         return moet_fail(MOET_INVALID, "table folder '%s': is a file; name a folder (--out)", dir);
-    if (!stream) return moet_fail(MOET_IO, "table folder '%s': %s", dir, strerror(errno));
+    if (!stream)
+        return moet_fail(MOET_IO, "table folder '%s': %s; name one that can be read and written (--out)", dir,
+                         strerror(errno));
     count_files(stream, counts);
     closedir(stream);
     if (counts[FILE_TABLE]) {
@@ -155,7 +157,7 @@ static moet_status write_error(const char *dir)
 {
     if (errno == ENOSPC || errno == EDQUOT)
         return moet_fail(MOET_IO, "table folder '%s': disk full; free space and run the same command again", dir);
-    return moet_fail(MOET_IO, "table folder '%s': %s", dir, strerror(errno));
+    return moet_fail(MOET_IO, "table folder '%s': %s; name one that can be written (--out)", dir, strerror(errno));
 }
 
 static moet_status sync_folder(const char *dir)
