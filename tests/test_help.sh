@@ -91,5 +91,34 @@ for document in "$SOURCE"/README.md "$SOURCE"/docs/*.md "$SOURCE"/results/*/READ
         done
     done < <(awk '/\\$/ { sub(/\\$/, ""); printf "%s", $0; next } { print }' "$document" | grep -oE '(`|^|\$ )[^`]*moe-tune [a-z]+ [^`]*--[^`]*')
 done
+# Messages that docs/troubleshooting.md quotes are ones that there are: each piece between what differs is in a string of
+# the sources.
+cat >messages.py <<'E2'
+import glob, re, sys
+source = sys.argv[1]
+text = ""
+for pattern in ("src/*", "kernels/*.[ch]", "bench/*.[ch]", "tuner/*.[ch]", "bindings/python/moe_tune/*.py"):
+    for path in glob.glob(f"{source}/{pattern}"):
+        with open(path) as file:
+            text += file.read()
+text = re.sub(r'"\s*\n\s*f?"', "", text)  # one string over two lines
+count = 0
+for line in open(f"{source}/docs/troubleshooting.md"):
+    quotes = re.findall(r"^### `(.*)`$", line) + re.findall(r"^\| `(.*)` \|", line)
+    for quote in quotes:
+        count += 1
+        pieces = [piece for piece in re.split("…", quote) if len(piece) > 3]
+        if not pieces or max(map(len, pieces)) < 8 or not all(piece in text for piece in pieces):
+            print("no message of the sources:", quote)
+if count < 30:
+    print("only", count, "messages")
+E2
+is "messages of docs/troubleshooting.md" "$(python3 messages.py "$SOURCE")" ""
+# Links to files of the repository.
+for document in "$SOURCE"/*.md "$SOURCE"/docs/*.md "$SOURCE"/bindings/python/README.md "$SOURCE"/results/*/README.md; do
+    for link in $(grep -oE '\]\([^):# ]+' "$document" | cut -c3- | grep -v '^https\{0,1\}$' | sort -u); do
+        [ -e "$(dirname "$document")/$link" ] || fail "$(basename "$document"): no file $link"
+    done
+done
 [ "$lines" -gt 20 ] && pass || fail "only $lines command lines were found in the documents"
 finish

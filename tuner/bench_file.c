@@ -155,7 +155,7 @@ moet_status moet_bench_file_read(const char *path, moet_bench_file *file)
     if (status == MOET_OK && !feof(stream)) {
         status = moet_fail(MOET_IO, "reading %s: %s", path, strerror(errno));
     } else if (status == MOET_OK && read.count == 0) {
-        status = moet_fail(MOET_INVALID, "%s holds no measured point", path);
+        status = moet_fail(MOET_INVALID, "%s holds no measured point; give what moe-tune bench or bench/peers/peers.py printed", path);
     }
     free(line);
     if (!is_stdin) {

@@ -248,7 +248,7 @@ static int judge(const comparison *c)
         moet_command_note("%d points of %s have no counterpart in %s", c->unmatched, a->a_path, a->b_path);
     }
     if (c->all.count == 0) {
-        moet_command_note("%s and %s have no point in common", a->a_path, a->b_path);
+        moet_command_note("%s and %s have no point in common: bench both with one workload file", a->a_path, a->b_path);
         return MOET_EXIT_FAILED;
     }
     if (strcmp(c->a.device, c->b.device) != 0) {

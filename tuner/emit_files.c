@@ -51,7 +51,7 @@ static moet_status check_head(const char *path, const char *text, size_t size_by
     const cJSON *version = cJSON_GetObjectItemCaseSensitive(table, "version");
     const char *hash = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(table, "hash"));
     if (!format || strcmp(format, "moe-tune table") != 0 || !cJSON_IsNumber(version) || !hash || !is_hash(hash))
-        return moet_fail(MOET_MALFORMED, "%s: not a moe-tune table", path);
+        return moet_fail(MOET_MALFORMED, "%s: not a moe-tune table; name a folder that moe-tune emit wrote", path);
     if (!(version->valuedouble >= 1 && version->valuedouble <= MOET_TABLE_FORMAT_VERSION))
         return moet_fail(MOET_MISMATCH,
                          "%s: format version %d or older expected, %.0f found; emit the table with this moe-tune", path,
@@ -74,8 +74,8 @@ moet_status moet_emit_read(const char *dir, cJSON **table)
         return moet_fail(status, "%s: no such file; name a folder that moe-tune emit wrote", path);
     if (status != MOET_OK) return status;
     cJSON *root = cJSON_ParseWithLength(text, size_bytes);
-    status =
-        root ? check_head(path, text, size_bytes, root) : moet_fail(MOET_MALFORMED, "%s: not a moe-tune table", path);
+    status = root ? check_head(path, text, size_bytes, root)
+                  : moet_fail(MOET_MALFORMED, "%s: not a moe-tune table; name a folder that moe-tune emit wrote", path);
     free(text);
     if (status != MOET_OK) {
         cJSON_Delete(root);

@@ -72,8 +72,8 @@ moet_status moet_workloads_read(const char *path, moet_workloads *list)
     const char *shown = is_stdin ? "stdin" : path;
     FILE *file = is_stdin ? stdin : fopen(path, "re");
     if (file == NULL) {
-        return moet_fail(errno == ENOENT ? MOET_NOT_FOUND : MOET_IO, "cannot open workloads %s: %s", path,
-                         strerror(errno));
+        return moet_fail(errno == ENOENT ? MOET_NOT_FOUND : MOET_IO,
+                         "cannot open workloads %s: %s; name another file (--workloads)", path, strerror(errno));
     }
     moet_workloads read = {0};
     moet_workload workload = {0};
