@@ -2,7 +2,7 @@
 # scripts/slurm_array.sbatch and the commands of scripts/k8s-indexed-job.yaml as their tasks run them: the shards merge to
 # what one sweep has. And a read-only root: what works, and what is said where something cannot be written.
 . "$(dirname "$0")/lib.sh"
-options=(--device host --families host_blas --workloads "$PWD/small.jsonl" --ops up,down --rounds 3)
+options=(--device host --families host_blas --workloads "$PWD/small.jsonl" --ops up --rounds 3)
 points() { "$MOE" show --db "$1" --format csv | tail -n +2 | cut -d, -f2-6 | sort; }
 
 expect 0 "" "$MOE" sweep "${options[@]}" --db whole.db
@@ -13,7 +13,7 @@ done
 expect 0 "" "$MOE" merge --db array/all.db array/shard-1.db array/shard-2.db
 points whole.db >whole
 is "points of the merged array" "$(points array/all.db | cut -d, -f1-5)" "$(cat whole)"
-[ "$(wc -l <whole)" -ge 4 ] && pass || fail "one sweep has only $(wc -l <whole) points"
+[ "$(wc -l <whole)" -ge 2 ] && pass || fail "one sweep has only $(wc -l <whole) points"
 [ -n "$(points array/shard-1.db)" ] && [ -n "$(points array/shard-2.db)" ] && pass || fail "a shard is empty"
 expect 2 "not a task of an array" bash "$SOURCE/scripts/slurm_array.sbatch" array
 SLURM_ARRAY_TASK_ID=1 expect 2 "say where the databases go" bash "$SOURCE/scripts/slurm_array.sbatch"
@@ -50,6 +50,7 @@ mount -t tmpfs none "$PWD/root" && mount -o remount,bind,ro / || exit 77
 cd / && touch /tmp/moet-probe 2>/dev/null && exit 77
 export HOME=/root
 unset MOET_CACHE_DIR XDG_CACHE_HOME
+cp "$PWD/whole.db" "$PWD/root/x.db" # of which a sweep has nothing left to do but opens it for writing
 "$MOE" sweep ${options[*]} --db "$PWD/root/x.db" && "$MOE" show --db "$PWD/root/x.db" && "$MOE" emit --db "$PWD/root/x.db" --out "$PWD/root/table" &&
     "$MOE" verify --device host --table "$PWD/root/table" && "$MOE" show --db "$PWD/whole.db" || exit 1
 "$MOE" sweep ${options[*]} && exit 1
