@@ -27,13 +27,14 @@ struct moet_ep_pass {
     const int *const *places;
     u64 *const *peer_words;
     u32 *const *peer_arrived, *const *peer_ready;
+    void *const *peer_back;
     u32 *epochs;
     const volatile int *lost;
     int *failure;
     i64 timeout_ns;
     int tokens, max_tokens;
     int rank, ranks, choices, local_experts, hidden, width, row_bytes;
-    int ids_int64, returns_rows, is_weighted, is_lsa, is_bound;
+    int ids_int64, returns_rows, is_lsa, is_bound, is_weighted, single_plain, is_given;
 };
 
 /* Words of `epochs`. */
@@ -427,6 +428,69 @@ KERNEL(ROW_THREADS, 3) moet_ep_dispatch(const moet_ep_pass p, int split)
     wait_for_all(p, p.peer_arrived[p.rank], epoch);
 }
 
+/* ---- sums of rows, for give and combine ---- */
+
+#define ROWS_AT_ONCE 4
+#define SUM_VECTORS 2 /* of a lane at a time */
+
+/* Perhaps another GPU's memory, which was written while this kernel ran: not by the read-only path. */
+static __device__ __forceinline__ uint4 row_load(const uint4 *from)
+{
+    uint4 v;
+    asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(from)
+                 : "memory");
+    return v;
+}
+
+/* Part of out: the sum of `count` rows, lane i having the i-th and its weight (1: an addition), or a copy. Whole warps. */
+static __device__ __forceinline__ void rows_sum(char *row, float weight, int count, bool is_copied, uint4 *out,
+                                                int part_begin, int end, int lane)
+{
+    for (int begin = part_begin + lane; begin - lane < end; begin += 32 * SUM_VECTORS) {
+        float sum[SUM_VECTORS][8] = {};
+        uint4 v[ROWS_AT_ONCE][SUM_VECTORS];
+        for (int r = 0; r < count; r += ROWS_AT_ONCE) {
+#pragma unroll
+            for (int j = 0; j < ROWS_AT_ONCE; j++) {
+                if (r + j >= count) break;
+                const uint4 *from = (const uint4 *)pointer_of(row, r + j);
+#pragma unroll
+                for (int i = 0; i < SUM_VECTORS; i++) {
+                    if (begin + 32 * i < end) v[j][i] = row_load(from + begin + 32 * i);
+                }
+            }
+#pragma unroll
+            for (int j = 0; j < ROWS_AT_ONCE; j++) {
+                if (r + j >= count) break;
+                const float by = __shfl_sync(ALL_LANES, weight, r + j);
+#pragma unroll
+                for (int i = 0; i < SUM_VECTORS; i++) {
+                    float value[8];
+                    widen8(v[j][i], value);
+#pragma unroll
+                    for (int h = 0; h < 8; h++) sum[i][h] = fmaf(value[h], by, sum[i][h]);
+                }
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < SUM_VECTORS; i++) {
+            if (begin + 32 * i < end) out[begin + 32 * i] = is_copied ? v[0][i] : narrow8(sum[i]);
+        }
+    }
+}
+
+/* The rank that a received row came from: whose rows there are at r. Whole warps. */
+static __device__ __forceinline__ int source_of(const moet_ep_pass &p, int r, int lane)
+{
+    int source = -1;
+    for (int s = lane; s < p.ranks; s += 32) {
+        if (p.recv_first[s] <= r && r < p.recv_first[s] + p.recv_counts[2 * s]) source = s;
+    }
+    return (int)__reduce_max_sync(ALL_LANES, (u32)(source + 1)) - 1;
+}
+
 /* ---- pack: other ranks' pairs in their order ---- */
 
 KERNEL(ROW_THREADS, 4)
@@ -434,11 +498,7 @@ moet_ep_pack(const moet_ep_pass p, const char *received, const uint4 *rows, cons
 {
     const int lane = threadIdx.x & 31, vectors = p.hidden / 8, count = *p.recv_tokens;
     for (int r = blockIdx.x * ROW_WARPS + threadIdx.x / 32; r < count; r += gridDim.x * ROW_WARPS) {
-        int source = -1; /* the last rank whose rows begin at r or before, and that has any there */
-        for (int s = lane; s < p.ranks; s += 32) {
-            if (p.recv_first[s] <= r && r < p.recv_first[s] + p.recv_counts[2 * s]) source = s;
-        }
-        source = (int)__reduce_max_sync(ALL_LANES, (u32)(source + 1)) - 1;
+        const int source = source_of(p, r, lane);
         if (source == p.rank || source < 0) continue;
         const int pair = *(const int *)(received + (i64)r * p.row_bytes + 2 * (i64)p.hidden + 8 * p.choices);
         const int mine = lane < p.width ? places[(i64)r * p.width + lane] : -1;
@@ -461,27 +521,47 @@ moet_ep_pack(const moet_ep_pass p, const char *received, const uint4 *rows, cons
     }
 }
 
-/* ---- combine ---- */
+/* ---- give ---- */
 
-#define ROWS_AT_ONCE 4
-#define SUM_VECTORS 2 /* of a lane at a time */
-
-/* Perhaps another GPU's memory, which was written while this kernel ran: not by the read-only path. */
-static __device__ __forceinline__ uint4 row_load(const uint4 *from)
+KERNEL(ROW_THREADS, 3)
+moet_ep_give(const moet_ep_pass p, const char *received, const char *rows, const int *places, int split)
 {
-    uint4 v;
-    asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-                 : "l"(from)
-                 : "memory");
-    return v;
+    const int lane = threadIdx.x & 31, vectors = p.hidden / 8;
+    const int part_vectors = (vectors + split - 1) / split;
+    const i64 items = has_failed(p) ? 0 : (i64)*p.recv_tokens * split;
+    for (i64 item = blockIdx.x * ROW_WARPS + threadIdx.x / 32; item < items; item += gridDim.x * ROW_WARPS) {
+        const int r = (int)(item / split), part = (int)(item - (i64)r * split);
+        const int source = source_of(p, r, lane);
+        if (source < 0) continue;
+        const int mine = lane < p.width ? places[(i64)r * p.width + lane] : -1;
+        const int count = __popc(__ballot_sync(ALL_LANES, mine >= 0));
+        const bool is_weighted = p.is_weighted && !(p.single_plain && count == 1);
+        float weight = 1.0f; /* they stand in the order of places */
+        if (is_weighted && mine >= 0)
+            weight = ((const float *)(received + (i64)r * p.row_bytes + 2 * (i64)p.hidden + 4 * p.choices))[lane];
+        char *row = mine >= 0 ? (char *)rows + (i64)mine * p.hidden * 2 : nullptr;
+        const i64 slot = (i64)p.rank * p.max_tokens + (r - p.recv_first[source]);
+        rows_sum(row, weight, count, count == 1 && !is_weighted,
+                 (uint4 *)p.peer_back[source] + slot * vectors, part * part_vectors,
+                 min(vectors, (part + 1) * part_vectors), lane);
+    }
+    if (!is_last_block(&p.epochs[COMBINED_BLOCKS])) return;
+    const u32 epoch = p.epochs[READY] + 1;
+    const bool has_any_failed = __syncthreads_or(has_failed(p));
+    if (threadIdx.x == 0) p.epochs[READY] = epoch;
+    if (has_any_failed) return;
+    tell_all(p, p.peer_ready, epoch);
+    wait_for_all(p, p.peer_ready[p.rank], epoch);
 }
+
+/* ---- combine ---- */
 
 /* Where the row of the lane's choice came back; null: it has none. */
 static __device__ __forceinline__ char *returned(const moet_ep_pass &p, const choice &c, int token)
 {
     if (c.expert < 0 || (!p.returns_rows && c.nth > 0)) return nullptr;
-    const i64 at = (i64)c.rank * p.max_tokens + token, slot = p.first[c.rank] + p.slot[at];
+    const i64 at = (i64)c.rank * p.max_tokens + token;
+    const i64 slot = (p.is_given ? 0 : p.first[c.rank]) + p.slot[at];
     i64 row = slot;
     if (p.returns_rows) {
         const int *places = p.places[c.rank];
@@ -494,8 +574,9 @@ KERNEL(ROW_THREADS, 3) moet_ep_combine(const moet_ep_pass p, int split)
 {
     const int lane = threadIdx.x & 31, vectors = p.hidden / 8;
     const int part_vectors = (vectors + split - 1) / split;
+    const bool is_waiting = p.is_lsa && !p.is_given, is_weighted = p.is_weighted && p.returns_rows;
     u32 epoch = 0;
-    if (p.is_lsa) {
+    if (is_waiting) {
         epoch = p.epochs[READY] + 1;
         if (!__syncthreads_or(has_failed(p))) {
             if (blockIdx.x == 0) tell_all(p, p.peer_ready, epoch);
@@ -516,44 +597,14 @@ KERNEL(ROW_THREADS, 3) moet_ep_combine(const moet_ep_pass p, int split)
             if (!found) continue;
             char *const pointer = pointer_of(unordered, __ffs(found) - 1);
             const float by = __shfl_sync(ALL_LANES, c.weight, __ffs(found) - 1);
-            if (lane == count) row = pointer, weight = p.is_weighted ? by : 1.0f;
+            if (lane == count) row = pointer, weight = is_weighted ? by : 1.0f;
             count++;
         }
-        const bool is_copied = count == 1 && !p.is_weighted; /* a sum would turn -0 into +0 */
-        uint4 *out = (uint4 *)((u16 *)p.out + token * p.out_stride);
-        const int end = min(vectors, (part + 1) * part_vectors);
-        for (int begin = part * part_vectors + lane; begin - lane < end; begin += 32 * SUM_VECTORS) {
-            float sum[SUM_VECTORS][8] = {};
-            uint4 v[ROWS_AT_ONCE][SUM_VECTORS];
-            for (int r = 0; r < count; r += ROWS_AT_ONCE) {
-#pragma unroll
-                for (int j = 0; j < ROWS_AT_ONCE; j++) {
-                    if (r + j >= count) break;
-                    const uint4 *from = (const uint4 *)pointer_of(row, r + j);
-#pragma unroll
-                    for (int i = 0; i < SUM_VECTORS; i++) {
-                        if (begin + 32 * i < end) v[j][i] = row_load(from + begin + 32 * i);
-                    }
-                }
-#pragma unroll
-                for (int j = 0; j < ROWS_AT_ONCE; j++) {
-                    if (r + j >= count) break;
-                    const float by = __shfl_sync(ALL_LANES, weight, r + j);
-#pragma unroll
-                    for (int i = 0; i < SUM_VECTORS; i++) {
-                        float value[8];
-                        widen8(v[j][i], value);
-#pragma unroll
-                        for (int h = 0; h < 8; h++) sum[i][h] = fmaf(value[h], by, sum[i][h]); /* by 1: an addition */
-                    }
-                }
-            }
-#pragma unroll
-            for (int i = 0; i < SUM_VECTORS; i++) {
-                if (begin + 32 * i < end) out[begin + 32 * i] = is_copied ? v[0][i] : narrow8(sum[i]);
-            }
-        }
+        /* A sum would turn -0 into +0. */
+        rows_sum(row, weight, count, count == 1 && !is_weighted,
+                 (uint4 *)((u16 *)p.out + token * p.out_stride), part * part_vectors,
+                 min(vectors, (part + 1) * part_vectors), lane);
     }
-    if (!p.is_lsa || !is_last_block(&p.epochs[COMBINED_BLOCKS])) return;
+    if (!is_waiting || !is_last_block(&p.epochs[COMBINED_BLOCKS])) return;
     if (threadIdx.x == 0) p.epochs[READY] = epoch;
 }

@@ -13,15 +13,13 @@ extern const char moet_source_ep[];
 /* As in ep.cu. */
 enum { PLAN_THREADS = 1024, BASES_THREADS = 256, ROW_THREADS = 256, ROW_WARPS = ROW_THREADS / 32 };
 
-enum kernel { PLAN, BASES, DISPATCH, PACK, COMBINE, KERNEL_COUNT };
-static const char *const kernel_names[] = {[PLAN] = "moet_ep_plan",
-                                           [BASES] = "moet_ep_bases",
-                                           [DISPATCH] = "moet_ep_dispatch",
-                                           [PACK] = "moet_ep_pack",
-                                           [COMBINE] = "moet_ep_combine"};
+enum kernel { PLAN, BASES, DISPATCH, PACK, GIVE, COMBINE, KERNEL_COUNT };
+static const char *const kernel_names[] = {
+    [PLAN] = "moet_ep_plan", [BASES] = "moet_ep_bases", [DISPATCH] = "moet_ep_dispatch",
+    [PACK] = "moet_ep_pack", [GIVE] = "moet_ep_give",   [COMBINE] = "moet_ep_combine"};
 
 /* Blocks of a kernel that an SM holds: its launch bounds. */
-enum { DISPATCH_BLOCKS = 3, PACK_BLOCKS = 4, COMBINE_BLOCKS = 3 };
+enum { DISPATCH_BLOCKS = 3, PACK_BLOCKS = 4, GIVE_BLOCKS = 3, COMBINE_BLOCKS = 3 };
 
 /* Vectors of a row that a warp should have at least, lest it looks choices up for little. */
 enum { PART_VECTORS = 64 };
@@ -109,15 +107,21 @@ static moet_status cuda_bases(moet_ep_stages *stages, const moet_ep_pass *pass, 
     return launch(stages, BASES, 1, BASES_THREADS, stream, args);
 }
 
-/* A kernel of warps that each take a part of a token's row, as many parts as leave work for all warps. Blocks that wait
- * for other ranks are all resident. */
+/* Parts of a row, so many as leave work for all warps. */
+static int32_t split_of(const moet_ep_pass *pass, int64_t rows, int64_t blocks)
+{
+    const int32_t parts = (pass->hidden / 8 + PART_VECTORS - 1) / PART_VECTORS;
+    int32_t split = 1;
+    while (2 * split <= parts && rows * split < blocks * ROW_WARPS) split *= 2;
+    return split;
+}
+
+/* A kernel of warps that each take a part of a token's row. Blocks that wait for other ranks are all resident. */
 static moet_status launch_rows(moet_ep_stages *stages, enum kernel kernel, const moet_ep_pass *pass, int64_t most_rows,
                                int64_t blocks_per_sm, int32_t sms, void *stream)
 {
     const int64_t most = sms_of(stages, sms) * blocks_per_sm;
-    const int32_t parts = (pass->hidden / 8 + PART_VECTORS - 1) / PART_VECTORS;
-    int32_t split = 1;
-    while (2 * split <= parts && (int64_t)pass->tokens * split < most * ROW_WARPS) split *= 2;
+    int32_t split = split_of(pass, pass->tokens, most);
     const int64_t items = pass->tokens * split > most_rows ? (int64_t)pass->tokens * split : most_rows;
     const int64_t blocks = at_most((items + ROW_WARPS - 1) / ROW_WARPS, most);
     void *args[] = {(void *)pass, &split};
@@ -138,6 +142,15 @@ static moet_status cuda_pack(moet_ep_stages *stages, const moet_ep_pass *pass, c
     return launch(stages, PACK, at_most(most, sms_of(stages, sms) * PACK_BLOCKS), ROW_THREADS, stream, args);
 }
 
+static moet_status cuda_give(moet_ep_stages *stages, const moet_ep_pass *pass, const void *received, const void *rows,
+                             const int32_t *places, int32_t sms, void *stream)
+{
+    const int64_t bound = (int64_t)pass->ranks * pass->max_tokens, most = sms_of(stages, sms) * GIVE_BLOCKS;
+    int32_t split = split_of(pass, bound, most);
+    void *args[] = {(void *)pass, &received, &rows, &places, &split};
+    return launch(stages, GIVE, at_most((bound * split + ROW_WARPS - 1) / ROW_WARPS, most), ROW_THREADS, stream, args);
+}
+
 static moet_status cuda_combine(moet_ep_stages *stages, const moet_ep_pass *pass, int32_t sms, void *stream)
 {
     return launch_rows(stages, COMBINE, pass, 0, COMBINE_BLOCKS, sms, stream);
@@ -151,6 +164,7 @@ const moet_ep_stages_table moet_ep_stages_cuda = {
     .bases = cuda_bases,
     .dispatch = cuda_dispatch,
     .pack = cuda_pack,
+    .give = cuda_give,
     .combine = cuda_combine,
 };
 #else

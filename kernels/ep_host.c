@@ -233,6 +233,44 @@ static moet_status host_pack(moet_ep_stages *stages, const moet_ep_pass *p, cons
     return MOET_OK;
 }
 
+/* ---- give ---- */
+
+/* A row's pairs, of which `places` are there, into out [H]: as moet_ffn combines them. */
+static void sum_pairs(const moet_ep_pass *p, const uint16_t *rows, const int32_t *places, const float *weights,
+                      uint16_t *out)
+{
+    int32_t count = 0;
+    while (count < p->width && places[count] >= 0) count++;
+    const bool is_weighted = p->is_weighted && !(p->single_plain && count == 1);
+    for (int32_t h = 0; h < p->hidden; h++) {
+        float sum = 0;
+        for (int32_t i = 0; i < count; i++) {
+            const float value = moet_bf16_to_float(rows[(int64_t)places[i] * p->hidden + h]);
+            sum = is_weighted ? fmaf(value, weights[i], sum) : sum + value;
+        }
+        out[h] = count == 1 && !is_weighted ? rows[(int64_t)places[0] * p->hidden + h] : moet_bf16_from_float(sum);
+    }
+}
+
+static moet_status host_give(moet_ep_stages *stages, const moet_ep_pass *p, const void *received, const void *rows,
+                             const int32_t *places, int32_t sms, void *stream)
+{
+    (void)stages, (void)sms, (void)stream;
+    if (*p->failure) return MOET_OK;
+    for (int32_t s = 0; s < p->ranks; s++) {
+        for (int64_t i = 0; i < p->recv_counts[2 * s]; i++) {
+            const int64_t r = p->recv_first[s] + i;
+            const uint8_t *tail = (const uint8_t *)received + r * p->row_bytes + 2 * (int64_t)p->hidden;
+            sum_pairs(p, rows, places + r * p->width, (const float *)(const void *)(tail + 4 * (size_t)p->choices),
+                      (uint16_t *)p->peer_back[s] + ((int64_t)p->rank * p->max_tokens + i) * p->hidden);
+        }
+    }
+    const uint32_t epoch = ++p->epochs[2];
+    tell_all(p, p->peer_ready, epoch);
+    wait_for_all(p, p->peer_ready[p->rank], epoch);
+    return MOET_OK;
+}
+
 /* ---- combine ---- */
 
 /* A row that comes back, and what it counts. */
@@ -251,7 +289,7 @@ static int32_t returned_of(const moet_ep_pass *p, int64_t token, returned *list)
         const int64_t at = (int64_t)q * p->max_tokens + token;
         nth = i > 0 && choices[i - 1].rank == q ? nth + 1 : 0;
         if (!p->returns_rows && nth > 0) continue;
-        const int64_t slot = p->first[q] + p->slot[at];
+        const int64_t slot = (p->is_given ? 0 : p->first[q]) + p->slot[at];
         int64_t row = slot;
         if (p->returns_rows)
             row = p->places[q] ? p->places[q][slot * p->width + nth] : p->pair_first[q] + p->pair[at] + nth;
@@ -264,7 +302,8 @@ static int32_t returned_of(const moet_ep_pass *p, int64_t token, returned *list)
 static moet_status host_combine(moet_ep_stages *stages, const moet_ep_pass *p, int32_t sms, void *stream)
 {
     (void)stages, (void)sms, (void)stream;
-    if (p->is_lsa) {
+    const bool is_weighted = p->is_weighted && p->returns_rows;
+    if (p->is_lsa && !p->is_given) {
         const uint32_t epoch = ++p->epochs[2];
         tell_all(p, p->peer_ready, epoch);
         wait_for_all(p, p->peer_ready[p->rank], epoch);
@@ -278,10 +317,10 @@ static moet_status host_combine(moet_ep_stages *stages, const moet_ep_pass *p, i
             float sum = 0;
             for (int32_t i = 0; i < count; i++) {
                 const float value = moet_bf16_to_float(list[i].row[h]);
-                sum = p->is_weighted ? fmaf(value, list[i].weight, sum) : sum + value;
+                sum = is_weighted ? fmaf(value, list[i].weight, sum) : sum + value;
             }
             /* A sum would turn -0 into +0. */
-            out[h] = count == 1 && !p->is_weighted ? list[0].row[h] : moet_bf16_from_float(sum);
+            out[h] = count == 1 && !is_weighted ? list[0].row[h] : moet_bf16_from_float(sum);
         }
     }
     return MOET_OK;
@@ -304,5 +343,6 @@ const moet_ep_stages_table moet_ep_stages_host = {
     .bases = host_bases,
     .dispatch = host_dispatch,
     .pack = host_pack,
+    .give = host_give,
     .combine = host_combine,
 };

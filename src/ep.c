@@ -199,7 +199,7 @@ static moet_status open_route(moet_ep *ep, moet_ep_chunk *c)
     const size_t frozen = moet_ep_put(&bytes, N * 8), first = moet_ep_put(&bytes, N * 4);
     const size_t pair_first = moet_ep_put(&bytes, N * 4), recv_first = moet_ep_put(&bytes, N * 4);
     const size_t recv_pair_first = moet_ep_put(&bytes, N * 4), recv_tokens = moet_ep_put(&bytes, 4);
-    const size_t pointers = moet_ep_put(&bytes, 6 * N * sizeof(void *)), epochs = moet_ep_put(&bytes, 8 * 4);
+    const size_t pointers = moet_ep_put(&bytes, 7 * N * sizeof(void *)), epochs = moet_ep_put(&bytes, 8 * 4);
     MOET_TRY(moet_ep_alloc(ep, bytes, &c->route));
     MOET_TRY(ep->device->backend->fill(ep->device, c->route, 0, bytes));
     char *at = c->route;
@@ -216,6 +216,7 @@ static moet_status open_route(moet_ep *ep, moet_ep_chunk *c)
     p->peer_words = (uint64_t *const *)(void *)(lists + 3 * N);
     p->peer_arrived = (uint32_t *const *)(void *)(lists + 4 * N);
     p->peer_ready = (uint32_t *const *)(void *)(lists + 5 * N);
+    p->peer_back = lists + 6 * N;
     p->lost = &ep->words[MOET_EP_LOST];
     p->failure = (int32_t *)&ep->words[MOET_EP_FAILURE];
     p->timeout_ns = (int64_t)o->timeout_ms * 1000000;
@@ -228,7 +229,8 @@ static moet_status open_route(moet_ep *ep, moet_ep_chunk *c)
     p->width = (int32_t)(ep->max_rows / ep->recv_rows);
     p->row_bytes = moet_ep_row_bytes(p->hidden, p->choices);
     p->returns_rows = is_rows;
-    p->is_weighted = is_rows && ep->problem.prob == MOET_PROB_COMBINE;
+    p->is_weighted = ep->problem.prob == MOET_PROB_COMBINE;
+    p->single_plain = ep->problem.combine == MOET_COMBINE_PADDLE;
     return MOET_OK;
 }
 
@@ -329,7 +331,6 @@ static moet_status create_plan(moet_ep *ep)
     if (o->chunks > 1 && o->comm_sms > 0 && o->comm_sms < sms) plan.max_sms = sms - o->comm_sms;
     MOET_TRY(moet_plan_create(ep->handle, &ep->local, &plan, &ep->plan));
     ep->memory_bytes += moet_plan_workspace_bytes(ep->plan);
-    if (o->returns != MOET_EP_RETURNS_ROWS) return MOET_OK;
     const size_t bytes = (size_t)ep->max_rows * 4;
     void *none = NULL;
     MOET_TRY(moet_ep_alloc(ep, bytes, &none));

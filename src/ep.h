@@ -49,7 +49,7 @@ struct moet_ep {
     moet_ep_comm *control, *data; /* data: rows of transports that exchange; control itself on the host */
     moet_plan *plan;
     int64_t chunk_tokens, recv_rows, max_rows; /* bounds of a chunk: tokens, received rows, their experts' rows */
-    int32_t *none;                             /* [max_rows] of -1; NULL where not needed */
+    int32_t *none;                             /* [max_rows] of -1 */
     moet_ep_chunk chunks[MOET_EP_MAX_CHUNKS];
     void *comm_stream, *begun, *ended; /* chunks > 1 */
     volatile int32_t *words;           /* lost: 1 + rank, failure; host memory that the device sees */

@@ -1,5 +1,6 @@
 /* ep_lsa: rows by loads and stores to the other ranks' memory. A rank stores its rows straight to where they are
- * received, in the order of (source rank, token), and loads what comes back from where it was made. Two waits for all
+ * received, in the order of (source rank, token). Rows that come back are loaded from where they were made; sums are
+ * stored to the token's rank as they are made, and added there. Two waits for all
  * ranks a run: when rows have arrived, and when results may be read. They also keep a buffer from being written while
  * it is read: rows of the next run are stored after a rank has read what came back, which it could only after every
  * rank had its experts done. */
@@ -10,7 +11,7 @@
 
 /* Where things are in every rank's window. */
 typedef struct layout {
-    size_t words, arrived, ready, places, recv, y, bytes;
+    size_t words, arrived, ready, places, recv, y, back, bytes; /* places, y: rows; back: sums */
 } layout;
 
 static layout layout_of(const moet_ep *ep, const moet_ep_chunk *c)
@@ -23,7 +24,8 @@ static layout layout_of(const moet_ep *ep, const moet_ep_chunk *c)
     l.ready = moet_ep_put(&l.bytes, N * 4);
     l.places = moet_ep_put(&l.bytes, is_rows ? R * (size_t)c->pass.width * 4 : 0);
     l.recv = moet_ep_put(&l.bytes, R * (size_t)c->pass.row_bytes);
-    l.y = moet_ep_put(&l.bytes, (is_rows ? (size_t)ep->max_rows : R) * H2);
+    l.y = moet_ep_put(&l.bytes, is_rows ? (size_t)ep->max_rows * H2 : 0);
+    l.back = moet_ep_put(&l.bytes, is_rows ? 0 : R * H2);
     return l;
 }
 
@@ -39,6 +41,7 @@ static moet_status open_lsa(moet_ep *ep, moet_ep_chunk *c)
     const size_t N = (size_t)ep->options.ranks;
     const layout l = layout_of(ep, c);
     const bool is_rows = ep->options.returns == MOET_EP_RETURNS_ROWS;
+    const size_t H2 = (size_t)ep->problem.hidden * 2;
     c->windows = calloc(N, sizeof *c->windows);
     void **scratch = calloc(N, 3 * sizeof *scratch);
     moet_status status = c->windows && scratch
@@ -49,13 +52,24 @@ static moet_status open_lsa(moet_ep *ep, moet_ep_chunk *c)
     char *own = c->windows[ep->options.rank];
     c->recv = (uint8_t *)own + l.recv;
     c->y = own + l.y;
-    c->places = is_rows ? (int32_t *)(void *)(own + l.places) : NULL;
+    c->places = (int32_t *)(void *)(own + l.places);
+    c->pass.is_given = !is_rows;
+    if (!is_rows) { /* nobody else reads them */
+        size_t bytes = 0;
+        const size_t places = moet_ep_put(&bytes, (size_t)ep->recv_rows * (size_t)c->pass.width * 4);
+        const size_t y = moet_ep_put(&bytes, (size_t)ep->max_rows * (size_t)ep->problem.hidden * 2);
+        status = moet_ep_alloc(ep, bytes, &c->memory);
+        if (status != MOET_OK) goto done;
+        c->places = (int32_t *)(void *)((char *)c->memory + places);
+        c->y = (char *)c->memory + y;
+        c->back = own + l.back;
+    }
     c->pass.is_lsa = 1;
     c->pass.pair = NULL; /* places are read where they are */
     for (size_t i = 0; i < N; i++) {
         char *window = c->windows[i];
         scratch[i] = window + l.recv;
-        scratch[N + i] = window + l.y;
+        scratch[N + i] = is_rows ? window + l.y : own + l.back + i * (size_t)ep->chunk_tokens * H2;
         scratch[2 * N + i] = window + l.places;
     }
     status = moet_ep_point(ep, c, scratch, (const void *const *)(scratch + N),
@@ -63,6 +77,7 @@ static moet_status open_lsa(moet_ep *ep, moet_ep_chunk *c)
     if (status == MOET_OK) status = upload_pointers(ep, c, l.words, (void *)c->pass.peer_words, scratch);
     if (status == MOET_OK) status = upload_pointers(ep, c, l.arrived, (void *)c->pass.peer_arrived, scratch);
     if (status == MOET_OK) status = upload_pointers(ep, c, l.ready, (void *)c->pass.peer_ready, scratch);
+    if (status == MOET_OK) status = upload_pointers(ep, c, l.back, (void *)c->pass.peer_back, scratch);
 done:
     free(scratch);
     return status;
@@ -79,6 +94,7 @@ static void close_lsa(moet_ep *ep, moet_ep_chunk *c)
         ep->device_table->window_free(ep->device, bytes, c->windows[rank]);
     }
     free(all);
+    ep->device->backend->free(ep->device, c->memory);
     free(c->windows);
 }
 
@@ -91,6 +107,8 @@ static moet_status dispatch(moet_ep *ep, moet_ep_chunk *c, void *stream)
 
 static moet_status combine(moet_ep *ep, moet_ep_chunk *c, void *stream)
 {
+    if (c->pass.is_given)
+        MOET_TRY(ep->stages_table->give(ep->stages, &c->pass, c->recv, c->y, c->places, ep->options.comm_sms, stream));
     return ep->stages_table->combine(ep->stages, &c->pass, ep->options.comm_sms, stream);
 }
 

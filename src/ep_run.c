@@ -72,7 +72,8 @@ static void place_tokens(const moet_ep *ep, moet_ep_chunk *c, const moet_ep_args
     p->out = (uint16_t *)a->out + first * p->out_stride;
 }
 
-static moet_status run_experts(moet_ep *ep, moet_ep_chunk *c, const moet_ep_args *a, void *stream)
+/* is_alone: measured for itself, and so all of moet_ffn, into what is not used then. */
+static moet_status run_experts(moet_ep *ep, moet_ep_chunk *c, const moet_ep_args *a, bool is_alone, void *stream)
 {
     const moet_ep_pass *p = &c->pass;
     const size_t H2 = (size_t)p->hidden * 2;
@@ -86,12 +87,13 @@ static moet_status run_experts(moet_ep *ep, moet_ep_chunk *c, const moet_ep_args
                                .up_bias = a->up_bias,
                                .down = a->down,
                                .down_bias = a->down_bias,
-                               .out = c->y,
+                               .out = p->is_given ? c->back : c->y,
                                .tokens = ep->recv_rows,
                                .device_tokens = p->is_bound ? NULL : p->recv_tokens,
                                .stream = stream};
     const moet_ffn_rows rows = {.rows = c->y, .places = c->places, .none = ep->none};
-    return p->returns_rows ? moet_ffn_rows_run(ep->plan, &ffn, &rows) : moet_ffn(ep->plan, &ffn);
+    return p->returns_rows || (p->is_given && !is_alone) ? moet_ffn_rows_run(ep->plan, &ffn, &rows)
+                                                         : moet_ffn(ep->plan, &ffn);
 }
 
 /* One chunk: all on the caller's stream. */
@@ -99,7 +101,7 @@ static moet_status run_serial(moet_ep *ep, const moet_ep_args *a, int32_t parts)
 {
     moet_ep_chunk *c = &ep->chunks[0];
     if (parts & MOET_EP_DISPATCH) MOET_TRY(ep->transport->dispatch(ep, c, a->stream));
-    if (parts & MOET_EP_EXPERTS) MOET_TRY(run_experts(ep, c, a, a->stream));
+    if (parts & MOET_EP_EXPERTS) MOET_TRY(run_experts(ep, c, a, parts == MOET_EP_EXPERTS, a->stream));
     return parts & MOET_EP_COMBINE ? ep->transport->combine(ep, c, a->stream) : MOET_OK;
 }
 
@@ -115,7 +117,7 @@ static moet_status run_overlapped(moet_ep *ep, const moet_ep_args *a, int32_t pa
         if (parts & MOET_EP_DISPATCH) MOET_TRY(ep->transport->dispatch(ep, c, ep->comm_stream));
         MOET_TRY(backend->event_record(ep->device, c->arrived, ep->comm_stream));
         MOET_TRY(device->stream_wait(ep->device, a->stream, c->arrived));
-        if (parts & MOET_EP_EXPERTS) MOET_TRY(run_experts(ep, c, a, a->stream));
+        if (parts & MOET_EP_EXPERTS) MOET_TRY(run_experts(ep, c, a, parts == MOET_EP_EXPERTS, a->stream));
         MOET_TRY(backend->event_record(ep->device, c->computed, a->stream));
     }
     for (int32_t i = 0; i < ep->options.chunks; i++) {

@@ -43,13 +43,17 @@ typedef struct moet_ep_pass {
     uint64_t *const *peer_words;   /* counts, [sender, receiver]: epoch << 32 | rows */
     uint32_t *const *peer_arrived; /* [sender]: epoch of the last dispatch that is done */
     uint32_t *const *peer_ready;   /* [sender]: epoch of the last rows that may be read */
+    void *const *peer_back;        /* sums are given: rows [sender, max_tokens, H], by the sender's slots */
     uint32_t *epochs;              /* [4] of words, arrived, ready; blocks that are done */
     const volatile int32_t *lost;  /* nonzero: give up */
     int32_t *failure;              /* set where a pass gave up */
     int64_t timeout_ns;
     int32_t tokens, max_tokens; /* of the chunk */
     int32_t rank, ranks, choices, local_experts, hidden, width /* min(k, local experts) */, row_bytes;
-    int32_t ids_int64, returns_rows, is_weighted /* rows at the combine, with returns_rows */, is_lsa, is_bound;
+    int32_t ids_int64, returns_rows, is_lsa, is_bound;
+    int32_t is_weighted;  /* rows at the combine, with returns_rows, or in give */
+    int32_t single_plain; /* give: a row alone is not weighted */
+    int32_t is_given;     /* lsa: sums are stored to the token's rank by give, and combine adds what is there */
 } moet_ep_pass;
 
 typedef struct moet_ep_stages moet_ep_stages;
@@ -68,7 +72,11 @@ typedef struct moet_ep_stages_table {
     /* The other ranks' pairs, out of rows [M, H] by places [received, width], into packed [pairs, H]. */
     moet_status (*pack)(moet_ep_stages *stages, const moet_ep_pass *pass, const void *received, const void *rows,
                         const int32_t *places, void *packed, int32_t sms, void *stream);
-    /* out. lsa: says that this rank's rows may be read, and waits for everybody's. */
+    /* is_given: each received row's sum, out of rows [M, H] by places, to the back of the rank that it came from; then
+     * waits for everybody's. */
+    moet_status (*give)(moet_ep_stages *stages, const moet_ep_pass *pass, const void *received, const void *rows,
+                        const int32_t *places, int32_t sms, void *stream);
+    /* out. lsa, not is_given: says that this rank's rows may be read, and waits for everybody's. */
     moet_status (*combine)(moet_ep_stages *stages, const moet_ep_pass *pass, int32_t sms, void *stream);
 } moet_ep_stages_table;
 
