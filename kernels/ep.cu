@@ -65,6 +65,15 @@ static __device__ __forceinline__ uint4 narrow8(const float *from)
                       floats_to_bf16(from[4], from[5]), floats_to_bf16(from[6], from[7]));
 }
 
+/* As in stages.cu: a launch may begin early, and then waits for the one before it. */
+static __device__ __forceinline__ void launches_chain(void)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 /* ---- other ranks' words ---- */
 
 static __device__ __forceinline__ void store_release(u32 *to, u32 value)
@@ -229,6 +238,7 @@ static __device__ __forceinline__ u32 scan_before(u32 value, u32 *sums, u32 *sum
 KERNEL(PLAN_THREADS, 1) moet_ep_plan(const moet_ep_pass p)
 {
     __shared__ u32 sums[32];
+    launches_chain();
     for (int q = blockIdx.x; q < p.ranks; q += gridDim.x) {
         const int low = q * p.local_experts, high = low + p.local_experts;
         int *slots = p.slot + (i64)q * p.max_tokens, *pairs = p.pair ? p.pair + (i64)q * p.max_tokens : nullptr;
@@ -289,52 +299,65 @@ KERNEL(PLAN_THREADS, 1) moet_ep_plan(const moet_ep_pass p)
 /* ---- bases ---- */
 
 #define BASES_THREADS 256
+#define MAX_RANKS 1024
 
-/* One block. */
-KERNEL(BASES_THREADS, 1) moet_ep_bases(const moet_ep_pass p)
+/* Where received rows and pairs begin, from recv_counts; one thread. */
+static __device__ __forceinline__ void bases_received(const moet_ep_pass &p)
 {
-    if (p.is_lsa) {
-        const u32 epoch = p.epochs[WORDS] + 1;
-        const u64 *words = p.peer_words[p.rank];
-        const i64 begin_ns = now_ns();
-        for (int q = threadIdx.x; q < p.ranks; q += BASES_THREADS) {
-            int first = 0;
-            for (int s = 0; s < p.ranks; s++) {
-                u32 spins = 0;
-                u64 word;
-                while ((u32)((word = load_acquire(&words[s * p.ranks + q])) >> 32) != epoch) {
-                    if (wait_on(p, begin_ns, &spins, s)) continue;
-                    word = 0;
-                    break;
-                }
-                if (s < p.rank) first += (int)(u32)word;
-                if (q == p.rank) p.recv_counts[2 * s] = (int)(u32)word;
-            }
-            p.first[q] = first;
-        }
-        __syncthreads();
-    }
-    if (threadIdx.x != 0) return;
-    int received = 0, received_pairs = 0, sent = 0, sent_pairs = 0;
-    if (p.is_lsa) p.epochs[WORDS]++;
+    int received = 0, pairs = 0;
     for (int s = 0; s < p.ranks; s++) {
         p.recv_first[s] = p.is_bound ? s * p.max_tokens : received;
         received += p.recv_counts[2 * s];
         if (s == p.rank || p.is_lsa) continue;
-        p.recv_pair_first[s] = received_pairs;
-        received_pairs += p.recv_counts[2 * s + 1];
+        p.recv_pair_first[s] = pairs;
+        pairs += p.recv_counts[2 * s + 1];
     }
-    for (int q = 0; q < p.ranks && !p.is_lsa; q++) {
+    *p.recv_tokens = p.is_bound ? p.ranks * p.max_tokens : received;
+}
+
+/* Waits for all ranks' counts; first [ranks] shared. Every block does, and block 0 writes them down. All threads. */
+static __device__ __forceinline__ void bases_wait(const moet_ep_pass &p, int *first)
+{
+    const u32 epoch = p.epochs[WORDS] + 1;
+    const u64 *words = p.peer_words[p.rank];
+    const i64 begin_ns = now_ns();
+    for (int q = threadIdx.x; q < p.ranks; q += blockDim.x) {
+        int sum = 0;
+        for (int s = 0; s < p.ranks; s++) {
+            u32 spins = 0;
+            u64 word;
+            while ((u32)((word = load_acquire(&words[s * p.ranks + q])) >> 32) != epoch) {
+                if (wait_on(p, begin_ns, &spins, s)) continue;
+                word = 0;
+                break;
+            }
+            if (s < p.rank) sum += (int)(u32)word;
+            if (blockIdx.x == 0 && q == p.rank) p.recv_counts[2 * s] = (int)(u32)word;
+        }
+        first[q] = sum;
+        if (blockIdx.x == 0) p.first[q] = sum;
+    }
+    __syncthreads();
+    if (blockIdx.x == 0 && threadIdx.x == 0) bases_received(p);
+}
+
+/* One thread. Without lsa: dispatch does it there. */
+KERNEL(BASES_THREADS, 1) moet_ep_bases(const moet_ep_pass p)
+{
+    launches_chain();
+    if (threadIdx.x != 0) return;
+    bases_received(p);
+    int sent = 0, pairs = 0;
+    for (int q = 0; q < p.ranks; q++) { /* as they lie in the buffers of this rank */
         if (q == p.rank) {
             p.first[q] = p.recv_first[q];
             continue;
         }
         p.first[q] = p.is_bound ? q * p.max_tokens : sent;
-        p.pair_first[q] = sent_pairs;
+        p.pair_first[q] = pairs;
         sent += p.send_counts[2 * q];
-        sent_pairs += p.send_counts[2 * q + 1];
+        pairs += p.send_counts[2 * q + 1];
     }
-    *p.recv_tokens = p.is_bound ? p.ranks * p.max_tokens : received;
 }
 
 /* ---- rows: a warp takes a part of a token's row, 16 bytes a lane at a time ---- */
@@ -373,7 +396,11 @@ KERNEL(ROW_THREADS, 3) moet_ep_dispatch(const moet_ep_pass p, int split)
 {
     const int lane = threadIdx.x & 31, vectors = p.hidden / 8;
     const int part_vectors = (vectors + split - 1) / split;
-    const bool is_off = has_failed(p); /* where rows go is not known then */
+    __shared__ int shared_first[MAX_RANKS];
+    launches_chain();
+    const int *first = p.is_lsa ? shared_first : p.first;
+    if (p.is_lsa) bases_wait(p, shared_first);
+    const bool is_off = __syncthreads_or(has_failed(p)); /* where rows go is not known then */
     const i64 items = is_off ? 0 : (i64)p.tokens * split;
     for (i64 item = blockIdx.x * ROW_WARPS + threadIdx.x / 32; item < items; item += gridDim.x * ROW_WARPS) {
         const int token = (int)(item / split), part = (int)(item - (i64)token * split);
@@ -384,7 +411,7 @@ KERNEL(ROW_THREADS, 3) moet_ep_dispatch(const moet_ep_pass p, int split)
         int pair = 0;
         if (is_first) {
             const i64 at = (i64)c.rank * p.max_tokens + token;
-            row = (char *)p.to[c.rank] + (i64)(p.first[c.rank] + p.slot[at]) * p.row_bytes;
+            row = (char *)p.to[c.rank] + (i64)(first[c.rank] + p.slot[at]) * p.row_bytes;
             if (p.pair) pair = p.pair[at];
         }
         if (targets == 0) continue;
@@ -416,13 +443,16 @@ KERNEL(ROW_THREADS, 3) moet_ep_dispatch(const moet_ep_pass p, int split)
              item += gridDim.x * ROW_WARPS) {
             const int q = (int)(item / p.max_tokens), i = (int)(item - (i64)q * p.max_tokens);
             if (i < p.send_counts[2 * q]) continue;
-            tail_write(p, none, (char *)p.to[q] + (i64)(p.first[q] + i) * p.row_bytes, q, 0, lane);
+            tail_write(p, none, (char *)p.to[q] + (i64)(first[q] + i) * p.row_bytes, q, 0, lane);
         }
     }
     if (!p.is_lsa || !is_last_block(&p.epochs[DISPATCHED_BLOCKS])) return;
     const u32 epoch = p.epochs[ARRIVED] + 1;
     const bool has_any_failed = __syncthreads_or(has_failed(p));
-    if (threadIdx.x == 0) p.epochs[ARRIVED] = epoch;
+    if (threadIdx.x == 0) { /* all blocks have read them */
+        p.epochs[ARRIVED] = epoch;
+        p.epochs[WORDS]++;
+    }
     if (has_any_failed) return;
     tell_all(p, p.peer_arrived, epoch);
     wait_for_all(p, p.peer_arrived[p.rank], epoch);
@@ -496,6 +526,7 @@ static __device__ __forceinline__ int source_of(const moet_ep_pass &p, int r, in
 KERNEL(ROW_THREADS, 4)
 moet_ep_pack(const moet_ep_pass p, const char *received, const uint4 *rows, const int *places, uint4 *packed)
 {
+    launches_chain();
     const int lane = threadIdx.x & 31, vectors = p.hidden / 8, count = *p.recv_tokens;
     for (int r = blockIdx.x * ROW_WARPS + threadIdx.x / 32; r < count; r += gridDim.x * ROW_WARPS) {
         const int source = source_of(p, r, lane);
@@ -528,6 +559,7 @@ moet_ep_give(const moet_ep_pass p, const char *received, const char *rows, const
 {
     const int lane = threadIdx.x & 31, vectors = p.hidden / 8;
     const int part_vectors = (vectors + split - 1) / split;
+    launches_chain();
     const i64 items = has_failed(p) ? 0 : (i64)*p.recv_tokens * split;
     for (i64 item = blockIdx.x * ROW_WARPS + threadIdx.x / 32; item < items; item += gridDim.x * ROW_WARPS) {
         const int r = (int)(item / split), part = (int)(item - (i64)r * split);
@@ -574,6 +606,7 @@ KERNEL(ROW_THREADS, 3) moet_ep_combine(const moet_ep_pass p, int split)
 {
     const int lane = threadIdx.x & 31, vectors = p.hidden / 8;
     const int part_vectors = (vectors + split - 1) / split;
+    launches_chain();
     const bool is_waiting = p.is_lsa && !p.is_given, is_weighted = p.is_weighted && p.returns_rows;
     u32 epoch = 0;
     if (is_waiting) {

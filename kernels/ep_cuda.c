@@ -13,6 +13,8 @@ extern const char moet_source_ep[];
 /* As in ep.cu. */
 enum { PLAN_THREADS = 1024, BASES_THREADS = 256, ROW_THREADS = 256, ROW_WARPS = ROW_THREADS / 32 };
 
+enum { EARLY_DRIVER = 12030 }; /* captures launches that may begin early into graphs; as in stages_cuda.c */
+
 enum kernel { PLAN, BASES, DISPATCH, PACK, GIVE, COMBINE, KERNEL_COUNT };
 static const char *const kernel_names[] = {
     [PLAN] = "moet_ep_plan", [BASES] = "moet_ep_bases", [DISPATCH] = "moet_ep_dispatch",
@@ -79,11 +81,24 @@ static moet_status cuda_create(moet_device *device, moet_ep_stages **stages)
     return MOET_OK;
 }
 
+/* sms: where there is a limit, blocks that wait on SMs that are to be left free would not leave them free. */
 static moet_status launch(const moet_ep_stages *stages, enum kernel kernel, int64_t blocks, uint32_t threads,
-                          void *stream, void **args)
+                          int32_t sms, void *stream, void **args)
 {
-    const CUresult result = stages->cuda->cuLaunchKernel(stages->functions[kernel], (unsigned)blocks, 1, 1, threads, 1,
-                                                         1, 0, stream, args, NULL);
+    const moet_device_info *device = &stages->device->info;
+    const bool is_early = device->cc_major >= 9 && device->driver_cuda_version >= EARLY_DRIVER && sms == 0;
+    CUlaunchAttribute early = {.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+                               .value.programmaticStreamSerializationAllowed = 1};
+    CUlaunchConfig config = {.gridDimX = (unsigned)blocks,
+                             .gridDimY = 1,
+                             .gridDimZ = 1,
+                             .blockDimX = threads,
+                             .blockDimY = 1,
+                             .blockDimZ = 1,
+                             .hStream = stream,
+                             .attrs = &early,
+                             .numAttrs = is_early ? 1 : 0};
+    const CUresult result = stages->cuda->cuLaunchKernelEx(&config, stages->functions[kernel], args, NULL);
     return result == CUDA_SUCCESS ? MOET_OK : moet_cuda_fail(result, kernel_names[kernel]);
 }
 
@@ -98,13 +113,14 @@ static int64_t at_most(int64_t value, int64_t most) { return value < most ? valu
 static moet_status cuda_plan(moet_ep_stages *stages, const moet_ep_pass *pass, void *stream)
 {
     void *args[] = {(void *)pass};
-    return launch(stages, PLAN, at_most(pass->ranks, sms_of(stages, 0)), PLAN_THREADS, stream, args);
+    return launch(stages, PLAN, at_most(pass->ranks, sms_of(stages, 0)), PLAN_THREADS, 1, stream, args);
 }
 
 static moet_status cuda_bases(moet_ep_stages *stages, const moet_ep_pass *pass, void *stream)
 {
     void *args[] = {(void *)pass};
-    return launch(stages, BASES, 1, BASES_THREADS, stream, args);
+    if (pass->is_lsa) return MOET_OK; /* dispatch does it, which has to wait anyway */
+    return launch(stages, BASES, 1, BASES_THREADS, 1, stream, args);
 }
 
 /* Parts of a row, so many as leave work for all warps. */
@@ -125,7 +141,7 @@ static moet_status launch_rows(moet_ep_stages *stages, enum kernel kernel, const
     const int64_t items = pass->tokens * split > most_rows ? (int64_t)pass->tokens * split : most_rows;
     const int64_t blocks = at_most((items + ROW_WARPS - 1) / ROW_WARPS, most);
     void *args[] = {(void *)pass, &split};
-    return launch(stages, kernel, blocks > 0 ? blocks : 1, ROW_THREADS, stream, args);
+    return launch(stages, kernel, blocks > 0 ? blocks : 1, ROW_THREADS, sms, stream, args);
 }
 
 static moet_status cuda_dispatch(moet_ep_stages *stages, const moet_ep_pass *pass, int32_t sms, void *stream)
@@ -139,7 +155,7 @@ static moet_status cuda_pack(moet_ep_stages *stages, const moet_ep_pass *pass, c
 {
     void *args[] = {(void *)pass, &received, &rows, &places, &packed};
     const int64_t most = ((int64_t)pass->ranks * pass->max_tokens + ROW_WARPS - 1) / ROW_WARPS;
-    return launch(stages, PACK, at_most(most, sms_of(stages, sms) * PACK_BLOCKS), ROW_THREADS, stream, args);
+    return launch(stages, PACK, at_most(most, sms_of(stages, sms) * PACK_BLOCKS), ROW_THREADS, sms, stream, args);
 }
 
 static moet_status cuda_give(moet_ep_stages *stages, const moet_ep_pass *pass, const void *received, const void *rows,
@@ -148,7 +164,8 @@ static moet_status cuda_give(moet_ep_stages *stages, const moet_ep_pass *pass, c
     const int64_t bound = (int64_t)pass->ranks * pass->max_tokens, most = sms_of(stages, sms) * GIVE_BLOCKS;
     int32_t split = split_of(pass, bound, most);
     void *args[] = {(void *)pass, &received, &rows, &places, &split};
-    return launch(stages, GIVE, at_most((bound * split + ROW_WARPS - 1) / ROW_WARPS, most), ROW_THREADS, stream, args);
+    return launch(stages, GIVE, at_most((bound * split + ROW_WARPS - 1) / ROW_WARPS, most), ROW_THREADS, sms, stream,
+                  args);
 }
 
 static moet_status cuda_combine(moet_ep_stages *stages, const moet_ep_pass *pass, int32_t sms, void *stream)

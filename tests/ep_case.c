@@ -51,7 +51,7 @@ void ep_case_draw(uint64_t *random, int64_t nth, int32_t ranks, ep_case *c)
     c->options.ranks = ranks;
     c->options.returns = (moet_ep_returns)(nth & 1);
     if (c->options.returns == MOET_EP_RETURNS_SUMS && problem.prob == MOET_PROB_COMBINE)
-        problem.combine = (moet_combine)test_between(random, 0, 1);
+        problem.combine = nth / 12 % 2 ? MOET_COMBINE_EXACT : MOET_COMBINE_PADDLE;
     static const char *const names[] = {"exchange", "lsa", "bound", "auto"};
     const bool is_sums = c->options.returns == MOET_EP_RETURNS_SUMS;
     const char *name = names[nth / 2 % MOET_COUNT_OF(names)];

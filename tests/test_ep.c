@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 static const char *spec = "host";
-static int64_t case_count = 20, rank_count; /* 0: 1, 2 and 4 */
+static int64_t case_count = 24, rank_count; /* 0: 1, 2 and 4 */
 enum { TIMEOUT_MS = 20000, SHORT_MS = 800 };
 
 static bool is_host(void) { return strcmp(spec, "host") == 0; }
