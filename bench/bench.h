@@ -139,6 +139,10 @@ moet_status moet_bench_keep_launch(moet_bench *bench, int32_t subject);
  * fails retires; an error status is the bench's own. */
 moet_status moet_bench_launch_again(moet_bench *bench, int32_t subject);
 
+/* For a profiler: so many untimed launches over all buffer sets, then one more of the set that is next, alone between
+ * the backend's set_profiling(true) and (false). Nothing of it goes into the trial. */
+moet_status moet_bench_launch_profiled(moet_bench *bench, int32_t subject, int32_t warm_up);
+
 /* While racing, a sample holds as few calls as 0.6 ms ask for, not whole cycles over the buffer sets. Not racing is the
  * state after _set_workload. */
 void moet_bench_set_racing(moet_bench *bench, bool is_racing);

@@ -41,6 +41,11 @@ static moet_status launch_calls(moet_runner *runner, int32_t calls)
     return MOET_OK;
 }
 
+void moet_subject_begin_range(const moet_subject *subject)
+{
+    moet_nvtx_begin(MOET_NVTX_TRIAL, subject->text, subject->index);
+}
+
 moet_status moet_runner_prepare(moet_bench *bench, moet_runner *runner, bool capturable, bool whole_cycles,
                                 double call_us)
 {
@@ -95,4 +100,20 @@ void moet_runner_release(moet_bench *bench, moet_runner *runner)
 {
     if (runner->graph) bench->device->backend->graph_destroy(bench->device, runner->graph);
     runner->graph = NULL;
+}
+
+moet_status moet_bench_launch_profiled(moet_bench *bench, int32_t subject, int32_t warm_up)
+{
+    moet_subject *s = bench->subjects[subject];
+    moet_device *device = bench->device;
+    const moet_backend *backend = device->backend;
+    if (!s->active) return moet_fail(MOET_INVALID, "bench: %.200s is not there to be launched", s->trial.config);
+    for (int32_t i = 0; i < warm_up; i++) MOET_TRY(s->runner.launch(s->runner.context, i % s->runner.set_count));
+    MOET_TRY(backend->stream_synchronize(device, bench->stream));
+    if (backend->set_profiling) MOET_TRY(backend->set_profiling(device, true));
+    moet_subject_begin_range(s);
+    moet_status status = moet_nvtx_end(s->runner.launch(s->runner.context, warm_up % s->runner.set_count));
+    if (status == MOET_OK) status = backend->stream_synchronize(device, bench->stream);
+    moet_status stopped = backend->set_profiling ? backend->set_profiling(device, false) : MOET_OK;
+    return status == MOET_OK ? stopped : status;
 }

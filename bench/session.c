@@ -226,12 +226,6 @@ static moet_status new_subject(moet_bench *bench, const char *name, bool device_
     return MOET_OK;
 }
 
-/* The range of work on a trial: its verification, and each of its samples. */
-static void begin_range(const moet_subject *subject)
-{
-    moet_nvtx_begin(MOET_NVTX_TRIAL, subject->text, subject->index);
-}
-
 static void refuse(moet_subject *subject, moet_trial_status status, const char *reason)
 {
     subject->trial.status = status;
@@ -401,7 +395,7 @@ moet_status moet_bench_add_config(moet_bench *bench, const moet_config *config, 
     moet_config_format(config, text);
     MOET_TRY(new_subject(bench, text, device_counts, &added));
     added->config = *config;
-    begin_range(added);
+    moet_subject_begin_range(added);
     return moet_nvtx_end(finish(added, add_config(added), subject));
 }
 
@@ -414,7 +408,7 @@ moet_status moet_bench_add_launcher(moet_bench *bench, const char *name, moet_be
     added->launcher = launcher;
     added->launcher_context = context;
     added->runner.launch = launch_launcher;
-    begin_range(added);
+    moet_subject_begin_range(added);
     return moet_nvtx_end(finish(added, admit(added, capturable), subject));
 }
 
@@ -427,7 +421,7 @@ moet_status moet_bench_add_path_launcher(moet_bench *bench, const char *name, mo
     added->path_launcher = launcher;
     added->launcher_context = context;
     added->runner.launch = launch_path_launcher;
-    begin_range(added);
+    moet_subject_begin_range(added);
     return moet_nvtx_end(finish(added, admit(added, capturable), subject));
 }
 
@@ -483,7 +477,7 @@ static moet_status time_entrants(moet_bench *bench, entrant *entrants, int32_t c
         moet_subject *subject = entrants[i].subject;
         if (subject && !subject->active) continue; /* failed in the round that is being repeated */
         if (subject && !subject->is_prepared) {
-            begin_range(subject);
+            moet_subject_begin_range(subject);
             MOET_TRY(moet_nvtx_end(prepare_runner(subject)));
             if (subject->trial.status != MOET_TRIAL_OK) {
                 release_kernel(subject);
@@ -493,7 +487,7 @@ static moet_status time_entrants(moet_bench *bench, entrant *entrants, int32_t c
         moet_bench_step(bench, subject, subject ? MOET_STEP_TIME : MOET_STEP_BENCH);
         moet_runner *runner = subject ? &subject->runner : moet_ceiling_runner(bench->ceilings, entrants[i].ceiling);
         int32_t sm_mhz = 0;
-        if (subject) begin_range(subject);
+        if (subject) moet_subject_begin_range(subject);
         moet_status status = moet_runner_sample(bench, runner, &entrants[i].sample.time_ns, &sm_mhz);
         if (subject) moet_nvtx_end(status);
         if (status != MOET_OK && subject) {

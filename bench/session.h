@@ -201,4 +201,7 @@ void moet_bench_step(const moet_bench *bench, const moet_subject *subject, moet_
 /* MOET_OK, or DEVICE where the device no longer takes work: the calling process cannot go on with it. */
 moet_status moet_bench_check_device(moet_bench *bench);
 
+/* measure.c: the range of work on a trial, its verification and each of its samples, which moet_nvtx_end ends. */
+void moet_subject_begin_range(const moet_subject *subject);
+
 #endif

@@ -46,7 +46,7 @@ static moet_problem gemm_problem(const moet_problem *problem, const moet_config 
 }
 
 /* A GEMM's half of the values. */
-static moet_config gemm_config(const moet_config *config, int32_t which)
+moet_config moet_ffn_path_half(const moet_config *config, int32_t which)
 {
     const moet_family *gemm = config->family->gemm;
     moet_config half = {.family = gemm};
@@ -68,7 +68,7 @@ typedef struct part {
 static void part_init(part *p, const moet_prepare_args *args, int32_t which)
 {
     p->problem = gemm_problem(args->problem, args->config, which);
-    p->config = gemm_config(args->config, which);
+    p->config = moet_ffn_path_half(args->config, which);
     p->args = *args;
     p->args.problem = &p->problem;
     p->args.config = &p->config;
@@ -83,7 +83,7 @@ moet_traits moet_ffn_path_traits(const moet_problem *problem, const moet_config 
     moet_traits all = {true, true, true, true};
     for (int32_t i = 0; i < GEMM_COUNT; i++) {
         const moet_problem gemm = gemm_problem(problem, config, i);
-        const moet_config half = gemm_config(config, i);
+        const moet_config half = moet_ffn_path_half(config, i);
         const moet_traits traits = half.family->traits(&gemm, &half);
         all.host_counts = all.host_counts && traits.host_counts;
         all.device_counts = all.device_counts && traits.device_counts;
@@ -110,7 +110,7 @@ bool moet_ffn_path_applicable(const moet_problem *problem, const moet_config *co
     }
     for (int32_t i = 0; i < GEMM_COUNT; i++) {
         const moet_problem gemm = gemm_problem(problem, config, i);
-        const moet_config half = gemm_config(config, i);
+        const moet_config half = moet_ffn_path_half(config, i);
         char reason[MOET_REASON_SIZE];
         if (half.gathers && !half.family->fuses_gather)
             return moet_refuse(why, "up: %s does not gather rows", half.family->name);
@@ -162,7 +162,7 @@ double moet_ffn_path_estimate_ns(const moet_problem *problem, const int32_t *cou
     for (int32_t e = 0; e < problem->experts; e++) rows += counts[e];
     for (int32_t i = 0; i < GEMM_COUNT; i++) {
         const moet_problem gemm = gemm_problem(problem, config, i);
-        const moet_config half = gemm_config(config, i);
+        const moet_config half = moet_ffn_path_half(config, i);
         sum += half.family->estimate_ns(&gemm, counts, tokens, &half, device, rates);
     }
     const double hidden_bytes = 2.0 * problem->hidden, inter_bytes = 2.0 * problem->inter; /* of a row */
@@ -298,7 +298,7 @@ bool moet_ffn_path_source(const moet_problem *problem, const moet_config *config
     if (index == launches) return moet_stages_source(cc_major, cc_minor, source);
     if (index < 0 || index > launches || !config->family->gemm->source) return false;
     const moet_problem gemm = gemm_problem(problem, config, index);
-    const moet_config half = gemm_config(config, index);
+    const moet_config half = moet_ffn_path_half(config, index);
     return half.family->source(&gemm, &half, cc_major, cc_minor, 0, source);
 }
 

@@ -36,6 +36,9 @@ extern const char *const moet_path_act_values[], *const moet_path_gather_values[
 /* A path's version changes with its passes and with its GEMMs'. */
 #define MOET_PATH_VERSION(gemm_version) (100 * 2 + (gemm_version))
 
+/* A path's up GEMM (0) or down GEMM (1) as a config of its GEMM family. */
+moet_config moet_ffn_path_half(const moet_config *config, int32_t which);
+
 moet_traits moet_ffn_path_traits(const moet_problem *problem, const moet_config *config);
 bool moet_ffn_path_applicable(const moet_problem *problem, const moet_config *config, const moet_device_info *device,
                               char *why);

@@ -156,23 +156,29 @@ static void mma_default_config(const moet_problem *problem, int64_t rows_hint, c
     }
 }
 
-static double mma_estimate_ns(const moet_problem *problem, const int32_t *counts, int64_t tokens,
-                              const moet_config *config, const moet_device_info *device,
-                              const moet_device_rates *rates)
+static bool mma_tile_shape(const moet_problem *problem, const moet_config *config, const moet_device_info *device,
+                           moet_tile_shape *tile)
 {
-    (void)tokens;
     const struct shape shape = shape_of(config);
     /* What CTAs are given of an SM: shared memory with 1 KB of the system's, and the compiler's 168 registers or so. */
     const int64_t by_smem = device->smem_per_sm_bytes / (smem_bytes(problem, config) + 1024);
     const int64_t by_registers = device->regs_per_sm / (shape.threads * 168);
     const int64_t ctas = by_smem < by_registers ? by_smem : by_registers;
-    moet_tile_shape tile = moet_tile_shape_of(shape.tile.bm, shape.tile.bn, shape.tile.bm);
-    tile.ctas_per_sm = ctas < 1 ? 1 : (int32_t)ctas;
-    tile.hides_store = ctas > 1;
-    tile.group = shape.group;
+    *tile = moet_tile_shape_of(shape.tile.bm, shape.tile.bn, shape.tile.bm);
+    tile->ctas_per_sm = ctas < 1 ? 1 : (int32_t)ctas;
+    tile->hides_store = ctas > 1;
+    tile->group = shape.group;
     /* mma.sync beside wgmma on an H100; elsewhere it is all there is. */
-    if (device->cc_major == 9) tile.tensor_fraction = 0.62;
-    return moet_tile_cost_ns(problem, counts, &tile, device, rates);
+    if (device->cc_major == 9) tile->tensor_fraction = 0.62;
+    return true;
+}
+
+static double mma_estimate_ns(const moet_problem *problem, const int32_t *counts, int64_t tokens,
+                              const moet_config *config, const moet_device_info *device, const moet_device_rates *rates)
+{
+    moet_tile_shape tile;
+    mma_tile_shape(problem, config, device, &tile);
+    return (void)tokens, moet_tile_cost_ns(problem, counts, &tile, device, rates);
 }
 
 static size_t mma_workspace_bytes(const moet_prepare_args *args)
@@ -378,6 +384,7 @@ const moet_family moet_family_mma_gemm = {
     .applicable = mma_applicable,
     .default_config = mma_default_config,
     .estimate_ns = mma_estimate_ns,
+    .tile_shape = mma_tile_shape,
     .workspace_bytes = mma_workspace_bytes,
     .prepare = mma_prepare,
     .launch = mma_launch,

@@ -289,18 +289,26 @@ static size_t wgmma_workspace_bytes(const moet_prepare_args *args)
     return 0;
 }
 
+static bool wgmma_tile_shape(const moet_problem *problem, const moet_config *config, const moet_device_info *device,
+                             moet_tile_shape *tile)
+{
+    const struct shape shape = shape_of(config);
+    *tile = moet_tile_shape_of(shape.rows, shape.cols, shape.mode.swap ? 16 : 64);
+    tile->rows_are_n = shape.mode.swap;
+    tile->hides_store = shape.mode.pingpong;
+    tile->splits_last = shape.ctas == 1; /* pairs are split seldom */
+    tile->x_shared += config->value[PARAM_CLUSTER] == CLUSTER_1X2;
+    tile->w_shared += config->value[PARAM_CLUSTER] == CLUSTER_2X1;
+    tile->group = moet_config_number(config, PARAM_GROUP);
+    return (void)problem, (void)device, true;
+}
+
 static double wgmma_estimate_ns(const moet_problem *problem, const int32_t *counts, int64_t tokens,
                                 const moet_config *config, const moet_device_info *device,
                                 const moet_device_rates *rates)
 {
-    const struct shape shape = shape_of(config);
-    moet_tile_shape tile = moet_tile_shape_of(shape.rows, shape.cols, shape.mode.swap ? 16 : 64);
-    tile.rows_are_n = shape.mode.swap;
-    tile.hides_store = shape.mode.pingpong;
-    tile.splits_last = shape.ctas == 1; /* pairs are split seldom */
-    tile.x_shared += config->value[PARAM_CLUSTER] == CLUSTER_1X2;
-    tile.w_shared += config->value[PARAM_CLUSTER] == CLUSTER_2X1;
-    tile.group = moet_config_number(config, PARAM_GROUP);
+    moet_tile_shape tile;
+    wgmma_tile_shape(problem, config, device, &tile);
     return (void)tokens, moet_tile_cost_ns(problem, counts, &tile, device, rates);
 }
 
@@ -655,6 +663,7 @@ const moet_family moet_family_wgmma_gemm = {
     .applicable = wgmma_applicable,
     .default_config = wgmma_default_config,
     .estimate_ns = wgmma_estimate_ns,
+    .tile_shape = wgmma_tile_shape,
     .workspace_bytes = wgmma_workspace_bytes,
     .prepare = wgmma_prepare,
     .launch = wgmma_launch,

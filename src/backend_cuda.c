@@ -413,6 +413,13 @@ static moet_status read_clocks(moet_device *device, moet_clocks *clocks)
     return MOET_OK;
 }
 
+static moet_status set_profiling(moet_device *device, bool is_on)
+{
+    const struct moet_cuda_api *cuda = impl_of(device)->cuda;
+    CUresult result = is_on ? cuda->profiler_start() : cuda->profiler_stop();
+    return result == CUDA_SUCCESS ? MOET_OK : moet_cuda_fail(result, "telling the profiler");
+}
+
 const moet_backend moet_backend_cuda = {
     .name = "cuda",
     .count = count_devices,
@@ -437,6 +444,7 @@ const moet_backend moet_backend_cuda = {
     .graph_launch = graph_launch,
     .graph_destroy = graph_destroy,
     .clocks = read_clocks,
+    .set_profiling = set_profiling,
 };
 #else
 typedef int moet_backend_cuda_unused; /* a translation unit must not be empty */

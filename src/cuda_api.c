@@ -14,6 +14,8 @@ static const moet_symbol symbols[] = {
     MOET_CUDA_FUNCTIONS(MOET_X)
 #undef MOET_X
         {"cuEventElapsedTime", offsetof(struct moet_cuda_api, event_elapsed_ms), false},
+    {"cuProfilerStart", offsetof(struct moet_cuda_api, profiler_start), false},
+    {"cuProfilerStop", offsetof(struct moet_cuda_api, profiler_stop), false},
     {"cuFuncLoad", offsetof(struct moet_cuda_api, func_load), true},
 };
 

@@ -81,6 +81,9 @@ struct moet_cuda_api {
 #undef MOET_X
     /* The symbol without a suffix: cuda.h of CUDA 13 renames it to one that drivers before 12.8 lack. */
     CUresult(CUDAAPI *event_elapsed_ms)(float *time_ms, CUevent begin, CUevent end);
+    /* cudaProfiler.h, which some toolkits package apart */
+    CUresult(CUDAAPI *profiler_start)(void);
+    CUresult(CUDAAPI *profiler_stop)(void);
     CUresult(CUDAAPI *func_load)(CUfunction function); /* cuFuncLoad, since CUDA 12.4; NULL before */
 };
 

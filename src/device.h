@@ -81,6 +81,8 @@ struct moet_backend {
     void (*graph_destroy)(moet_device *device, void *graph);
 
     moet_status (*clocks)(moet_device *device, moet_clocks *clocks);
+    /* Tells a profiler to collect from here on, or to stop: cuProfilerStart, cuProfilerStop. NULL: none listens. */
+    moet_status (*set_profiling)(moet_device *device, bool is_on);
 };
 
 /* The backends in the order in which "auto" tries them, ended by NULL. */

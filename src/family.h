@@ -46,6 +46,8 @@ typedef struct moet_config {
     bool gathers, scatters, chains;
 } moet_config;
 
+struct moet_tile_shape;
+
 typedef moet_status (*moet_config_visit)(void *context, const moet_config *config);
 
 /* What a configuration can do. */
@@ -146,6 +148,10 @@ struct moet_family {
     /* What runs where nothing was tuned. rows_hint: expected rows. config->family is this family. */
     void (*default_config)(const moet_problem *problem, int64_t rows_hint, const moet_device_info *device,
                            moet_config *config);
+    /* How an applicable config cuts the product into tiles (kernels/tile_cost.h). false: not to be known, as of a
+     * function NULL. */
+    bool (*tile_shape)(const moet_problem *problem, const moet_config *config, const moet_device_info *device,
+                       struct moet_tile_shape *shape);
     size_t (*workspace_bytes)(const moet_prepare_args *args);
     /* About how long an applicable config takes on a routing, in ns: what ranks configs before any is timed. Pure.
      * NULL: the family cannot tell (a vendor library chooses). tokens as moet_routing has them (FFN). */

@@ -44,6 +44,7 @@ void moet_source_option(moet_source *source, const char *format, ...)
 #include <pthread.h>
 
 #include "cuda_api.h"
+#include "file.h"
 #include "module_cache.h"
 
 #define MIN_COMPILER_VERSION 12010 /* the first that accepts all options below and sm_90a as we use it */
@@ -126,7 +127,8 @@ int32_t moet_module_compiler_version(void)
 #define MAX_OPTIONS (MOET_SOURCE_MAX_OPTIONS + 8)
 
 /* All options in the order given to NVRTC; arch_option is the caller's storage. */
-static int gather_options(const moet_source *source, char arch_option[48], const char *options[MAX_OPTIONS])
+static int gather_options(const moet_source *source, bool line_info, char arch_option[48],
+                          const char *options[MAX_OPTIONS])
 {
     int count = 0;
     snprintf(arch_option, 48, "--gpu-architecture=%s", source->arch);
@@ -134,6 +136,7 @@ static int gather_options(const moet_source *source, char arch_option[48], const
     options[count++] = "--std=c++17";
     options[count++] = "--device-as-default-execution-space";
     options[count++] = "--ptxas-options=-v"; /* registers and spills, in the log */
+    if (line_info) options[count++] = "--generate-line-info";
     for (int32_t i = 0; i < source->option_count; i++) options[count++] = source->options[i];
     return count;
 }
@@ -142,9 +145,9 @@ static int gather_options(const moet_source *source, char arch_option[48], const
 static void make_key(const moet_source *source, const char *const *options, int option_count,
                      char key[MOET_SHA256_TEXT_SIZE])
 {
-    char source_hash[MOET_SHA256_TEXT_SIZE], text[MAX_OPTIONS * 80 + 256];
+    char source_hash[MOET_SHA256_TEXT_SIZE], text[MAX_OPTIONS * 96 + 700];
     moet_sha256_text(source->text, strlen(source->text), source_hash);
-    int used = snprintf(text, sizeof text, "cubin 1\n%.100s\n%s\nnvrtc %d\n", source->name, source_hash, nvrtc_version);
+    int used = snprintf(text, sizeof text, "cubin 1\n%.500s\n%s\nnvrtc %d\n", source->name, source_hash, nvrtc_version);
     for (int i = 0; i < option_count; i++)
         used += snprintf(text + used, sizeof text - (size_t)used, "%s\n", options[i]);
     moet_sha256_text(text, (size_t)used, key);
@@ -214,15 +217,33 @@ done:
     return status;
 }
 
-moet_status moet_module_compile(const moet_source *source, moet_cubin *cubin, char **log)
+/* Writes the text into the folder MOET_LINE_INFO, and makes *named the same source under that path. *line_info: whether
+ * it is wanted. */
+static moet_status write_source(const moet_source *source, char path[512], moet_source *named, bool *line_info)
+{
+    const char *folder = getenv("MOET_LINE_INFO");
+    *named = *source;
+    *line_info = folder && *folder;
+    if (!*line_info) return MOET_OK;
+    if (snprintf(path, 512, "%s/%s", folder, source->name) >= 512)
+        return moet_fail(MOET_INVALID, "MOET_LINE_INFO: the path of its folder is too long");
+    named->name = path;
+    return moet_file_replace(path, source->text, strlen(source->text));
+}
+
+moet_status moet_module_compile(const moet_source *asked, moet_cubin *cubin, char **log)
 {
     const nvrtc_api *nvrtc;
-    char arch_option[48], key[MOET_SHA256_TEXT_SIZE];
+    char arch_option[48], key[MOET_SHA256_TEXT_SIZE], path[512];
     const char *options[MAX_OPTIONS];
     moet_cubin result = {0};
     char *result_log = NULL;
+    bool line_info = false;
+    moet_source named;
+    const moet_source *source = &named;
     MOET_TRY(nvrtc_get(&nvrtc));
-    int option_count = gather_options(source, arch_option, options);
+    MOET_TRY(write_source(asked, path, &named, &line_info));
+    int option_count = gather_options(source, line_info, arch_option, options);
     make_key(source, options, option_count, key);
     if (!moet_module_cache_read(key, &result)) {
         MOET_TRY(compile(nvrtc, source, options, option_count, &result, log ? &result_log : NULL));

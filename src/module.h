@@ -2,7 +2,10 @@
  *
  * NVRTC is found by dlopen and compiles without a GPU; the cache ($MOET_CACHE_DIR, else $XDG_CACHE_HOME/moe-tune, else
  * ~/.cache/moe-tune) is keyed by source hash, options, NVRTC version and architecture, written by temp file and
- * rename, and checked by hash when read. A cache that cannot be written costs time, never a result. */
+ * rename, and checked by hash when read. A cache that cannot be written costs time, never a result.
+ *
+ * For a profiler's source page: where MOET_LINE_INFO names a folder, kernels are compiled with line information, and
+ * their source texts are written there, under the names that it refers to. */
 #ifndef MOET_MODULE_H
 #define MOET_MODULE_H
 

@@ -51,6 +51,8 @@ static const struct {
     {"MOET_TABLE", "A table's folder that replaces the one that a program opens, or \"off\" for none."},
     {"MOET_CACHE_DIR", "Where compiled kernels are kept; default $XDG_CACHE_HOME/moe-tune, then ~/.cache/moe-tune. "
                        "Where it cannot be written each process compiles anew; `moe-tune doctor` says so."},
+    {"MOET_LINE_INFO", "A folder: kernels are compiled with line information and their sources written there, for a "
+                       "profiler."},
 };
 
 /* Roff's own characters as text. At the start of a line a point or quote would be a request. */
