@@ -22,6 +22,9 @@ static const moet_lt_fact facts[] = {
     {MOET_LT_NO_QUERY_IN_CAPTURE, 130501, 130699, ANY_DEVICE, "a heuristic query breaks a capture"},
     /* [6580689], where the splits do not divide K */
     {MOET_LT_NO_SPLIT_K_66, 120603, INT32_MAX, 9, 11, "algorithm 66 may be wrong when split along K"},
+    /* Not in the notes: seen with 13.10 on an H100 at limits of 2 and 4 SMs, not with 13.1. What is offered then has
+     * clusters that do not fit. */
+    {MOET_LT_MANY_SMS, 130200, INT32_MAX, 9, INT32_MAX, "a product that is limited to fewer than 16 SMs may fail to launch"},
 };
 
 const moet_lt_fact *moet_lt_fact_find(moet_lt_rule rule, int64_t version, int32_t cc_major)
@@ -35,14 +38,25 @@ const moet_lt_fact *moet_lt_fact_find(moet_lt_rule rule, int64_t version, int32_
     return NULL;
 }
 
+static bool refuse(const moet_lt_fact *fact, int64_t version, char *why)
+{
+    return moet_refuse(why, "cuBLASLt %lld.%lld.%lld: %s", (long long)(version / 10000),
+                       (long long)(version / 100 % 100), (long long)(version % 100), fact->why);
+}
+
+bool moet_lt_takes_sms(int64_t version, int32_t cc_major, int32_t sm_limit, char *why)
+{
+    const moet_lt_fact *fact = moet_lt_fact_find(MOET_LT_MANY_SMS, version, cc_major);
+    if (fact && sm_limit > 0 && sm_limit < MOET_LT_LEAST_SMS) return refuse(fact, version, why);
+    return true;
+}
+
 bool moet_lt_grouped_serves(int64_t version, int32_t cc_major, char *why)
 {
     static const moet_lt_rule refusing[] = {MOET_LT_NO_GROUPED, MOET_LT_WRONG_GROUPED};
     for (int32_t i = 0; i < MOET_COUNT_OF(refusing); i++) {
         const moet_lt_fact *fact = moet_lt_fact_find(refusing[i], version, cc_major);
-        if (fact)
-            return moet_refuse(why, "cuBLASLt %lld.%lld.%lld: %s", (long long)(version / 10000),
-                               (long long)(version / 100 % 100), (long long)(version % 100), fact->why);
+        if (fact) return refuse(fact, version, why);
     }
     return true;
 }

@@ -14,7 +14,9 @@ typedef enum moet_lt_rule {
     MOET_LT_DEVICE_POINTERS,     /* alpha and beta of grouped products are in device memory */
     MOET_LT_NO_QUERY_IN_CAPTURE, /* no heuristic is asked while a stream is captured */
     MOET_LT_NO_SPLIT_K_66,       /* algorithm 66 is not split along K */
+    MOET_LT_MANY_SMS,            /* a product is limited to MOET_LT_LEAST_SMS SMs or more, or not at all */
 } moet_lt_rule;
+enum { MOET_LT_LEAST_SMS = 16 }; /* of the largest cluster */
 
 typedef struct moet_lt_fact {
     moet_lt_rule rule;
@@ -25,6 +27,10 @@ typedef struct moet_lt_fact {
 
 /* The fact that puts this rule on a version and a device's major compute capability; NULL: none does. */
 const moet_lt_fact *moet_lt_fact_find(moet_lt_rule rule, int64_t version, int32_t cc_major);
+
+/* Whether a product of this version may be limited to so many SMs (0: it is not limited); else one line in
+ * why[MOET_REASON_SIZE]. */
+bool moet_lt_takes_sms(int64_t version, int32_t cc_major, int32_t sm_limit, char *why);
 
 /* Whether the grouped product of this version serves this device; else one line in why[MOET_REASON_SIZE]. */
 bool moet_lt_grouped_serves(int64_t version, int32_t cc_major, char *why);

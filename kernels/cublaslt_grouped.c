@@ -379,7 +379,8 @@ static moet_status prepare(const moet_prepare_args *args, void **opaque)
     MOET_TRY(moet_cuda_api_get(&cuda));
     MOET_TRY(moet_lt_get(NAME, &lt));
     const int64_t version = (int64_t)lt->cublasLtGetVersion();
-    if (!moet_lt_grouped_serves(version, cc_major, why)) return moet_fail(MOET_UNSUPPORTED, NAME ": %s", why);
+    if (!moet_lt_grouped_serves(version, cc_major, why) || !moet_lt_takes_sms(version, cc_major, args->max_sms, why))
+        return moet_fail(MOET_UNSUPPORTED, NAME ": %s", why);
     if (!lt->grouped_layout_init)
         return moet_fail(MOET_UNSUPPORTED, NAME ": this cuBLASLt lacks cublasLtGroupedMatrixLayoutInit_internal");
     grouped_state *state = calloc(1, sizeof *state);

@@ -90,6 +90,9 @@ moet_status moet_lt_product_create(const char *family, const moet_prepare_args *
                                  .batch = batch,
                                  .padded_rows = args->max_rows * percent / 100};
     MOET_TRY(moet_lt_get(family, &product->lt));
+    char why[MOET_REASON_SIZE];
+    if (!moet_lt_takes_sms((int64_t)product->lt->cublasLtGetVersion(), product->cc_major, sm_limit, why))
+        return moet_fail(MOET_UNSUPPORTED, "%s: %s", family, why);
     cublasStatus_t result = product->lt->cublasLtCreate(&product->handle);
     if (result != CUBLAS_STATUS_SUCCESS) {
         product->handle = NULL;

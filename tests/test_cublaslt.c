@@ -47,13 +47,19 @@ static void test_rules(void **state)
         {MOET_LT_NO_QUERY_IN_CAPTURE, 130501, 9, true}, {MOET_LT_NO_QUERY_IN_CAPTURE, 130700, 9, false},
         {MOET_LT_NO_SPLIT_K_66, 120602, 9, false},      {MOET_LT_NO_SPLIT_K_66, 120603, 9, true},
         {MOET_LT_NO_SPLIT_K_66, 130100, 9, true},       {MOET_LT_NO_SPLIT_K_66, 130100, 8, false},
-        {MOET_LT_NO_SPLIT_K_66, 131000, 12, false},
+        {MOET_LT_NO_SPLIT_K_66, 131000, 12, false},     {MOET_LT_MANY_SMS, 130100, 9, false},
+        {MOET_LT_MANY_SMS, 131000, 9, true},            {MOET_LT_MANY_SMS, 131000, 8, false},
     };
     for (int32_t i = 0; i < MOET_COUNT_OF(cases); i++) {
         const moet_lt_fact *fact = moet_lt_fact_find(cases[i].rule, cases[i].version, cases[i].cc_major);
         if ((fact != NULL) != cases[i].holds) test_fail("case %d: rule %d", i, (int)cases[i].rule);
         if (fact) assert_true(fact->why[0] != '\0');
     }
+    char why[MOET_REASON_SIZE] = "";
+    assert_true(moet_lt_takes_sms(131000, 9, 0, why) && moet_lt_takes_sms(131000, 9, MOET_LT_LEAST_SMS, why) &&
+                moet_lt_takes_sms(130100, 9, 1, why));
+    assert_false(moet_lt_takes_sms(131000, 9, MOET_LT_LEAST_SMS - 1, why));
+    TEST_CONTAINS(why, "13.10.0: a product that is limited");
 }
 
 static const moet_device_info h100 = {
