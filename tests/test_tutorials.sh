@@ -31,6 +31,9 @@ holds "emit" tutorial-sweep.log "entries"
 holds "bench and compare" tutorial-sweep.log "geomean"
 is "shards merged" "$(query tutorial-sweep/all.db 'select count(*) > 10 from trials')" 1
 
+run tutorial-nsight.md 7
+is "a configuration timed by itself, and the default" "$(grep -o '"peer":"[a-z0-9-]*"' tutorial-nsight.log | sort -u | tr '\n' ' ')" '"peer":"config1" "peer":"moe-tune-default" '
+
 run tutorial-production.md 10
 holds "the example without a table" tutorial-production.log "default: host_tile:"
 grep -qE '^(nearest|exact): host_' tutorial-production.log && pass || fail "the example with a table: $(grep -E '^[a-z]+: host' tutorial-production.log)"
