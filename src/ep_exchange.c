@@ -106,7 +106,10 @@ static moet_status check_counts(const moet_ep *ep, const moet_ep_chunk *c)
     const int32_t N = ep->options.ranks;
     for (int32_t i = 0; i < N; i++) {
         const int32_t rows = c->counts[2 * (N + i)], pairs = c->counts[2 * (N + i) + 1];
-        if (rows < 0 || rows > ep->chunk_tokens || pairs < rows || pairs > (int64_t)rows * c->pass.width)
+        /* Pairs are counted where they travel. */
+        const bool is_rows = ep->options.returns == MOET_EP_RETURNS_ROWS;
+        if (rows < 0 || rows > ep->chunk_tokens ||
+            (is_rows && (pairs < rows || pairs > (int64_t)rows * c->pass.width)))
             return moet_fail(MOET_MISMATCH, "rank %d announces %d rows and %d pairs: the ranks are not in step", i,
                              rows, pairs);
     }
