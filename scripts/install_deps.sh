@@ -33,6 +33,7 @@ libclang-rt-dev|/usr/lib/*/clang/*/lib/linux/libclang_rt.fuzzer-x86_64.a /usr/li
 libomp-dev|/usr/lib/llvm-*/lib/libomp.so /usr/lib/*/libomp.so|OpenMP of clang
 gcovr|gcovr|line coverage
 openmpi-bin|mpirun|expert parallelism over MPI
+gnuplot-nox|gnuplot|draws pictures (moe-tune plot)
 EOF
 }
 

@@ -143,6 +143,9 @@ moet_status moet_store_get_algorithms(moet_store *store, int64_t trial_id, moet_
 moet_status moet_store_device_info(moet_store *store, const char *device_key, moet_device_info *info,
                                    moet_ceilings *ceilings);
 
+/* How long the device's sweeps took: of each run from its start to its last trial. */
+moet_status moet_store_swept_seconds(moet_store *store, const char *device_key, double *seconds);
+
 /* Copies everything of `from` that `into` lacks; of two trials with one key the one with final rounds, then more
  * samples, then the lower median, then the lower run identity stays: commutative and idempotent. */
 moet_status moet_store_merge(moet_store *into, const char *from_path, int64_t *added);

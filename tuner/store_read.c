@@ -358,6 +358,20 @@ moet_status moet_store_device_info(moet_store *store, const char *device_key, mo
     return status;
 }
 
+moet_status moet_store_swept_seconds(moet_store *store, const char *device_key, double *seconds)
+{
+    static const char sql[] = "SELECT coalesce(sum(days), 0) * 86400 FROM (SELECT julianday(max(t.measured_at)) - "
+                              "julianday(r.started_at) AS days FROM runs r JOIN devices d ON d.id = r.device_id "
+                              "JOIN trials t ON t.run_id = r.id WHERE d.key = ?1 GROUP BY r.id)";
+    sqlite3_stmt *s = NULL;
+    MOET_TRY(moet_store_prepare(store, sql, &s));
+    int code = sqlite3_bind_text(s, 1, device_key, -1, SQLITE_STATIC);
+    moet_status status = code == SQLITE_OK ? moet_store_step(store, s, NULL) : moet_store_error(store, code);
+    if (status == MOET_OK) *seconds = sqlite3_column_double(s, 0);
+    sqlite3_finalize(s);
+    return status;
+}
+
 void moet_store_keys_release(moet_store_keys *keys)
 {
     for (int32_t i = 0; i < keys->count; i++) free(keys->texts[i]);

@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# moe-tune plot: every kind is drawn, as SVG and PNG, with what it is to show; what goes wrong has one line.
+. "$(dirname "$0")/lib.sh"
+command -v gnuplot >/dev/null || { echo "skipped: gnuplot is not installed (apt install gnuplot-nox)"; exit 77; }
+
+# texts FILE.svg: what a reader sees, a line a text.
+texts() { python3 -c 'import sys, xml.dom.minidom
+for t in xml.dom.minidom.parse(sys.argv[1]).getElementsByTagName("text"):
+    print("".join(n.data for s in [t] + list(t.getElementsByTagName("tspan")) for n in s.childNodes if n.nodeType == 3).strip())' "$1"; }
+# drawn KIND: both files, of the right format.
+drawn() {
+    is "$1: what it wrote" "$(tr '\n' ' ' <out)" "$1.svg $1.png "
+    is "$1.png" "$(head -c 8 "$1.png" | od -An -tx1 | tr -d ' \n')" 89504e470d0a1a0a
+    python3 -c 'import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])' "$1.svg" && pass || fail "$1.svg is no XML"
+    texts "$1.svg" >texts
+}
+
+small_sweep --db small.db >/dev/null 2>err || fail "sweep: $(tail -n 3 err)"
+for kind in roofline efficiency winners; do
+    expect 0 "" "$MOE" plot "$kind" --db small.db
+    drawn "$kind"
+done
+"$MOE" plot roofline --db small.db >/dev/null 2>err
+texts roofline.svg >texts
+holds "the roofline's key counts winners" texts "up (2)"
+grep -q 'TFLOP/s' texts && pass || fail "no ceiling in the roofline"
+texts efficiency.svg >texts
+holds "efficiency names families" texts "host_blas"
+
+# Two sweeps beside each other: the same one twice has found the best.
+cp small.db again.db
+expect 0 "" "$MOE" plot sweep --db small.db --db again.db
+drawn sweep
+holds "sweeps by name" texts "again.db"
+holds "workloads that both have" texts "2 workloads"
+
+# Peers, by hand: 2.0 and 0.5 times; the worst is named.
+line() { echo "{\"name\":\"$1\",\"rows\":8,\"skew\":\"balanced\",\"op\":\"up\",\"peer\":\"$2\",\"time_us\":$3,\"layout\":\"nk\"}"; }
+{ echo '{"device":"A card"}'; line good moe-tune 10; line bad moe-tune 10; } >ours.jsonl
+{ line good other 20; line bad other 5; line elsewhere other 1; } >theirs.jsonl
+expect 0 "" "$MOE" plot peers --bench ours.jsonl --peers theirs.jsonl
+drawn peers
+holds "points that both have, and the device" texts "2 points, sorted; A card"
+holds "a peer's geomean" texts "other: geomean 1.000 of 2"
+grep -q '0.500 .*bad 8 balanced up' texts && pass || fail "the worst point is not named: $(cat texts)"
+
+# Regret, by hand.
+regret() { echo "{\"name\":\"$1\",\"rows\":8,\"skew\":\"balanced\",\"op\":\"up\",\"hit\":\"$2\",\"regret_pct\":$3,\"default_pct\":$4}"; }
+{ regret a exact 1 5; regret b nearest 3 null; } >regret.jsonl
+expect 0 "" "$MOE" plot regret --regret regret.jsonl
+drawn regret
+holds "the mean" texts "mean 2.0 %, 95th percentile 3.0 %, most 3.0 %"
+
+# One file of either format.
+expect 0 "" "$MOE" plot winners --db small.db --out a.png
+is "one file" "$(cat out)" "a.png"
+
+expect 2 "give a KIND" "$MOE" plot
+expect 2 "no picture 'pie': there are roofline, efficiency, winners, peers, regret, sweep" "$MOE" plot pie
+expect 2 "drawn from --bench" "$MOE" plot peers
+expect 2 "drawn from --regret" "$MOE" plot regret
+expect 2 "kind sweep's only" "$MOE" plot roofline --db small.db --db again.db
+expect 2 "a picture is a file .svg or .png" "$MOE" plot roofline --db small.db --out a.pdf
+expect 1 "no device matches elsewhere" "$MOE" plot roofline --db small.db --device elsewhere
+expect 1 "nothing.db" "$MOE" plot roofline --db nothing.db
+expect 1 "no point of a peer is one of moe-tune's" "$MOE" plot peers --bench ours.jsonl --peers ours.jsonl
+echo '{"name":"x"}' >bad.jsonl
+expect 2 "bad.jsonl:1: no line of" "$MOE" plot regret --regret bad.jsonl
+expect 1 "nobody" "$MOE" plot roofline --db small.db --out nobody/a.svg
+expect 1 "gnuplot is not here: it draws the pictures: apt install gnuplot-nox" env PATH="$WORK" "$MOE" plot roofline --db small.db
+is "nothing is left behind" "$(ls -d "${TMPDIR:-/tmp}"/moe-tune-* 2>/dev/null | wc -l)" 0
+finish

@@ -1,0 +1,135 @@
+# Pictures of moe-tune plot, which sets kind, format (svg, png) and folder. Okabe-Ito colours and a shape for each series,
+# so that pictures hold in print, in grey and for the colour-blind; dark text on a white ground, so that they hold in dark
+# mode too. Data and settings are written by plot_*.c.
+load folder."/settings"
+data = folder."/data"
+set output folder."/out"
+colour(i) = word("#0072B2 #D55E00 #009E73 #CC79A7 #E69F00 #56B4E9 #000000 #8C510A", (i - 1) % 8 + 1)
+shape(i) = int(word("7 5 9 11 13 4 6 8", (i - 1) % 8 + 1))
+ops = "up down ffn"
+has(o) = int(system(sprintf("grep -c '^%s ' %s || true", o, data)))
+# Of an op, whether a series (the word in field `by`) has points: only those stand in its panel's key.
+has_series(o, by, name) = int(system(sprintf("awk '$1 == \"%s\" && $%d == \"%s\" { n++ } END { print n + 0 }' %s", o, by, name, data)))
+panels = (has("up") > 0) + (has("down") > 0) + (has("ffn") > 0)
+set datafile missing "NaN"
+set border 3 lc rgb "#404040"
+set tics nomirror tc rgb "#202020"
+set grid lc rgb "#c8c8c8" lw 0.8 lt 1
+set key Left reverse samplen 1.2 tc rgb "#202020" noenhanced
+set title noenhanced
+wide = kind eq "efficiency" || kind eq "winners" ? 420 * (panels > 1 ? panels : 1.6) + 120 : 860
+high = 470
+if (format eq "svg") { set terminal svg size wide,high font "Helvetica,13" background rgb "#ffffff" } \
+else { set terminal pngcairo size 1.5*wide,1.5*high font "Helvetica,15" background rgb "#ffffff" }
+
+if (kind eq "roofline") {
+    # The roof is drawn from the least intensity on; the op by colour and shape.
+    set title sprintf("Every winner under the roofline of %s", device)
+    set logscale xy
+    set xlabel "FLOP / byte, each operand moved once"
+    set ylabel "TFLOP/s"
+    set key bottom right
+    stats data using 7:8 nooutput
+    low = 0.6 * STATS_min_x; high_x = 1.8 * (STATS_max_x > dense / hbm ? STATS_max_x : dense / hbm)
+    set xrange [low:high_x]
+    set yrange [0.5 * STATS_min_y:1.6 * dense]
+    set samples 400
+    roof(x) = x * hbm < dense ? x * hbm : dense
+    set label 1 sprintf("%.3g TFLOP/s", dense) at high_x, dense * 1.12 right tc rgb "#404040"
+    set label 2 sprintf("%.3g TB/s", hbm) at 0.45 * dense / hbm, 0.45 * dense right offset -1,0.4 tc rgb "#404040"
+    plot roof(x) with lines lw 2 lc rgb "#404040" title "measured ceilings", \
+        for [i = 1:3] data using (strcol(1) eq word(ops, i) ? $7 : NaN):8 \
+        with points pt shape(i) ps 0.8 lc rgb colour(i) title word(ops, i)." (".has(word(ops, i)).")"
+}
+
+if (kind eq "efficiency") {
+    set multiplot layout 1,panels title "Efficiency (floor time / time): the best of each family on each workload, and its mean"
+    set logscale x 2
+    set offsets graph 0.04, graph 0.04, 0, 0
+    set xlabel "rows an expert (mean)"
+    set ylabel "efficiency, %"
+    set yrange [0:112]
+    beside(i) = 2 ** (0.14 * (i - 0.5 * (words(families) + 1)))
+    name(o, i) = has_series(o, 5, word(families, i)) > 0 ? word(families, i) : ""
+    set key bottom right
+    do for [o in ops] {
+        if (has(o) > 0) {
+            set title o
+            plot for [i = 1:words(families)] data using (strcol(1) eq o && strcol(5) eq word(families, i) ? $2 * beside(i) : NaN):4 \
+                with points pt shape(i) ps 0.45 lc rgb colour(i) notitle, \
+                for [i = 1:words(families)] data using (strcol(1) eq o && strcol(5) eq word(families, i) ? 2 ** (floor(2 * log($2) / log(2) + 0.5) / 2.0) : NaN):4 \
+                smooth unique with linespoints lw 2 pt shape(i) ps 1 lc rgb colour(i) title name(o, i)
+        }
+    }
+    unset multiplot
+}
+
+if (kind eq "winners") {
+    # Families with their first parameter, where these are few enough to be told apart; equal points stand side by side.
+    by = words(details) > 8 ? 5 : 6
+    names = words(details) > 8 ? families : details
+    set jitter overlap first 0.02 spread 0.7
+    set multiplot layout 1,panels title "What wins, over rows an expert and skew" noenhanced
+    set logscale x 2
+    set logscale y 2
+    set xlabel "rows an expert (mean)"
+    set ylabel "busiest expert / mean"
+    name(o, i) = has_series(o, by, word(names, i)) > 0 ? word(names, i) : ""
+    set key top left
+    set yrange [0.8:*]
+    set offsets graph 0.06, graph 0.06, graph 0.12 + 0.05 * words(names), 0
+    do for [o in ops] {
+        if (has(o) > 0) {
+            set title o
+            plot for [i = 1:words(names)] data using (strcol(1) eq o && strcol(by) eq word(names, i) ? $2 * 2 ** (0.09 * (i - 0.5 * words(names))) : NaN):3 \
+                with points pt shape(i) ps 0.9 lc rgb colour(i) title name(o, i)
+        }
+    }
+    unset multiplot
+}
+
+if (kind eq "peers") {
+    # Equality is a line; the last curve is the best of all at each point.
+    set title sprintf("Time of others / time of moe-tune, %d points, sorted%s", points, device eq "" ? "" : "; ".device)
+    set xlabel "share of the points, %"
+    set ylabel "time of it / time of moe-tune"
+    set key top left
+    set xrange [0:100]
+    set logscale y
+    stats data using 2 nooutput
+    set yrange [0.95 * (STATS_min < 0.95 ? STATS_min : 0.95):1.05 * STATS_max]
+    set ytics (0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4, 1.7, 2, 2.5, 3, 4, 6, 8)
+    set label 1 "least of the best:\n".worst at graph 0.84, graph 0.97 right tc rgb "#202020" font ",12" noenhanced
+    set arrow 1 from 0,1 to 100,1 nohead lc rgb "#404040" lw 1.5 dt 2
+    n = words(peers)
+    width(i) = i == n ? 3.5 : 2
+    dashes(i) = i == n ? 1 : (i - 1) % 5 + 1
+    line_colour(i) = i == n ? "#000000" : colour(i)
+    plot for [i = 1:n] data index (i - 1) using 1:2 with lines lw width(i) dt dashes(i) lc rgb line_colour(i) title word(peers, i)
+}
+
+if (kind eq "regret") {
+    set title sprintf("Regret on %d workloads that were not tuned: mean %.1f %%, 95th percentile %.1f %%, most %.1f %%", points, mean, p95, most)
+    set xlabel "share of the workloads, %"
+    set ylabel "time over the best known, %"
+    set key top right
+    set xrange [0:100]
+    set yrange [(least < 0 ? 1.1 * least : 0) - 0.02 * most:]
+    set label 1 "worst:\n".worst at graph 0.98, graph 0.72 right tc rgb "#202020" font ",12" noenhanced
+    hits = "exact nearest default"
+    plot data index 1 using 1:2 with lines lw 2 dt 2 lc rgb "#606060" title "without a table, sorted by itself", \
+        for [i = 1:3] data index 0 using (strcol(3) eq word(hits, i) ? $1 : NaN):2 \
+        with points pt shape(i) ps 0.8 lc rgb colour(i) title "the table's, hit ".word(hits, i)
+}
+
+if (kind eq "sweep") {
+    set title sprintf("What a sweep's time buys: %d workloads", common)
+    set xlabel "time of the sweep, minutes"
+    set ylabel "time of the best known / time of what it found, %"
+    set logscale x
+    set key bottom right
+    set offsets graph 0.15, graph 0.25, graph 0.1, graph 0.1
+    plot data using 1:2 with linespoints lw 2 pt 7 ps 1.2 lc rgb colour(1) title "geometric mean", \
+        data using 1:3 with linespoints lw 1.2 dt 2 pt 5 ps 1 lc rgb colour(2) title "worst workload", \
+        data using 1:2:4 with labels center offset 0,1.2 tc rgb "#202020" noenhanced notitle
+}
