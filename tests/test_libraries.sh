@@ -107,7 +107,7 @@ driver() { # result of cuInit, [function to leave out]
                 [ "$name" = "${2:-}" ] || [ "$f" = "${2:-}" ] || echo "int $name(void) { return $1; }"
             done
         done
-        echo "int cuEventElapsedTime(void) { return $1; }"
+        printf "int %s(void) { return $1; }\n" cuEventElapsedTime cuProfilerStart cuProfilerStop
     } | sort -u >driver.c
     fake libcuda.so.1 "$(cat driver.c)"
 }
