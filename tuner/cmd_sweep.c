@@ -18,8 +18,8 @@
 
 typedef struct sweep_arguments {
     moet_sweep_options sweep;
-    const char *workloads;
-    moet_text_list models, skews;
+    const char *workloads, *device;
+    moet_text_list models, skews, devices;
     moet_int_list ep, experts, hidden, inter, rows;
     bool dry_run, list_models;
 } sweep_arguments;
@@ -42,6 +42,7 @@ enum option_key {
     KEY_SEED,
     KEY_SHARD,
     KEY_DEVICE,
+    KEY_DEVICES,
     KEY_ROUNDS,
     KEY_WATCHDOG,
     KEY_IN_PROCESS,
@@ -66,6 +67,10 @@ static const struct argp_option options[] = {
     {.doc = "The sweep", .group = 3},
     {.name = "db", .key = KEY_DB, .arg = "FILE", .doc = "Database of trials (default moe-tune.db)"},
     {.name = "device", .key = KEY_DEVICE, .arg = "SPEC", .doc = "auto, host, cuda or cuda:N (default auto)"},
+    {.name = "devices",
+     .key = KEY_DEVICES,
+     .arg = "LIST",
+     .doc = "Several alike at once: all, cuda:0,cuda:1, or host/N, parts of the processors"},
     {.name = "families", .key = KEY_FAMILIES, .arg = "LIST", .doc = "Kernel families to try (default all)"},
     {.name = "rounds", .key = KEY_ROUNDS, .arg = "N", .doc = "Final rounds for the best (default 11)"},
     {.name = "budget", .key = KEY_BUDGET, .arg = "TIME", .doc = "Stop after 90s, 5m, 2h; the same command goes on"},
@@ -117,6 +122,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         break;
     case KEY_SKEW:
         moet_text_list_release(&a->skews);
+        moet_text_list_release(&a->devices);
         status = moet_parse_texts(arg, "--skew", &a->skews);
         break;
     case KEY_WORKLOADS:
@@ -143,7 +149,11 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         status = moet_parse_shard(arg, "--shard", &a->sweep.shard);
         break;
     case KEY_DEVICE:
-        a->sweep.device = arg;
+        a->device = arg;
+        break;
+    case KEY_DEVICES:
+        moet_text_list_release(&a->devices);
+        status = moet_parse_texts(arg, "--devices", &a->devices);
         break;
     case KEY_ROUNDS:
         status = moet_parse_integer(arg, "--rounds", 3, 1000, &number);
@@ -164,7 +174,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         if (a->list_models) {
             break;
         }
-        if (sources != 1) {
+        if (a->device != NULL && a->devices.count > 0) {
+            argp_error(state, "--device is one device, --devices are several: give one of them");
+        } else if (sources != 1) {
             argp_error(state, "give one of --model with --ep; --experts, --hidden and --inter; --workloads");
         } else if ((a->models.count > 0) != (a->ep.count > 0)) {
             argp_error(state, "--model and --ep go together: a model's experts are spread over --ep ranks");
@@ -341,6 +353,14 @@ static moet_status print_size(const sweep_arguments *a, const moet_sweep_tasks *
     return MOET_OK;
 }
 
+/* The one that a dry run looks at: the first of them. */
+static moet_status open_first(const sweep_arguments *a, moet_device **device)
+{
+    const char *spec = a->devices.texts[0];
+    const bool is_host = strncmp(spec, "host/", 5) == 0;
+    return moet_device_open(is_host ? "host" : strcmp(spec, "all") == 0 ? "auto" : spec, device);
+}
+
 static int finish(const sweep_arguments *a, const moet_sweep_summary *s, moet_status status)
 {
     int code = moet_command_fail(status);
@@ -388,7 +408,7 @@ static const struct argp argp = {
 static int run(int argc, char **argv)
 {
     sweep_arguments a = {.sweep = {.db_path = "moe-tune.db",
-                                   .device = "auto",
+                                   .devices = &a.devices,
                                    .seed = 1,
                                    .shard = {1, 1},
                                    .final_rounds = 11,
@@ -403,6 +423,10 @@ static int run(int argc, char **argv)
         code = code != MOET_EXIT_OK ? code : list_models();
         goto done;
     }
+    if (a.devices.count == 0) {
+        code = moet_command_fail(moet_parse_texts(a.device != NULL ? a.device : "auto", "--device", &a.devices));
+        if (code != MOET_EXIT_OK) goto done;
+    }
     a.sweep.command = command != NULL ? command : "moe-tune sweep";
     moet_status status = make_workloads(&a, &workloads);
     if (status == MOET_OK) status = moet_sweep_plan(&a.sweep, &workloads, &tasks);
@@ -411,7 +435,7 @@ static int run(int argc, char **argv)
         moet_command_note("nothing to do: no race falls into shard %d/%d", a.sweep.shard.index, a.sweep.shard.count);
         goto done;
     }
-    if (status == MOET_OK && a.dry_run) status = moet_device_open(a.sweep.device, &device);
+    if (status == MOET_OK && a.dry_run) status = open_first(&a, &device);
     if (status != MOET_OK) {
         code = moet_command_fail(status);
         goto done;

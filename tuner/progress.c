@@ -17,6 +17,7 @@
 void moet_progress_begin(moet_progress *progress, FILE *stream, double total)
 {
     *progress = (moet_progress){.stream = stream, .total = total, .begin_ns = moet_clock_ns()};
+    pthread_mutex_init(&progress->lock, NULL);
     progress->is_terminal = isatty(fileno(stream)) == 1;
 }
 
@@ -52,7 +53,7 @@ static void format_left(const moet_progress *progress, double done, int64_t now_
     snprintf(text, size, ", about %s left", time);
 }
 
-void moet_progress_update(moet_progress *progress, double done, const char *format, ...)
+static void draw(moet_progress *progress, double done, const char *what)
 {
     int64_t now_ns = moet_clock_ns();
     int64_t interval_ns = progress->is_terminal ? REDRAW_NS : PLAIN_NS;
@@ -60,11 +61,7 @@ void moet_progress_update(moet_progress *progress, double done, const char *form
         return;
     }
     progress->drawn_ns = now_ns;
-    char what[LINE_SIZE], left[64], line[2 * LINE_SIZE];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(what, sizeof what, format, args);
-    va_end(args);
+    char left[64], line[2 * LINE_SIZE];
     format_left(progress, done, now_ns, left, sizeof left);
     snprintf(line, sizeof line, "[%.0f/%.0f] %s%s", (double)(int64_t)done, progress->total, what, left);
     if (!progress->is_terminal) {
@@ -76,14 +73,39 @@ void moet_progress_update(moet_progress *progress, double done, const char *form
     progress->is_drawn = true;
 }
 
-void moet_progress_skip(moet_progress *progress, double units) { progress->skipped += units; }
+void moet_progress_update(moet_progress *progress, double done, const char *format, ...)
+{
+    char what[LINE_SIZE];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(what, sizeof what, format, args);
+    va_end(args);
+    pthread_mutex_lock(&progress->lock);
+    draw(progress, done, what);
+    pthread_mutex_unlock(&progress->lock);
+}
+
+void moet_progress_skip(moet_progress *progress, double units)
+{
+    pthread_mutex_lock(&progress->lock);
+    progress->skipped += units;
+    pthread_mutex_unlock(&progress->lock);
+}
 
 void moet_progress_clear(moet_progress *progress)
 {
+    pthread_mutex_lock(&progress->lock);
     if (progress->is_drawn) {
         fputs("\r\033[K", progress->stream);
         fflush(progress->stream);
         progress->is_drawn = false;
         progress->drawn_ns = 0;
     }
+    pthread_mutex_unlock(&progress->lock);
+}
+
+void moet_progress_end(moet_progress *progress)
+{
+    moet_progress_clear(progress);
+    pthread_mutex_destroy(&progress->lock);
 }

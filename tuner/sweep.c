@@ -9,6 +9,7 @@
 #include "command.h"
 #include "progress.h"
 #include "race.h"
+#include "sweep_lanes.h"
 
 typedef struct sweep_state {
     const moet_sweep_options *options;
@@ -18,7 +19,8 @@ typedef struct sweep_state {
     moet_worker *worker;
     int64_t run_id; /* -1 until something has to be measured */
     int64_t begin_ns;
-    moet_progress progress;
+    moet_handout *handout;
+    moet_progress *progress;
     int32_t current; /* task */
 } sweep_state;
 
@@ -52,10 +54,10 @@ static void report(void *context, double part, const moet_candidate *best)
     char task[256];
     format_task(&s->tasks->items[s->current], task, sizeof task);
     if (best != NULL) {
-        moet_progress_update(&s->progress, s->current + part, "%s: best %.1f us, %s", task,
+        moet_progress_update(s->progress, moet_handout_done(s->handout) + part, "%s: best %.1f us, %s", task,
                              (double)best->median_ns / 1e3, best->text);
     } else {
-        moet_progress_update(&s->progress, s->current + part, "%s", task);
+        moet_progress_update(s->progress, moet_handout_done(s->handout) + part, "%s", task);
     }
 }
 
@@ -78,7 +80,7 @@ static moet_status begin_measuring(sweep_state *s)
         return MOET_OK;
     }
     const moet_device_info *device = moet_worker_info(s->worker);
-    moet_progress_update(&s->progress, s->current, "measuring what %s can do at best", device->name);
+    moet_progress_update(s->progress, moet_handout_done(s->handout), "measuring what %s can do at best", device->name);
     moet_ceilings ceilings;
     MOET_TRY(moet_worker_begin(s->worker, &ceilings));
     moet_store_run run = {.device = device,
@@ -106,7 +108,7 @@ static moet_status race_task(sweep_state *s, const moet_sweep_task *task, moet_c
     MOET_TRY(moet_store_is_done(s->store, &key, hash, &done));
     if (done) {
         s->summary->already_done++;
-        moet_progress_skip(&s->progress, 1);
+        moet_progress_skip(s->progress, 1);
         return MOET_OK;
     }
     MOET_TRY(begin_measuring(s));
@@ -131,7 +133,7 @@ static moet_status race_task(sweep_state *s, const moet_sweep_task *task, moet_c
     char text[256];
     format_task(task, text, sizeof text);
     if (status != MOET_OK && !of_store && costs_one_task(status)) {
-        moet_progress_clear(&s->progress);
+        moet_progress_clear(s->progress);
         moet_command_note("%s: not measured: %s", text, moet_last_error());
         s->summary->failed++;
         return MOET_OK;
@@ -140,12 +142,12 @@ static moet_status race_task(sweep_state *s, const moet_sweep_task *task, moet_c
         return status;
     }
     if (result.wrong > 0) {
-        moet_progress_clear(&s->progress);
+        moet_progress_clear(s->progress);
         moet_command_note("%s: %d candidates gave wrong results (moe-tune show --trials says which)", text,
                           result.wrong);
     }
     if (result.best == NULL) {
-        moet_progress_clear(&s->progress);
+        moet_progress_clear(s->progress);
         moet_command_note("%s: no candidate runs on %s (moe-tune show --trials says why)", text,
                           moet_worker_info(s->worker)->name);
         s->summary->failed++;
@@ -209,25 +211,26 @@ static void note_missing(const moet_candidates *candidates, const moet_device_in
     }
 }
 
-moet_status moet_sweep_run(const moet_sweep_options *options, const moet_sweep_tasks *tasks,
-                           moet_sweep_summary *summary)
+moet_status moet_sweep_run_lane(const moet_sweep_options *options, moet_handout *handout, moet_progress *progress,
+                                moet_worker *worker, moet_sweep_summary *summary)
 {
-    *summary = (moet_sweep_summary){.left = tasks->count};
-    sweep_state s = {.options = options, .tasks = tasks, .summary = summary, .run_id = -1};
-    const moet_worker_options worker_options = {options->device, options->seed, options->watchdog_ns,
-                                                options->in_process};
+    const moet_sweep_tasks *tasks = handout->tasks;
+    const moet_device_info *device = moet_worker_info(worker);
+    *summary = (moet_sweep_summary){0};
+    sweep_state s = {.options = options,
+                     .tasks = tasks,
+                     .summary = summary,
+                     .worker = worker,
+                     .handout = handout,
+                     .progress = progress,
+                     .run_id = -1};
     s.begin_ns = moet_clock_ns();
-    MOET_TRY(moet_worker_open(&worker_options, &s.worker));
-    const moet_device_info *device = moet_worker_info(s.worker);
-    moet_status status = moet_candidates_check(device, &options->families); /* before a database is made */
-    if (status == MOET_OK) status = moet_store_open(options->db_path, MOET_STORE_WRITE, &s.store);
-    if (status != MOET_OK) {
-        moet_worker_close(s.worker);
-        return status;
-    }
-    moet_progress_begin(&s.progress, stderr, tasks->count);
+    MOET_TRY(moet_store_open(options->db_path, MOET_STORE_WRITE, &s.store));
+    moet_status status = MOET_OK;
     moet_nvtx_begin(MOET_NVTX_SWEEP, NULL, tasks->count);
-    for (s.current = 0; s.current < tasks->count; s.current++) {
+    /* Where nothing is left, nothing was stopped either. */
+    while (status == MOET_OK && moet_handout_waits(handout) && !(moet_handout_done(handout) > 0 && should_stop(&s)) &&
+           moet_handout_take(handout, &s.current)) {
         const moet_sweep_task *task = &tasks->items[s.current];
         moet_candidates candidates = {0};
         moet_known_gemms known;
@@ -243,17 +246,14 @@ moet_status moet_sweep_run(const moet_sweep_options *options, const moet_sweep_t
             status = race_task(&s, task, &candidates);
         }
         moet_candidates_release(&candidates);
-        if (status != MOET_OK || summary->interrupted || summary->out_of_budget) {
-            break;
-        }
-        summary->left--;
-        if (s.current + 1 < tasks->count && should_stop(&s)) {
+        const bool stopped = summary->interrupted || summary->out_of_budget;
+        moet_handout_finish(handout, s.current, status == MOET_OK && !stopped);
+        if (stopped) {
             break;
         }
     }
     moet_nvtx_end(status);
-    moet_progress_clear(&s.progress);
-    moet_worker_close(s.worker);
+    moet_progress_clear(progress);
     moet_store_close(s.store);
     return status;
 }

@@ -18,9 +18,9 @@ typedef struct moet_sweep_options {
     uint64_t seed;    /* of the inputs */
     moet_shard shard; /* {1, 1}: everything */
     int32_t final_rounds;
-    int64_t budget_ns;   /* 0: none */
-    const char *device;  /* as moet_device_open takes it */
-    int64_t watchdog_ns; /* of the worker: 0: its own */
+    int64_t budget_ns;             /* 0: none */
+    const moet_text_list *devices; /* each as moet_device_open takes it, or host/N: N parts of the processors; "all" */
+    int64_t watchdog_ns;           /* of the worker: 0: its own */
     bool in_process;
     const volatile sig_atomic_t *interrupted;
 } moet_sweep_options;
@@ -61,8 +61,10 @@ typedef struct moet_sweep_summary {
     bool interrupted, out_of_budget;
 } moet_sweep_summary;
 
-/* Messages and progress go to stderr. The summary is filled on an error too; a task that fails by itself (no device
- * memory, a wrong reference) is no error of the sweep but counts as failed. */
+/* One worker a device, to which tasks are handed out as they get free; devices that are not alike are refused
+ * (UNSUPPORTED), as their times are not of one kind. Messages and progress go to stderr. The summary is filled on an
+ * error too; a task that fails by itself (no device memory, a wrong reference) is no error of the sweep but counts as
+ * failed. */
 moet_status moet_sweep_run(const moet_sweep_options *options, const moet_sweep_tasks *tasks,
                            moet_sweep_summary *summary);
 

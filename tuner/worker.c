@@ -400,7 +400,7 @@ static moet_status set_up(moet_worker *w)
 {
     w->is_lost = false;
     for (int32_t i = 0; i < w->subject_count; i++) w->subjects[i].remote = -1;
-    if (!w->options.in_process) MOET_TRY(moet_worker_start(&w->process, &w->socket));
+    if (!w->options.in_process) MOET_TRY(moet_worker_start(w->options.part, w->options.parts, &w->process, &w->socket));
     MOET_TRY(ask_open(w));
     if (w->has_bench) MOET_TRY(ask_begin(w));
     if (w->has_workload) MOET_TRY(ask_workload(w));

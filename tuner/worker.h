@@ -21,7 +21,9 @@ typedef struct moet_worker_options {
     const char *device;  /* as moet_device_open takes it */
     uint64_t seed;       /* of the bench */
     int64_t watchdog_ns; /* 0: as above */
-    bool in_process;     /* for debuggers: no process, no watchdog; a fault is this process's own */
+    int32_t part,
+        parts;       /* of the processors this process may use, the part-th (from 0) of parts is its own; 0, 0: all */
+    bool in_process; /* for debuggers: no process, no watchdog; a fault is this process's own */
 } moet_worker_options;
 
 typedef struct moet_worker moet_worker;

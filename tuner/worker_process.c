@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -62,10 +63,29 @@ static void be_expendable(void)
     }
 }
 
+/* Of the processors that it may use, every parts-th from the part-th on would share cores of SMT siblings: a run of
+ * neighbours is a part. */
+static bool keep_to_part(int32_t part, int32_t parts)
+{
+    cpu_set_t all, own;
+    if (sched_getaffinity(0, sizeof all, &all) != 0) {
+        return false;
+    }
+    const int32_t count = CPU_COUNT(&all), first = part * (count / parts), end = first + count / parts;
+    CPU_ZERO(&own);
+    for (int32_t cpu = 0, n = 0; cpu < CPU_SETSIZE; cpu++) {
+        if (!CPU_ISSET(cpu, &all)) continue;
+        if (n >= first && n < end) CPU_SET(cpu, &own);
+        n++;
+    }
+    return CPU_COUNT(&own) > 0 && sched_setaffinity(0, sizeof own, &own) == 0;
+}
+
 int moet_worker_main(int argc, char **argv)
 {
-    const long parent = argc == 2 ? strtol(argv[1], NULL, 10) : 0;
-    if (parent <= 0) {
+    const long parent = argc == 3 ? strtol(argv[1], NULL, 10) : 0;
+    int part = 0, parts = 0;
+    if (parent <= 0 || sscanf(argv[2], "%d/%d", &part, &parts) != 2) {
         moet_command_note("%s is for moe-tune sweep to start", MOET_WORKER_WORD);
         return MOET_EXIT_USAGE;
     }
@@ -73,6 +93,10 @@ int moet_worker_main(int argc, char **argv)
         return MOET_EXIT_FAILED;
     }
     be_expendable();
+    if (parts > 0 && !keep_to_part(part, parts)) {
+        moet_command_note("a worker cannot keep to part %d of %d of the processors", part, parts);
+        return MOET_EXIT_FAILED;
+    }
     moet_server server = {.notify = send_step};
     moet_status status = MOET_OK;
     while (status == MOET_OK) {
@@ -88,15 +112,16 @@ int moet_worker_main(int argc, char **argv)
 
 /* ---- the other side ---- */
 
-moet_status moet_worker_start(pid_t *process, int *socket)
+moet_status moet_worker_start(int32_t part, int32_t parts, pid_t *process, int *socket)
 {
     int ends[2];
-    char parent[16], word[] = MOET_WORKER_WORD, name[] = "moe-tune";
-    char *argv[] = {name, word, parent, NULL};
+    char parent[16], share[32], word[] = MOET_WORKER_WORD, name[] = "moe-tune";
+    char *argv[] = {name, word, parent, share, NULL};
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
     sigset_t blocked;
     snprintf(parent, sizeof parent, "%ld", (long)getpid());
+    snprintf(share, sizeof share, "%d/%d", part, parts);
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {
         return moet_fail(MOET_IO, "a worker's socket: %s", strerror(errno));
     }

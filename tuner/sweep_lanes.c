@@ -1,0 +1,259 @@
+/* sweep_lanes.c: see sweep_lanes.h. */
+#include "sweep_lanes.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "candidates.h"
+#include "command.h"
+
+#define MOST_LANES 64
+#define SPEC_SIZE 32
+
+enum { TASK_WAITS, TASK_TAKEN, TASK_DONE };
+
+/* ---- the handout ---- */
+
+/* Whether a GEMM of a path's workload is yet to be measured. */
+static bool waits_for_gemms(const moet_handout *h, const moet_sweep_task *path)
+{
+    for (int32_t i = 0; i < h->tasks->count && path->problem.op == MOET_OP_FFN; i++) {
+        const moet_sweep_task *task = &h->tasks->items[i];
+        if (task->workload == path->workload && task->problem.op != MOET_OP_FFN && h->states[i] != TASK_DONE) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool moet_handout_take(moet_handout *h, int32_t *task)
+{
+    int32_t found = -1;
+    pthread_mutex_lock(&h->lock);
+    for (int32_t pass = 0; pass < 2 && found < 0; pass++) {
+        for (int32_t i = 0; i < h->tasks->count && found < 0; i++) {
+            const bool may = pass == 1 || !waits_for_gemms(h, &h->tasks->items[i]);
+            if (h->states[i] == TASK_WAITS && may) found = i;
+        }
+    }
+    if (found >= 0) h->states[found] = TASK_TAKEN;
+    pthread_mutex_unlock(&h->lock);
+    if (found >= 0) *task = found;
+    return found >= 0;
+}
+
+bool moet_handout_waits(moet_handout *h)
+{
+    bool found = false;
+    pthread_mutex_lock(&h->lock);
+    for (int32_t i = 0; i < h->tasks->count && !found; i++) found = h->states[i] == TASK_WAITS;
+    pthread_mutex_unlock(&h->lock);
+    return found;
+}
+
+void moet_handout_finish(moet_handout *h, int32_t task, bool is_done)
+{
+    pthread_mutex_lock(&h->lock);
+    h->states[task] = is_done ? TASK_DONE : TASK_WAITS;
+    h->done += is_done;
+    pthread_mutex_unlock(&h->lock);
+}
+
+int32_t moet_handout_done(moet_handout *h)
+{
+    pthread_mutex_lock(&h->lock);
+    const int32_t done = h->done;
+    pthread_mutex_unlock(&h->lock);
+    return done;
+}
+
+/* ---- lanes ---- */
+
+typedef struct lane {
+    moet_worker_options worker_options;
+    char spec[SPEC_SIZE];
+    moet_worker *worker;
+    const moet_sweep_options *options;
+    moet_handout *handout;
+    moet_progress *progress;
+    moet_sweep_summary summary;
+    moet_status status;
+    char error[1024];
+    pthread_t thread;
+} lane;
+
+typedef struct lanes {
+    int32_t count;
+    lane items[MOST_LANES];
+} lanes;
+
+static moet_status add_lane(lanes *l, const char *spec, int32_t part, int32_t parts, const moet_sweep_options *options)
+{
+    for (int32_t i = 0; i < l->count; i++) {
+        const lane *other = &l->items[i];
+        if (strcmp(other->spec, spec) == 0 && (parts == 0 || other->worker_options.parts != parts)) {
+            return moet_fail(MOET_INVALID, "--devices: '%s' is named twice; two workers would disturb each other",
+                             spec);
+        }
+    }
+    if (l->count == MOST_LANES || strlen(spec) >= SPEC_SIZE) {
+        return moet_fail(MOET_INVALID, "--devices: '%.40s' is too long, or these are more than %d devices", spec,
+                         MOST_LANES);
+    }
+    lane *added = &l->items[l->count++];
+    *added = (lane){.options = options};
+    snprintf(added->spec, sizeof added->spec, "%s", spec);
+    added->worker_options = (moet_worker_options){.device = added->spec,
+                                                  .seed = options->seed,
+                                                  .watchdog_ns = options->watchdog_ns,
+                                                  .part = part,
+                                                  .parts = parts,
+                                                  .in_process = options->in_process};
+    return MOET_OK;
+}
+
+/* "host/N": the processors that this process may use, in N parts. */
+static moet_status add_parts(lanes *l, const char *spec, const moet_sweep_options *options)
+{
+    cpu_set_t processors;
+    char *end;
+    const long parts = strtol(spec + 5, &end, 10);
+    const int32_t count = sched_getaffinity(0, sizeof processors, &processors) == 0 ? CPU_COUNT(&processors) : 1;
+    if (end == spec + 5 || *end != '\0' || parts < 1 || parts > count || parts > MOST_LANES) {
+        return moet_fail(MOET_INVALID, "--devices: '%.40s': host/N takes 1 to %d parts here, at least a processor each",
+                         spec, count < MOST_LANES ? count : MOST_LANES);
+    }
+    for (int32_t i = 0; i < parts; i++) MOET_TRY(add_lane(l, "host", i, (int32_t)parts, options));
+    return MOET_OK;
+}
+
+/* All devices of the backend that "auto" takes. */
+static moet_status add_all(lanes *l, const moet_sweep_options *options)
+{
+    const moet_worker_options look = {.device = "auto", .in_process = options->in_process};
+    moet_worker *worker = NULL;
+    char spec[SPEC_SIZE], backend[SPEC_SIZE];
+    MOET_TRY(moet_worker_open(&look, &worker));
+    const int32_t count = moet_worker_device_count(worker);
+    snprintf(backend, sizeof backend, "%s", moet_worker_info(worker)->backend);
+    moet_worker_close(worker);
+    for (int32_t i = 0; i < count; i++) {
+        snprintf(spec, sizeof spec, "%.16s:%d", backend, i);
+        MOET_TRY(add_lane(l, spec, 0, 0, options));
+    }
+    return MOET_OK;
+}
+
+static moet_status make_lanes(lanes *l, const moet_sweep_options *options)
+{
+    const moet_text_list *devices = options->devices;
+    for (int32_t i = 0; i < devices->count; i++) {
+        const char *spec = devices->texts[i];
+        if (devices->count > 1 &&
+            (strcmp(spec, "all") == 0 || strcmp(spec, "auto") == 0 || strcmp(spec, "cuda") == 0)) {
+            return moet_fail(MOET_INVALID, "--devices: '%s' is no single device: name each, as cuda:0,cuda:1", spec);
+        }
+        if (strcmp(spec, "all") == 0) {
+            MOET_TRY(add_all(l, options));
+        } else if (strncmp(spec, "host/", 5) == 0) {
+            MOET_TRY(add_parts(l, spec, options));
+        } else {
+            MOET_TRY(add_lane(l, spec, 0, 0, options));
+        }
+    }
+    if (options->in_process && l->count > 1) {
+        return moet_fail(MOET_INVALID, "--in-process measures on one device: give --device");
+    }
+    return MOET_OK;
+}
+
+/* Starts all workers; what they are must be the same. */
+static moet_status open_workers(lanes *l)
+{
+    for (int32_t i = 0; i < l->count; i++) {
+        MOET_TRY(moet_worker_open(&l->items[i].worker_options, &l->items[i].worker));
+        const char *first = moet_worker_key(l->items[0].worker), *key = moet_worker_key(l->items[i].worker);
+        if (strcmp(first, key) != 0) {
+            return moet_fail(MOET_UNSUPPORTED,
+                             "--devices: %s (%s) is not like %s (%s): sweep devices that differ one by one (--device), "
+                             "into the same database if you like",
+                             l->items[i].spec, key, l->items[0].spec, first);
+        }
+    }
+    return MOET_OK;
+}
+
+static void *run_lane(void *context)
+{
+    lane *l = context;
+    l->status = moet_sweep_run_lane(l->options, l->handout, l->progress, l->worker, &l->summary);
+    if (l->status != MOET_OK) snprintf(l->error, sizeof l->error, "%s", moet_last_error());
+    /* Its processes belong to this thread, and end with it. */
+    moet_worker_close(l->worker);
+    l->worker = NULL;
+    return NULL;
+}
+
+static void add_summary(moet_sweep_summary *sum, const moet_sweep_summary *part)
+{
+    sum->measured += part->measured;
+    sum->already_done += part->already_done;
+    sum->failed += part->failed;
+    sum->tried += part->tried;
+    sum->wrong += part->wrong;
+    sum->broken += part->broken;
+    sum->interrupted = sum->interrupted || part->interrupted;
+    sum->out_of_budget = sum->out_of_budget || part->out_of_budget;
+}
+
+/* The first lane runs on this thread. What one lane leaves undone another takes, if it still looks. */
+static void run_lanes(lanes *l)
+{
+    int32_t started = 1;
+    for (; started < l->count; started++) {
+        if (pthread_create(&l->items[started].thread, NULL, run_lane, &l->items[started]) != 0) {
+            moet_command_note("no thread for %s: the others do without it", l->items[started].spec);
+            break;
+        }
+    }
+    run_lane(&l->items[0]);
+    for (int32_t i = 1; i < started; i++) pthread_join(l->items[i].thread, NULL);
+}
+
+moet_status moet_sweep_run(const moet_sweep_options *options, const moet_sweep_tasks *tasks,
+                           moet_sweep_summary *summary)
+{
+    *summary = (moet_sweep_summary){.left = tasks->count};
+    moet_handout handout = {.tasks = tasks, .lock = PTHREAD_MUTEX_INITIALIZER};
+    moet_progress progress;
+    lanes *l = calloc(1, sizeof *l);
+    handout.states = calloc((size_t)tasks->count + 1, sizeof *handout.states);
+    moet_status status = l == NULL || handout.states == NULL ? moet_fail(MOET_NO_MEMORY, "no memory for a sweep")
+                                                             : make_lanes(l, options);
+    if (status == MOET_OK) status = open_workers(l);
+    if (status == MOET_OK) /* before a database is made */
+        status = moet_candidates_check(moet_worker_info(l->items[0].worker), &options->families);
+    if (status != MOET_OK) goto done;
+    moet_progress_begin(&progress, stderr, tasks->count);
+    for (int32_t i = 0; i < l->count; i++) {
+        l->items[i].handout = &handout;
+        l->items[i].progress = &progress;
+    }
+    run_lanes(l);
+    moet_progress_end(&progress);
+    summary->left = tasks->count - handout.done;
+    for (int32_t i = 0; i < l->count; i++) {
+        lane *item = &l->items[i];
+        add_summary(summary, &item->summary);
+        if (item->status == MOET_OK) continue;
+        if (l->count > 1) moet_command_note("%s: %s", item->spec, item->error);
+        if (summary->left > 0 || l->count == 1) status = moet_fail(item->status, "%s", item->error);
+    }
+done:
+    for (int32_t i = 0; l != NULL && i < l->count; i++) moet_worker_close(l->items[i].worker);
+    free(handout.states);
+    free(l);
+    return status;
+}
