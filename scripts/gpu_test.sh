@@ -14,7 +14,7 @@ BUILD=${1:-build}
 DEVICE=${2:-cuda}
 BUILD=$(cd "$BUILD" && pwd) || exit 1
 SOURCE=$(cd "$(dirname "$0")/.." && pwd) || exit 1
-for program in moe-tune test_conformance test_bits test_capture test_chain test_device test_stages test_ffn test_ffn_odd test_fast test_act test_fused test_compile; do
+for program in moe-tune test_conformance test_bits test_capture test_chain test_device test_stages test_ffn test_ffn_odd test_ep test_fast test_act test_fused test_compile; do
     [ -x "$BUILD/$program" ] || { echo "gpu_test: $BUILD/$program is not there: build with tests (libcmocka-dev)" >&2; exit 1; }
 done
 # Libraries that this machine may lack travel in the build folder.
@@ -61,6 +61,11 @@ check "activations in GEMMs" 180 "$BUILD/test_fused" --device "$DEVICE"
 check "expert path: reference, pieces, bits" 300 "$BUILD/test_ffn" --device "$DEVICE"
 check "expert path: numerics fast" 240 "$BUILD/test_fast" --device "$DEVICE"
 check "expert path: odd numbers, bad ids, too many rows" 300 "$BUILD/test_ffn_odd" --device "$DEVICE"
+if [ "$(nvidia-smi -L 2>/dev/null | grep -c '^GPU')" -ge 2 ]; then
+    check "expert parallelism on two GPUs: bits, graphs, ranks that die" 300 "$BUILD/test_ep" --device cuda --ranks 2
+else
+    skip "expert parallelism on two GPUs: there is one"
+fi
 
 families=$("$BUILD/test_conformance" --list --device "$DEVICE" 2>/dev/null)
 [ -n "$families" ] || { echo "FAILED  no kernel family runs on $DEVICE"; failed=$((failed + 1)); }
