@@ -142,10 +142,12 @@ static __device__ __forceinline__ void wait_for_all(const moet_ep_pass &p, const
     __syncthreads();
 }
 
+/* All threads. */
 static __device__ __forceinline__ void tell_all(const moet_ep_pass &p, u32 *const *flags, u32 epoch)
 {
     __threadfence_system();
     for (int q = threadIdx.x; q < p.ranks; q += blockDim.x) store_release(&flags[q][p.rank], epoch);
+    __syncthreads(); /* all are told before any thread waits */
 }
 
 /* Whether this block is the last of the grid to get here; what all blocks wrote before is then seen by it, and by those

@@ -97,7 +97,7 @@ static moet_status host_plan(moet_ep_stages *stages, const moet_ep_pass *p, void
         for (int32_t i = 0; i < count; i++) {
             const int32_t q = list[i].rank;
             if (i == 0 || list[i - 1].rank != q) p->slot[(int64_t)q * p->max_tokens + t] = p->send_counts[2 * q]++;
-            p->send_counts[2 * q + 1]++;
+            if (p->pair) p->send_counts[2 * q + 1]++;
         }
     }
     for (int32_t q = 0; q < 2 * p->ranks && p->frozen; q++) {

@@ -27,7 +27,7 @@ typedef struct moet_ep_pass {
     /* what plan and bases find */
     int32_t *slot;            /* [ranks, max_tokens] the token's slot at that rank, -1 none */
     int32_t *pair;            /* [ranks, max_tokens] pairs before the token's at that rank; NULL: not wanted */
-    int32_t *send_counts;     /* [ranks, 2] rows and pairs for each rank */
+    int32_t *send_counts;     /* [ranks, 2] rows for each rank, and pairs where they are wanted */
     int32_t *recv_counts;     /* [ranks, 2] from each rank */
     int32_t *frozen;          /* [ranks, 2] what send_counts must be, or failure is set; NULL: anything */
     int32_t *first;           /* [ranks] rows of `to` and `from` before slot 0 */
