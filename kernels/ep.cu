@@ -145,7 +145,6 @@ static __device__ __forceinline__ void wait_for_all(const moet_ep_pass &p, const
 /* All threads. */
 static __device__ __forceinline__ void tell_all(const moet_ep_pass &p, u32 *const *flags, u32 epoch)
 {
-    __threadfence_system();
     for (int q = threadIdx.x; q < p.ranks; q += blockDim.x) store_release(&flags[q][p.rank], epoch);
     __syncthreads(); /* all are told before any thread waits */
 }
@@ -155,9 +154,9 @@ static __device__ __forceinline__ void tell_all(const moet_ep_pass &p, u32 *cons
 static __device__ __forceinline__ bool is_last_block(u32 *counter)
 {
     __shared__ bool is_last;
-    __threadfence_system();
     __syncthreads();
-    if (threadIdx.x == 0) {
+    if (threadIdx.x == 0) { /* its fences hold for what the block's barrier let it see */
+        __threadfence_system();
         is_last = atomicAdd(counter, 1u) == gridDim.x - 1;
         if (is_last) *counter = 0;
         __threadfence_system();
@@ -245,14 +244,15 @@ KERNEL(PLAN_THREADS, 1) moet_ep_plan(const moet_ep_pass p)
         const int low = q * p.local_experts, high = low + p.local_experts;
         int *slots = p.slot + (i64)q * p.max_tokens, *pairs = p.pair ? p.pair + (i64)q * p.max_tokens : nullptr;
         int rows = 0, all_pairs = 0;
-        for (int begin = 0; begin < p.tokens; begin += PLAN_THREADS * PLAN_TOKENS) {
-            const int token = begin + threadIdx.x * PLAN_TOKENS;
+        const int own_tokens = min(PLAN_TOKENS, (p.tokens + PLAN_THREADS - 1) / PLAN_THREADS);
+        for (int begin = 0; begin < p.tokens; begin += PLAN_THREADS * own_tokens) {
+            const int token = begin + threadIdx.x * own_tokens, end = min(p.tokens, token + own_tokens);
             u32 counts[PLAN_TOKENS], own = 0, sum;
 #pragma unroll
             for (int i = 0; i < PLAN_TOKENS; i++) {
                 int experts[PLAN_CHOICES];
                 counts[i] = 0;
-                if (token + i >= p.tokens) continue;
+                if (token + i >= end) continue;
 #pragma unroll
                 for (int c = 0; c < PLAN_CHOICES; c++) {
                     const int e = c < p.choices ? expert_load(p, token + i, c) : -1;
@@ -277,7 +277,7 @@ KERNEL(PLAN_THREADS, 1) moet_ep_plan(const moet_ep_pass p)
             u32 before = scan_before(own, sums, &sum);
 #pragma unroll
             for (int i = 0; i < PLAN_TOKENS; i++) {
-                if (token + i >= p.tokens) continue;
+                if (token + i >= end) continue;
                 slots[token + i] = counts[i] & 1 ? rows + (int)(before & 0x3fff) : -1;
                 if (pairs) pairs[token + i] = all_pairs + (int)(before >> 14);
                 before += counts[i];

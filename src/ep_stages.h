@@ -3,7 +3,7 @@
  * that src needs nothing of kernels.
  *
  * A row on its way to an expert is `row_bytes` long: H BF16, k local ids (int32, -1: not there), k router weights
- * (FP32), the number of pairs before it (int32, below), and up to the next 16 bytes nothing.
+ * (FP32), the number of pairs before it (int32, below), and up to the next 128 bytes nothing.
  *
  * Rows that one rank sends another are numbered by ascending token: their slot. A pair is a row and one of its experts
  * there, numbered by ascending row, then expert. */
@@ -85,10 +85,10 @@ extern const moet_ep_stages_table moet_ep_stages_host;
 extern const moet_ep_stages_table moet_ep_stages_cuda;
 #endif
 
-/* Bytes of a row on its way. */
+/* Bytes of a row on its way: whole lines of 128 bytes, as a link carries a part of one no faster. */
 static inline int32_t moet_ep_row_bytes(int32_t hidden, int32_t choices)
 {
-    return (2 * hidden + 8 * choices + 4 + 15) / 16 * 16;
+    return (2 * hidden + 8 * choices + 4 + 127) / 128 * 128;
 }
 
 #endif
