@@ -23,9 +23,9 @@ typedef struct regret_bound {
 } regret_bound;
 
 typedef struct regret_arguments {
-    const char *table, *workloads, *db;
+    const char *table, *workloads, *db, *device;
     bool exhaustive, device_counts;
-    moet_sweep_options sweep; /* problem, seed, device; with exhaustive, the rest */
+    moet_sweep_options sweep; /* problem, seed; with exhaustive, the rest */
     int32_t rounds;
     regret_bound at_most;
     moet_output_format format;
@@ -126,7 +126,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         status = parse_bound(arg, &a->at_most);
         break;
     case KEY_DEVICE:
-        a->sweep.device = arg;
+        a->device = arg;
         break;
     case KEY_SEED:
         status = moet_parse_integer(arg, "--seed", 0, INT64_MAX / 10, &number);
@@ -379,9 +379,12 @@ static moet_status run_tasks(regret_state *s, const moet_sweep_tasks *tasks, int
 static moet_status race_all(const regret_arguments *a, const moet_sweep_tasks *tasks, int32_t *count)
 {
     static const volatile sig_atomic_t never = 0; /* a signal ends the program; the trials are in the database */
+    char *device = (char *)a->device;             /* which the list does not write to */
+    const moet_text_list devices = {1, &device};  /* one, so that what is left is the last tasks */
     moet_sweep_options sweep = a->sweep;
     moet_sweep_summary summary;
     sweep.db_path = a->db;
+    sweep.devices = &devices;
     sweep.final_rounds = a->rounds;
     sweep.interrupted = &never;
     MOET_TRY(moet_sweep_run(&sweep, tasks, &summary));
@@ -395,9 +398,9 @@ static moet_status begin(regret_state *s, int32_t tasks)
 {
     const regret_arguments *a = s->arguments;
     MOET_TRY(make_lists(s, tasks));
-    MOET_TRY(moet_planned_open(a->table, a->sweep.device, &s->handle));
+    MOET_TRY(moet_planned_open(a->table, a->device, &s->handle));
     moet_command_note_refusals(a->table, s->handle);
-    MOET_TRY(moet_device_open(a->sweep.device, &s->device));
+    MOET_TRY(moet_device_open(a->device, &s->device));
     moet_device_format_key(&s->device->info, s->device_key);
     MOET_TRY(moet_table_load(a->table, s->device, &s->table));
     if (a->db != NULL) {
@@ -464,7 +467,7 @@ static const struct argp argp = {
 
 static int run(int argc, char **argv)
 {
-    regret_arguments a = {.rounds = 11, .sweep = {.device = "auto", .seed = 1, .shard = {1, 1}}};
+    regret_arguments a = {.rounds = 11, .device = "auto", .sweep = {.seed = 1, .shard = {1, 1}}};
     moet_problem_options_default(&a.sweep.problem);
     regret_state s = {.arguments = &a, .begin_ns = moet_clock_ns()};
     moet_workloads workloads = {0};

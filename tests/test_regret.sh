@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# Regret on the host: of a table whose choice is made slow, of a good one, with a database, with races.
+. "$(dirname "$0")/lib.sh"
+
+# One processor, one thread: threads that wait for each other are slow by chance where others run too.
+taskset -cp "$(taskset -cp $$ | sed 's/.*: //; s/[,-].*//')" $$ >pinned
+
+cat >unseen.jsonl <<'EOF2'
+{"name":"unseen/a","experts":4,"hidden":64,"inter":32,"rows":67,"skew":"balanced","counts":[17,17,17,16]}
+EOF2
+cat >far.jsonl <<'EOF2'
+{"name":"unseen/far","experts":4,"hidden":64,"inter":32,"rows":5,"skew":"balanced","counts":[2,1,1,1]}
+EOF2
+regret() { "$MOE" regret --device host --ops up --rounds 3 "$@"; }
+# member NAME: of the only line of out
+member() { python3 -c 'import json,sys; print(json.loads(open("out").readline())[sys.argv[1]])' "$1"; }
+above() { if python3 -c 'import sys; sys.exit(not float(sys.argv[1]) > float(sys.argv[2]))' "$2" "$3"; then pass; else fail "$1: $2 is not above $3"; fi; }
+
+expect 0 "2 races finished" small_sweep --db small.db
+# One that is several times slower becomes the winner of every point.
+slow='host_blas:block=8,panel=64'
+python3 - "$slow" <<'PY'
+import sqlite3, sys
+db = sqlite3.connect("small.db")
+db.execute("UPDATE trials SET median_ns = 1, noise_ns = 0, final_rounds = 1 WHERE status = 'ok' AND config = ?", sys.argv[1:])
+assert db.total_changes == 2
+db.commit()
+PY
+expect 0 "" "$MOE" emit --db small.db --out slow
+expect 0 "" regret --table slow --workloads unseen.jsonl --format json
+is "the choice" "$(member config)" "$slow"
+is "hit" "$(member hit)" nearest
+above "regret of a slow choice" "$(member regret_pct)" 50
+above "candidates" "$(member candidates)" 1
+[ "$(member best_config)" != "$slow" ] && pass || fail "the slow choice is the best"
+python3 - <<'PY' && pass || fail "regret_pct is not time over best: $(cat out)"
+import json
+row = json.loads(open("out").readline())
+ratio = 100 * (row["time_us"] / row["best_us"] - 1)
+assert abs(row["regret_pct"] - ratio) < 0.5 * ratio, ratio
+PY
+SEVERAL_LINES=1 expect 4 "slower than asked" regret --table slow --workloads unseen.jsonl --at-most 20,20,20
+
+# ---- points of the table are no test of it; far ones get the default ----
+cp unseen.jsonl both.jsonl
+head -n 1 small.jsonl >>both.jsonl
+cat far.jsonl >>both.jsonl
+expect 0 "" regret --table slow --workloads both.jsonl
+holds "sums" out "n 2"
+holds "sums" out "nearest 1, default 1; exact, which are left out above: 1"
+is "rows" "$(grep -c '^unseen/\|^small/' out)" 3
+SEVERAL_LINES=1 expect 1 "no workload that was not tuned" regret --table slow --workloads small.jsonl
+
+# ---- races tell rivals that neither the table nor the defaults have; what is stored needs no race ----
+expect 0 "races: 1 finished" regret --table slow --workloads unseen.jsonl --exhaustive --db raced.db --format csv
+is "trials of races" "$([ "$(query raced.db "SELECT count(*) FROM trials WHERE status = 'ok'")" -gt 10 ] && echo many)" many
+raced=$(python3 -c 'import csv; print(next(csv.DictReader(open("out")))["candidates"])')
+expect 0 "races: 0 finished, 1 were finished before" regret --table slow --workloads unseen.jsonl --exhaustive --db raced.db --format csv
+expect 0 "" regret --table slow --workloads unseen.jsonl --format csv
+above "candidates of a race" "$raced" "$(python3 -c 'import csv; print(next(csv.DictReader(open("out")))["candidates"])')"
+expect 0 "" regret --table slow --workloads unseen.jsonl --device-counts --format json
+is "device counts" "$(member hit)" nearest
+
+# ---- what is refused ----
+expect 2 "give --table DIR" regret --workloads unseen.jsonl
+expect 2 "give --workloads FILE" regret --table slow
+expect 2 "--at-most" regret --table slow --workloads unseen.jsonl --at-most 1,2
+expect 1 "nowhere" regret --table nowhere --workloads unseen.jsonl
+expect 1 "nowhere.db" regret --table slow --workloads unseen.jsonl --db nowhere.db
+finish
