@@ -20,7 +20,9 @@ typedef struct moet_command {
 /* In the order in which `moe-tune --help` lists them: the way of the data. */
 #define MOET_COMMAND_TABLE(X)                                                                                          \
     X(doctor)                                                                                                          \
-    X(workloads) X(sweep) X(show) X(emit) X(diff) X(merge) X(bench) X(compare) X(regret) X(verify) X(profile) X(plot) X(ep)
+    X(workloads)                                                                                                       \
+    X(sweep) X(show) X(emit) X(diff) X(merge) X(bench) X(compare) X(regret) X(verify) X(profile) X(plot) X(report)     \
+        X(ep)
 #define MOET_X(name) extern const moet_command moet_command_##name;
 MOET_COMMAND_TABLE(MOET_X)
 #undef MOET_X

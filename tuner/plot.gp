@@ -17,6 +17,7 @@ set tics nomirror tc rgb "#202020"
 set grid lc rgb "#c8c8c8" lw 0.8 lt 1
 set key Left reverse samplen 1.2 tc rgb "#202020" noenhanced
 set title noenhanced
+small = format eq "svg" ? 0.7 : 1 # points of one size are larger in SVG
 wide = kind eq "efficiency" || kind eq "winners" ? 420 * (panels > 1 ? panels : 1.6) + 120 : 860
 high = 470
 if (format eq "svg") { set terminal svg size wide,high font "Helvetica,13" background rgb "#ffffff" } \
@@ -32,14 +33,16 @@ if (kind eq "roofline") {
     stats data using 7:8 nooutput
     low = 0.6 * STATS_min_x; high_x = 1.8 * (STATS_max_x > dense / hbm ? STATS_max_x : dense / hbm)
     set xrange [low:high_x]
-    set yrange [0.5 * STATS_min_y:1.6 * dense]
+    top = 1.6 * (STATS_max_y > dense ? STATS_max_y : dense) # ceilings are measured: a winner may be above
+    set yrange [0.5 * STATS_min_y:top]
+    if (top < 10 * STATS_min_y) { unset logscale y; set yrange [0:top] } # else no number would stand at the axis
     set samples 400
     roof(x) = x * hbm < dense ? x * hbm : dense
     set label 1 sprintf("%.3g TFLOP/s", dense) at high_x, dense * 1.12 right tc rgb "#404040"
     set label 2 sprintf("%.3g TB/s", hbm) at 0.45 * dense / hbm, 0.45 * dense right offset -1,0.4 tc rgb "#404040"
     plot roof(x) with lines lw 2 lc rgb "#404040" title "measured ceilings", \
         for [i = 1:3] data using (strcol(1) eq word(ops, i) ? $7 : NaN):8 \
-        with points pt shape(i) ps 0.8 lc rgb colour(i) title word(ops, i)." (".has(word(ops, i)).")"
+        with points pt shape(i) ps 0.8 * small lc rgb colour(i) title word(ops, i)." (".has(word(ops, i)).")"
 }
 
 if (kind eq "efficiency") {
@@ -48,7 +51,8 @@ if (kind eq "efficiency") {
     set offsets graph 0.04, graph 0.04, 0, 0
     set xlabel "rows an expert (mean)"
     set ylabel "efficiency, %"
-    set yrange [0:112]
+    stats data using 4 nooutput
+    set yrange [0:(STATS_max > 105 ? 1.06 * STATS_max : 112)]
     beside(i) = 2 ** (0.14 * (i - 0.5 * (words(families) + 1)))
     name(o, i) = has_series(o, 5, word(families, i)) > 0 ? word(families, i) : ""
     set key bottom right
@@ -56,9 +60,9 @@ if (kind eq "efficiency") {
         if (has(o) > 0) {
             set title o
             plot for [i = 1:words(families)] data using (strcol(1) eq o && strcol(5) eq word(families, i) ? $2 * beside(i) : NaN):4 \
-                with points pt shape(i) ps 0.45 lc rgb colour(i) notitle, \
+                with points pt shape(i) ps 0.45 * small lc rgb colour(i) notitle, \
                 for [i = 1:words(families)] data using (strcol(1) eq o && strcol(5) eq word(families, i) ? 2 ** (floor(2 * log($2) / log(2) + 0.5) / 2.0) : NaN):4 \
-                smooth unique with linespoints lw 2 pt shape(i) ps 1 lc rgb colour(i) title name(o, i)
+                smooth unique with linespoints lw 2 pt shape(i) ps 1 * small lc rgb colour(i) title name(o, i)
         }
     }
     unset multiplot
@@ -82,7 +86,7 @@ if (kind eq "winners") {
         if (has(o) > 0) {
             set title o
             plot for [i = 1:words(names)] data using (strcol(1) eq o && strcol(by) eq word(names, i) ? $2 * 2 ** (0.09 * (i - 0.5 * words(names))) : NaN):3 \
-                with points pt shape(i) ps 0.9 lc rgb colour(i) title name(o, i)
+                with points pt shape(i) ps 0.9 * small lc rgb colour(i) title name(o, i)
         }
     }
     unset multiplot
@@ -119,7 +123,7 @@ if (kind eq "regret") {
     hits = "exact nearest default"
     plot data index 1 using 1:2 with lines lw 2 dt 2 lc rgb "#606060" title "without a table, sorted by itself", \
         for [i = 1:3] data index 0 using (strcol(3) eq word(hits, i) ? $1 : NaN):2 \
-        with points pt shape(i) ps 0.8 lc rgb colour(i) title "the table's, hit ".word(hits, i)
+        with points pt shape(i) ps 0.8 * small lc rgb colour(i) title "the table's, hit ".word(hits, i)
 }
 
 if (kind eq "sweep") {
@@ -129,7 +133,7 @@ if (kind eq "sweep") {
     set logscale x
     set key bottom right
     set offsets graph 0.15, graph 0.25, graph 0.1, graph 0.1
-    plot data using 1:2 with linespoints lw 2 pt 7 ps 1.2 lc rgb colour(1) title "geometric mean", \
-        data using 1:3 with linespoints lw 1.2 dt 2 pt 5 ps 1 lc rgb colour(2) title "worst workload", \
+    plot data using 1:2 with linespoints lw 2 pt 7 ps 1.2 * small lc rgb colour(1) title "geometric mean", \
+        data using 1:3 with linespoints lw 1.2 dt 2 pt 5 ps 1 * small lc rgb colour(2) title "worst workload", \
         data using 1:2:4 with labels center offset 0,1.2 tc rgb "#202020" noenhanced notitle
 }

@@ -242,6 +242,12 @@ static moet_status visit_sweep(void *context, const moet_store_trial_row *row)
     return MOET_OK;
 }
 
+static moet_status visit_run(void *context, const moet_store_run_row *row)
+{
+    *(double *)context += row->seconds;
+    return MOET_OK;
+}
+
 /* The best of all databases by a database's own, over the workloads that all of them have. */
 static void write_quality(const sweep_points *points, const moet_plot_sources *sources, const double *seconds,
                           FILE *data, FILE *settings, int32_t *common)
@@ -286,7 +292,7 @@ static moet_status write_sweeps(const moet_plot_sources *sources, FILE *data, FI
         if (status == MOET_OK) {
             const moet_store_filter filter = {.device_key = key, .winners_only = true, .ok_only = true};
             status = moet_store_each_trial(store, &filter, visit_sweep, &points);
-            if (status == MOET_OK) status = moet_store_swept_seconds(store, key, &seconds[f]);
+            if (status == MOET_OK) status = moet_store_each_run(store, key, visit_run, &seconds[f]);
             moet_store_close(store);
         }
     }

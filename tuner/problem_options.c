@@ -1,5 +1,7 @@
 #include "problem_options.h"
 
+#include <stdio.h>
+
 #include "command.h"
 
 /* Above those of the commands. */
@@ -130,4 +132,36 @@ void moet_problem_options_apply(const moet_problem_options *o, moet_problem *pro
     problem->clamp = o->clamp;
     problem->prob = o->prob;
     problem->combine = o->combine;
+}
+
+void moet_problem_options_format(const moet_problem *problem, char *text)
+{
+    static const char *const activations[] = {
+#define MOET_X(name, text) text,
+        MOET_ACTIVATION_TABLE(MOET_X)};
+    static const char *const probs[] = {MOET_PROB_TABLE(MOET_X)
+#undef MOET_X
+    };
+    const size_t size = MOET_PROBLEM_OPTIONS_SIZE;
+    const bool is_path = problem->op == MOET_OP_FFN;
+    const bool down_bias = is_path && problem->down_bias;
+    size_t used = (size_t)snprintf(text, size, "--ops %s --layout %s", moet_op_text(problem->op),
+                                   moet_layout_text(problem->layout));
+    if (problem->numerics != MOET_NUMERICS_TRAIN) {
+        used += (size_t)snprintf(text + used, size - used, " --numerics %s", moet_numerics_text(problem->numerics));
+    }
+    if (problem->bias || down_bias) {
+        const char *which = !is_path || problem->bias == down_bias ? "yes" : problem->bias ? "up" : "down";
+        used += (size_t)snprintf(text + used, size - used, " --bias=%s", which);
+    }
+    if (is_path) {
+        used += (size_t)snprintf(text + used, size - used, " --activation %s --prob %s",
+                                 activations[problem->activation], probs[problem->prob]);
+    }
+    if (is_path && problem->activation == MOET_ACTIVATION_SWIGLU_CLAMP) {
+        used += (size_t)snprintf(text + used, size - used, " --clamp %.9g", problem->clamp);
+    }
+    if (is_path && problem->combine == MOET_COMBINE_PADDLE) {
+        snprintf(text + used, size - used, " --combine paddle");
+    }
 }

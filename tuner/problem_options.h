@@ -27,6 +27,10 @@ void moet_problem_options_default(moet_problem_options *options);
  */
 extern const struct argp moet_problem_argp;
 
+/* The options that say a problem, "--ops up --layout nk ...", into text[MOET_PROBLEM_OPTIONS_SIZE]. */
+#define MOET_PROBLEM_OPTIONS_SIZE 256
+void moet_problem_options_format(const moet_problem *problem, char *text);
+
 /* Sets what the options say of a problem whose op, shape and layout are there. */
 void moet_problem_options_apply(const moet_problem_options *options, moet_problem *problem);
 

@@ -95,6 +95,7 @@ typedef struct moet_store_trial_row {
     double efficiency, error;
     const char *bit_class;
     const char *measured_at; /* UTC, ISO 8601 */
+    int64_t run_id;          /* moet_store_run_row */
     int32_t cubin_count;
     moet_store_cubin cubins[MOET_MAX_CUBINS];
 } moet_store_trial_row;
@@ -143,8 +144,17 @@ moet_status moet_store_get_algorithms(moet_store *store, int64_t trial_id, moet_
 moet_status moet_store_device_info(moet_store *store, const char *device_key, moet_device_info *info,
                                    moet_ceilings *ceilings);
 
-/* How long the device's sweeps took: of each run from its start to its last trial. */
-moet_status moet_store_swept_seconds(moet_store *store, const char *device_key, double *seconds);
+/* Runs of a device that have trials, by their start: where its numbers come from. Texts live until the next one. */
+typedef struct moet_store_run_row {
+    int64_t run_id;
+    const char *started_at, *command, *revision, *libraries, *driver;
+    int32_t driver_cuda_version;
+    moet_ceilings ceilings;
+    double seconds;                /* from its start to its last trial */
+    int64_t ok, wrong, failed, of; /* trials by their status (failed: timed out too), and all of them */
+} moet_store_run_row;
+typedef moet_status (*moet_store_visit_run)(void *context, const moet_store_run_row *row);
+moet_status moet_store_each_run(moet_store *store, const char *device_key, moet_store_visit_run visit, void *context);
 
 /* Copies everything of `from` that `into` lacks; of two trials with one key the one with final rounds, then more
  * samples, then the lower median, then the lower run identity stays: commutative and idempotent. */

@@ -13,8 +13,8 @@
     "d.key, p.key, n.name, n.skew, w.id, w.experts, w.active, w.max, w.counts, w.rows, w.max_over_mean, w.gini, "      \
     "t.id, t.config, t.family_version, t.validator, t.device_counts, t.eager, t.final_rounds, t.is_default, "          \
     "t.status, t.reason, t.median_ns, t.noise_ns, t.sample_count, t.efficiency, t.error, t.bit_class, "                \
-    "t.measured_at"
-#define TRIAL_COLUMN_COUNT 29
+    "t.measured_at, t.run_id"
+#define TRIAL_COLUMN_COUNT 30
 
 /* ?1 device, ?2 problem, ?3 name; NULL is any. ?4 to ?5: ids of workloads, which reach into the views where a join or a
  * subquery would not. A workload goes by its first name, of those that ?3 asks for. */
@@ -146,6 +146,7 @@ static moet_status read_trial(const moet_store *store, sqlite3_stmt *s, int32_t 
     row->error = column_real(s, i++);
     row->bit_class = moet_store_text(s, i++);
     row->measured_at = moet_store_text(s, i++);
+    row->run_id = sqlite3_column_int64(s, i++);
     assert(i == TRIAL_COLUMN_COUNT);
     row->is_winner[MOET_TABLE_ANY] = sqlite3_column_int(s, i++) != 0;
     row->is_winner[MOET_TABLE_DEVICE_COUNTS] = sqlite3_column_int(s, i++) != 0;
@@ -354,20 +355,6 @@ moet_status moet_store_device_info(moet_store *store, const char *device_key, mo
         *info = (moet_device_info){0};
         read_device(s, info, ceilings);
     }
-    sqlite3_finalize(s);
-    return status;
-}
-
-moet_status moet_store_swept_seconds(moet_store *store, const char *device_key, double *seconds)
-{
-    static const char sql[] = "SELECT coalesce(sum(days), 0) * 86400 FROM (SELECT julianday(max(t.measured_at)) - "
-                              "julianday(r.started_at) AS days FROM runs r JOIN devices d ON d.id = r.device_id "
-                              "JOIN trials t ON t.run_id = r.id WHERE d.key = ?1 GROUP BY r.id)";
-    sqlite3_stmt *s = NULL;
-    MOET_TRY(moet_store_prepare(store, sql, &s));
-    int code = sqlite3_bind_text(s, 1, device_key, -1, SQLITE_STATIC);
-    moet_status status = code == SQLITE_OK ? moet_store_step(store, s, NULL) : moet_store_error(store, code);
-    if (status == MOET_OK) *seconds = sqlite3_column_double(s, 0);
     sqlite3_finalize(s);
     return status;
 }
