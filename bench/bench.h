@@ -175,6 +175,9 @@ moet_ceiling_work moet_bench_ceiling_work(const moet_bench *bench);
 /* stats.c: of n values; 0 where n is 0. Quantile by the index rule sorted[n * i / 4] of peers.py. */
 int64_t moet_stats_median(const int64_t *values, int32_t n);
 int64_t moet_stats_iqr(const int64_t *values, int32_t n);
+/* Whether more rounds are not worth while: noise[n] is the relative noise after each round so far, and the last is at
+ * most `asked`, or has not fallen by 5 % in the last 4 rounds. */
+bool moet_stats_is_settled(const double *noise, int32_t n, double asked);
 
 /* Now, monotonic, in ns. */
 int64_t moet_clock_ns(void);

@@ -23,3 +23,10 @@ static int64_t quartile(const int64_t *values, int32_t n, int32_t i)
 int64_t moet_stats_median(const int64_t *values, int32_t n) { return quartile(values, n, 2); }
 
 int64_t moet_stats_iqr(const int64_t *values, int32_t n) { return quartile(values, n, 3) - quartile(values, n, 1); }
+
+bool moet_stats_is_settled(const double *noise, int32_t n, double asked)
+{
+    enum { BACK = 4 };
+    if (n > 0 && noise[n - 1] <= asked) return true;
+    return n > BACK && noise[n - 1] > 0.95 * noise[n - 1 - BACK];
+}

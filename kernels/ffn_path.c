@@ -174,6 +174,7 @@ double moet_ffn_path_estimate_ns(const moet_problem *problem, const int32_t *cou
     const double combined = config->value[MOET_PATH_COMBINE] == MOET_PATH_COMBINE_FUSED && tokens >= (int64_t)rows
                                 ? 0
                                 : (rows + (double)tokens) * hidden_bytes;
+    if (config->value[MOET_PATH_CHAIN] == MOET_PATH_CHAIN_ON) sum -= moet_pass_cost_ns(0, rates);
     return sum + moet_pass_cost_ns(combined, rates);
 }
 

@@ -217,9 +217,8 @@ done:
     return status;
 }
 
-/* Writes the text into the folder MOET_LINE_INFO, and makes *named the same source under that path. *line_info: whether
- * it is wanted. */
-static moet_status write_source(const moet_source *source, char path[512], moet_source *named, bool *line_info)
+/* *named: the source, under its path in the folder MOET_LINE_INFO if line_info, which the environment says. */
+static moet_status name_source(const moet_source *source, char path[512], moet_source *named, bool *line_info)
 {
     const char *folder = getenv("MOET_LINE_INFO");
     *named = *source;
@@ -228,7 +227,7 @@ static moet_status write_source(const moet_source *source, char path[512], moet_
     if (snprintf(path, 512, "%s/%s", folder, source->name) >= 512)
         return moet_fail(MOET_INVALID, "MOET_LINE_INFO: the path of its folder is too long");
     named->name = path;
-    return moet_file_replace(path, source->text, strlen(source->text));
+    return MOET_OK;
 }
 
 moet_status moet_module_compile(const moet_source *asked, moet_cubin *cubin, char **log)
@@ -242,7 +241,8 @@ moet_status moet_module_compile(const moet_source *asked, moet_cubin *cubin, cha
     moet_source named;
     const moet_source *source = &named;
     MOET_TRY(nvrtc_get(&nvrtc));
-    MOET_TRY(write_source(asked, path, &named, &line_info));
+    MOET_TRY(name_source(asked, path, &named, &line_info));
+    if (line_info) MOET_TRY(moet_file_replace(path, asked->text, strlen(asked->text)));
     int option_count = gather_options(source, line_info, arch_option, options);
     make_key(source, options, option_count, key);
     if (!moet_module_cache_read(key, &result)) {
@@ -254,6 +254,18 @@ moet_status moet_module_compile(const moet_source *asked, moet_cubin *cubin, cha
     *cubin = result;
     if (log) *log = result_log;
     return MOET_OK;
+}
+
+bool moet_module_is_cached(const moet_source *source)
+{
+    const nvrtc_api *nvrtc;
+    char arch_option[48], key[MOET_SHA256_TEXT_SIZE], path[512];
+    const char *options[MAX_OPTIONS];
+    bool line_info = false;
+    moet_source named;
+    if (nvrtc_get(&nvrtc) != MOET_OK || name_source(source, path, &named, &line_info) != MOET_OK) return false;
+    make_key(&named, options, gather_options(&named, line_info, arch_option, options), key);
+    return moet_module_cache_has(key);
 }
 
 /* ---- loading ---- */
@@ -310,6 +322,12 @@ moet_status moet_module_compile(const moet_source *source, moet_cubin *cubin, ch
     (void)cubin, (void)log;
     return moet_fail(MOET_UNSUPPORTED, "%s: this build has no CUDA; rebuild where a CUDA toolkit is installed",
                      source->name);
+}
+
+bool moet_module_is_cached(const moet_source *source)
+{
+    (void)source;
+    return false;
 }
 
 int32_t moet_module_compiler_version(void) { return 0; }

@@ -43,6 +43,9 @@ __attribute__((format(printf, 2, 3))) void moet_source_option(moet_source *sourc
  * ("ptxas info ... spill stores"), NULL if the cubin came from the cache. */
 moet_status moet_module_compile(const moet_source *source, moet_cubin *cubin, char **log);
 
+/* Whether the cache has it, so that moet_module_compile would not compile; it may be found damaged yet. */
+bool moet_module_is_cached(const moet_source *source);
+
 /* NVRTC's version as 1000*major + 10*minor, 0 where it cannot be loaded. */
 int32_t moet_module_compiler_version(void);
 

@@ -84,6 +84,15 @@ static bool write_all(int fd, const char *bytes, size_t size_bytes)
     return true;
 }
 
+bool moet_module_cache_has(const char *key)
+{
+    char folder[PATH_MAX], path[PATH_MAX + 80];
+    struct stat info;
+    if (!find_folder(folder)) return false;
+    snprintf(path, sizeof path, "%s/%s.cubin", folder, key);
+    return stat(path, &info) == 0 && S_ISREG(info.st_mode) && info.st_size > TRAILER_BYTES;
+}
+
 bool moet_module_cache_read(const char *key, moet_cubin *cubin)
 {
     char folder[PATH_MAX], path[PATH_MAX + 80], hash[MOET_SHA256_TEXT_SIZE];

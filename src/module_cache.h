@@ -10,6 +10,9 @@
  * the nearest folder above it that exists: this is tried. */
 bool moet_module_cache_folder(char *folder, size_t size_bytes);
 
+/* Whether there is a file of `key`, whatever is in it. */
+bool moet_module_cache_has(const char *key);
+
 /* Fills bytes and size_bytes from the file of `key`; false where it is missing, truncated or altered. */
 bool moet_module_cache_read(const char *key, moet_cubin *cubin);
 

@@ -9,12 +9,18 @@ void fill_arch(const moet_device *device, const char *kernel, char arch[16])
 
 int64_t fill_run(moet_store *store, const moet_device *device)
 {
+    return fill_run_of(store, device, MOET_EFFORT_EXHAUSTIVE);
+}
+
+int64_t fill_run_of(moet_store *store, const moet_device *device, moet_effort effort)
+{
     moet_store_run run = {.device = &device->info,
                           .device_key = device->key,
                           .command = "moe-tune sweep --test",
                           .revision = "test",
                           .libraries = "none 1",
-                          .ceilings = {.dense_flops_per_s = 1e12, .copy_bytes_per_s = 2e10, .read_bytes_per_s = 3e10}};
+                          .ceilings = {.dense_flops_per_s = 1e12, .copy_bytes_per_s = 2e10, .read_bytes_per_s = 3e10},
+                          .effort = effort};
     int64_t id = 0;
     TEST_OK(moet_store_begin_run(store, &run, &id));
     assert_true(id > 0);

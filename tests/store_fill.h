@@ -25,6 +25,7 @@ typedef struct fill_trial {
 void fill_arch(const moet_device *device, const char *kernel, char arch[16]);
 
 int64_t fill_run(moet_store *store, const moet_device *device);
+int64_t fill_run_of(moet_store *store, const moet_device *device, moet_effort effort);
 /* Whether it was inserted. */
 bool fill_put(moet_store *store, int64_t run, const fill_trial *trial);
 

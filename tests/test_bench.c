@@ -28,6 +28,20 @@ static int group_close(void **state)
     return 0;
 }
 
+/* Rounds end at the asked noise, or when it has stopped falling, not before. */
+static void test_settled(void **state)
+{
+    (void)state;
+    static const double falling[] = {0.08, 0.06, 0.05, 0.04, 0.03, 0.025, 0.02}, flat[] = {0.05, 0.04, 0.03, 0.03, 0.03,
+                                                                                           0.03, 0.03};
+    assert_false(moet_stats_is_settled(falling, 0, 0.01));
+    for (int32_t i = 1; i <= 7; i++) {
+        assert_int_equal(moet_stats_is_settled(falling, i, 0.01), false);
+        assert_int_equal(moet_stats_is_settled(falling, i, 0.03), i >= 5);
+        assert_int_equal(moet_stats_is_settled(flat, i, 0.01), i >= 7);
+    }
+}
+
 static void test_stats(void **state)
 {
     (void)state;
@@ -277,7 +291,7 @@ static void test_cubins(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_stats),    cmocka_unit_test(test_trial_status), cmocka_unit_test(test_flaws_are_found),
+        cmocka_unit_test(test_settled),  cmocka_unit_test(test_stats),    cmocka_unit_test(test_trial_status), cmocka_unit_test(test_flaws_are_found),
         cmocka_unit_test(test_times),    cmocka_unit_test(test_inapplicable), cmocka_unit_test(test_too_large),
         cmocka_unit_test(test_ceilings), cmocka_unit_test(test_cubins),
     };

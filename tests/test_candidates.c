@@ -3,7 +3,9 @@
 
 #include "../kernels/ffn_path.h"
 #include "../tuner/candidates.h"
+#include "../tuner/cost_fit.h"
 #include "../tuner/race.h"
+#include "../tuner/seeds.h"
 #include "../tuner/sweep.h"
 
 static const moet_device_info h100 = {
@@ -151,6 +153,142 @@ static void test_known_gemms(void **state)
     assert_int_equal(many.up_count, MOET_KNOWN_GEMMS);
 }
 
+/* ---- what an effort tries ---- */
+
+static void check_order(const moet_candidates *list, moet_effort effort)
+{
+    double before = 0;
+    int32_t estimated = 0, step = 0; /* defaults, seeds, without estimate, estimated, inapplicable */
+    for (int32_t i = 0; i < list->count; i++) {
+        const moet_candidate *c = &list->items[i];
+        const int32_t now = c->family_default      ? 0
+                            : !c->applicable       ? 4
+                            : c->is_seed           ? 1
+                            : c->estimate_ns > 0 ? 3
+                                                   : 2;
+        assert_true(now >= step);
+        step = now;
+        if (now != 3) continue;
+        assert_true(c->estimate_ns >= before);
+        before = c->estimate_ns;
+        estimated++;
+    }
+    const int32_t most = moet_effort_rule_of(effort)->estimated;
+    if (most > 0) assert_int_equal(estimated, most);
+    if (most > 0) assert_true(step < 4);
+}
+
+/* Estimates on the real routing choose: 8 experts of few rows want small tiles, of many large ones. A higher effort tries
+ * what a lower one does. */
+static void test_select(void **state)
+{
+    (void)state;
+    const moet_family *family = moet_family_find("wgmma_gemm");
+    if (!family) skip(); /* a build without CUDA */
+    moet_problem problem;
+    const moet_device_rates rates = moet_cost_guess(&h100, &(moet_ceilings){0});
+    moet_text_list families = {0};
+    TEST_OK(moet_parse_texts("wgmma_gemm,cublaslt_loop", "--families", &families));
+    moet_problem_init(&problem, MOET_OP_UP, 8, 7168, 2048);
+    static const int32_t counts[2][8] = {{16, 16, 16, 16, 16, 16, 16, 16}, {4000, 90, 4000, 4000, 90, 4000, 90, 4000}};
+    char best[2][MOET_CONFIG_SIZE];
+    for (int32_t w = 0; w < 2; w++) {
+        moet_candidates lists[MOET_EFFORT_COUNT] = {{0}};
+        for (moet_effort effort = MOET_EFFORT_QUICK; effort <= MOET_EFFORT_EXHAUSTIVE; effort++) {
+            moet_candidates *list = &lists[effort];
+            moet_config seed = {.family = family};
+            TEST_OK(moet_candidates_list(&problem, 8192, &h100, &families, NULL, list));
+            const int32_t listed = list->count;
+            family->default_config(&problem, 8192, &h100, &seed);
+            moet_config_set(&seed, "order", "front");
+            TEST_OK(moet_candidates_add_seed(list, &problem, &h100, &seed));
+            TEST_OK(moet_candidates_add_seed(list, &problem, &h100, &seed)); /* once */
+            assert_int_equal(list->count, listed + 1);
+            TEST_OK(moet_candidates_select(list, &problem, counts[w], 0, &h100, &rates, effort));
+            check_distinct(list);
+            check_order(list, effort);
+            if (effort == MOET_EFFORT_EXHAUSTIVE) assert_int_equal(list->count, listed + 1);
+            /* The least effort's are the first of every list. */
+            const int32_t least = moet_candidates_least(list);
+            assert_true(least <= list->count && least >= lists[MOET_EFFORT_QUICK].count);
+            for (int32_t i = 0; i < lists[MOET_EFFORT_QUICK].count; i++) {
+                bool found = false;
+                for (int32_t j = 0; j < least; j++)
+                    found = found || strcmp(list->items[j].text, lists[MOET_EFFORT_QUICK].items[i].text) == 0;
+                assert_true(found);
+            }
+        }
+        const moet_candidates *quick = &lists[MOET_EFFORT_QUICK];
+        strcpy(best[w], quick->items[quick->count - 4].text);
+        print_message("%d, %d and %d candidates; the best estimate: %s\n", quick->count,
+                      lists[MOET_EFFORT_NORMAL].count, lists[MOET_EFFORT_EXHAUSTIVE].count, best[w]);
+        for (int32_t i = 0; i < MOET_EFFORT_COUNT; i++) moet_candidates_release(&lists[i]);
+    }
+    assert_string_not_equal(best[0], best[1]);
+    TEST_CONTAINS(best[1], "x256");
+    moet_text_list_release(&families);
+}
+
+/* Of a path, halves of either kind. */
+static void test_select_path(void **state)
+{
+    (void)state;
+    if (!moet_family_find("wgmma_ffn")) skip(); /* a build without CUDA */
+    moet_problem problem;
+    const moet_device_rates rates = moet_cost_guess(&h100, &(moet_ceilings){0});
+    static const int32_t counts[8] = {512, 512, 512, 512, 512, 512, 512, 512};
+    moet_text_list families = {0};
+    moet_candidates list = {0};
+    TEST_OK(moet_parse_texts("wgmma_gemm", "--families", &families));
+    moet_problem_init(&problem, MOET_OP_FFN, 8, 7168, 2048);
+    TEST_OK(moet_candidates_list(&problem, 4096, &h100, &families, NULL, &list));
+    TEST_OK(moet_candidates_select(&list, &problem, counts, 4096, &h100, &rates, MOET_EFFORT_NORMAL));
+    check_order(&list, MOET_EFFORT_NORMAL);
+    const moet_config *default_config = NULL;
+    int32_t ups = 0, downs = 0;
+    for (int32_t i = 0; i < list.count; i++) {
+        const moet_candidate *c = &list.items[i];
+        if (c->family_default && c->is_chosen) default_config = &c->config;
+        if (c->family_default) continue;
+        assert_non_null(default_config);
+        downs += !same_half(&c->config, default_config, 1);
+        ups += same_half(&c->config, default_config, 1);
+    }
+    assert_true(ups >= 6 && downs >= 5);
+    moet_candidates_release(&list);
+    moet_text_list_release(&families);
+}
+
+/* The nearest routings' winners, each config once, none from too far. */
+static void test_seeds(void **state)
+{
+    (void)state;
+    const moet_family *family = moet_family_find("wgmma_gemm");
+    if (!family) skip(); /* a build without CUDA */
+    moet_seeds seeds = {0};
+    moet_config configs[5], found[MOET_SEEDS_MOST];
+    moet_config_first(family, &configs[0]);
+    for (int32_t i = 1; i < 5; i++) {
+        configs[i] = configs[i - 1];
+        moet_config_next(&configs[i]);
+    }
+    moet_routing here = {.experts = 8, .rows = 1000, .max_over_mean = 2};
+    assert_int_equal(moet_seeds_nearest(&seeds, &here, found), 0);
+    const struct {
+        int64_t rows;
+        double skew;
+        int32_t config;
+    } won[] = {{4001, 2, 0}, {2000, 2, 1}, {1100, 2, 2}, {1000, 3, 3}, {900, 2, 2}, {1000, 9, 4}, {1010, 2, 2}};
+    for (int32_t i = 0; i < MOET_COUNT_OF(won); i++) {
+        const moet_routing routing = {.experts = 8, .rows = won[i].rows, .max_over_mean = won[i].skew};
+        TEST_OK(moet_seeds_add(&seeds, &routing, &configs[won[i].config]));
+    }
+    assert_int_equal(moet_seeds_nearest(&seeds, &here, found), 3);
+    static const int32_t wanted[] = {2, 3, 1};
+    for (int32_t i = 0; i < 3; i++) assert_true(moet_config_equal(&found[i], &configs[wanted[i]]));
+    moet_seeds_release(&seeds);
+}
+
 /* ---- what --dry-run says ---- */
 
 /* Of one workload. */
@@ -160,7 +298,7 @@ static moet_sweep_size dry_run(moet_op_list ops, moet_shard shard)
     moet_workload workload = {
         .name = "w", .skew = "s", .experts = 8, .hidden = 7168, .inter = 2048, .rows = 8192, .counts = counts};
     const moet_workloads workloads = {.count = 1, .items = &workload};
-    moet_sweep_options options = {.shard = shard, .final_rounds = 11};
+    moet_sweep_options options = {.shard = shard, .final_rounds = 11, .effort = MOET_EFFORT_EXHAUSTIVE};
     moet_sweep_tasks tasks;
     moet_sweep_size size;
     moet_problem_options_default(&options.problem);
@@ -240,8 +378,10 @@ static void test_dry_run(void **state)
         list.items[i].status = MOET_TRIAL_OK; /* later ones are faster: none of the best is a default */
         list.items[i].median_ns = list.items[i].applicable ? 1000000 - i : 0;
     }
+    const moet_effort_rule *rule = moet_effort_rule_of(MOET_EFFORT_EXHAUSTIVE);
+    const int32_t most_centers = rule->path_centers[0] + rule->path_centers[1];
     TEST_OK(moet_candidates_add_crossed(&list, &problem, &h100));
-    for (int32_t i = 0; i < MOET_RACE_PATH_CENTERS; i++) /* crossed ones: most around them is new */
+    for (int32_t i = 0; i < most_centers; i++) /* crossed ones: most around them is new */
         TEST_OK(moet_candidates_add_around(&list, &problem, &h100, listed + 4 * i));
     const int32_t added = list.count - listed;
     print_message("%d added around the best, at most %lld said\n", added, (long long)alone.around);
@@ -257,6 +397,8 @@ static void test_dry_run(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_halves), cmocka_unit_test(test_known_gemms),
+                                       cmocka_unit_test(test_select),
+                                       cmocka_unit_test(test_select_path), cmocka_unit_test(test_seeds),
                                        cmocka_unit_test(test_dry_run)};
     return cmocka_run_group_tests_name("candidates", tests, NULL, NULL);
 }

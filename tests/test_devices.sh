@@ -5,7 +5,7 @@
 for rows in 8 16 24 32; do
     echo "{\"name\":\"w$rows\",\"experts\":2,\"hidden\":64,\"inter\":32,\"rows\":$((2 * rows)),\"skew\":\"balanced\",\"counts\":[$rows,$rows]}"
 done >workloads.jsonl
-sweep() { "$MOE" sweep --families host_blas --workloads workloads.jsonl --ops up --rounds 3 "$@"; }
+sweep() { "$MOE" sweep --effort exhaustive --families host_blas --workloads workloads.jsonl --ops up --rounds 3 "$@"; }
 # What was measured, whatever it took: problem, counts, config, kind of counts, status.
 contents() { "$MOE" show --db "$1" --trials --format csv | python3 -c '
 import csv, sys
@@ -25,12 +25,12 @@ expect 1 "host:7" sweep --devices host:7 --db none.db
 
 # A shell that may use two processors only: two parts of one each, wherever this runs; and one of them alone.
 pair=$(taskset -cp $$ | sed 's/.*: //' | tr ',' '\n' | awk -F- '{ for (i = $1; i <= ($2 == "" ? $1 : $2); i++) print i }' | head -n 2 | paste -sd,)
-taskset -c "${pair%,*}" "$MOE" sweep --families host_blas --workloads workloads.jsonl --ops up --rounds 3 --devices host --db one.db >log 2>&1
+taskset -c "${pair%,*}" "$MOE" sweep --effort exhaustive --families host_blas --workloads workloads.jsonl --ops up --rounds 3 --devices host --db one.db >log 2>&1
 is "a sweep on one device of a list" $? 0
 if [ "$(nproc)" -ge 2 ]; then
     # Parts of different sizes are different devices; so is a part beside the whole.
     expect 1 "is not like" sweep --devices host/2,host:0 --db none.db
-    taskset -c "$pair" "$MOE" sweep --families host_blas --workloads workloads.jsonl --ops up --rounds 3 --devices host/2 --db two.db >log 2>&1
+    taskset -c "$pair" "$MOE" sweep --effort exhaustive --families host_blas --workloads workloads.jsonl --ops up --rounds 3 --devices host/2 --db two.db >log 2>&1
     is "a sweep on two" $? 0
     holds "its words" log "4 races finished, 0 were finished before, 0 failed, 0 left"
     is "workers that measured" "$(query two.db "SELECT count(DISTINCT run_id) FROM trials")" 2
@@ -40,11 +40,11 @@ if [ "$(nproc)" -ge 2 ]; then
     contents one.db >one
     is "what two measured, and one" "$(sha256sum <two)" "$(sha256sum <one)"
     [ "$(wc -l <one)" -gt 8 ] && pass || fail "one.db has $(wc -l <one) trials"
-    taskset -c "$pair" "$MOE" sweep --families host_blas --workloads workloads.jsonl --ops up --rounds 3 --devices host/2 --db two.db >log 2>&1
+    taskset -c "$pair" "$MOE" sweep --effort exhaustive --families host_blas --workloads workloads.jsonl --ops up --rounds 3 --devices host/2 --db two.db >log 2>&1
     is "the same sweep again" $? 0
     holds "its words" log "nothing to do"
     # An interrupt stops both, and the rest is for the next.
-    taskset -c "$pair" "$MOE" sweep --families host_blas --workloads workloads.jsonl --ops up --rounds 3 --devices host/2 --db cut.db >log 2>&1 &
+    taskset -c "$pair" "$MOE" sweep --effort exhaustive --families host_blas --workloads workloads.jsonl --ops up --rounds 3 --devices host/2 --db cut.db >log 2>&1 &
     pid=$!
     for _ in $(seq 1200); do
         [ "$(query cut.db "SELECT count(*) FROM trials" 2>/dev/null || echo 0)" -gt 2 ] && break
@@ -54,7 +54,7 @@ if [ "$(nproc)" -ge 2 ]; then
     kill -INT $pid
     wait $pid
     is "an interrupted sweep on two" $? 1
-    taskset -c "$pair" "$MOE" sweep --families host_blas --workloads workloads.jsonl --ops up --rounds 3 --devices host/2 --db cut.db >log 2>&1
+    taskset -c "$pair" "$MOE" sweep --effort exhaustive --families host_blas --workloads workloads.jsonl --ops up --rounds 3 --devices host/2 --db cut.db >log 2>&1
     is "the sweep that goes on" $? 0
     contents cut.db >cut
     is "what both measured" "$(sha256sum <cut)" "$(sha256sum <one)"

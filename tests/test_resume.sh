@@ -6,7 +6,7 @@
 for rows in 8 16 24 32; do
     echo "{\"name\":\"w$rows\",\"experts\":2,\"hidden\":64,\"inter\":32,\"rows\":$((2 * rows)),\"skew\":\"balanced\",\"counts\":[$rows,$rows]}"
 done >workloads.jsonl
-sweep=("$MOE" sweep --device host --families host_blas --workloads workloads.jsonl --ops up --rounds 3 --db sweep.db)
+sweep=("$MOE" sweep --device host --effort exhaustive --families host_blas --workloads workloads.jsonl --ops up --rounds 3 --db sweep.db)
 trials() { query sweep.db "SELECT count(*) FROM trials WHERE status IN ('ok','inapplicable')" 2>/dev/null || echo 0; }
 # What a trial is and when it was measured; winners are measured again in final rounds, which replaces the trial.
 snapshot() {
@@ -107,7 +107,7 @@ is "configs of a family that is not chosen" "$(query sweep.db "SELECT max(n) FRO
 # for its trials to be stored at once.
 rm -f sweep.db* kept.*
 echo '{"name":"refine","experts":1,"hidden":512,"inter":128,"rows":64,"skew":"balanced","counts":[64]}' >refine.jsonl
-sweep=("$MOE" sweep --device host --families host_tile --workloads refine.jsonl --ops up --rounds 3 --db sweep.db)
+sweep=("$MOE" sweep --device host --effort exhaustive --families host_tile --workloads refine.jsonl --ops up --rounds 3 --db sweep.db)
 "${sweep[@]}" >log 2>&1 &
 pid=$!
 # One process that looks often: the step is short.

@@ -266,18 +266,99 @@ static void test_done(void **state)
     moet_store_key key = {
         .device_key = host->key, .problem = &problem, .workload = &workload, .config = "", .validator = ""};
     bool done = true;
-    TEST_OK(moet_store_is_done(store, &key, "set-a", &done));
+    TEST_OK(moet_store_is_done(store, &key, "set-a", MOET_EFFORT_NORMAL, &done));
     assert_false(done);
-    TEST_OK(moet_store_put_done(store, run, &key, "set-a"));
-    TEST_OK(moet_store_put_done(store, run, &key, "set-a"));
-    TEST_OK(moet_store_is_done(store, &key, "set-a", &done));
+    TEST_OK(moet_store_put_done(store, run, &key, "set-a", MOET_EFFORT_NORMAL));
+    TEST_OK(moet_store_put_done(store, run, &key, "set-a", MOET_EFFORT_NORMAL));
+    TEST_OK(moet_store_is_done(store, &key, "set-a", MOET_EFFORT_NORMAL, &done));
     assert_true(done);
-    TEST_OK(moet_store_is_done(store, &key, "set-b", &done));
+    TEST_OK(moet_store_is_done(store, &key, "set-b", MOET_EFFORT_NORMAL, &done));
     assert_false(done);
     mine[3] = 5;
-    TEST_OK(moet_store_is_done(store, &key, "set-a", &done));
+    TEST_OK(moet_store_is_done(store, &key, "set-a", MOET_EFFORT_NORMAL, &done));
     assert_false(done);
     moet_store_close(store);
+}
+
+/* What a higher effort found stays. */
+static void test_effort(void **state)
+{
+    (void)state;
+    char path[512], other_path[512];
+    moet_store *store = open_fresh("effort.db", path), *other = open_fresh("effort_other.db", other_path);
+    const int64_t quick = fill_run_of(store, host, MOET_EFFORT_QUICK);
+    const int64_t normal = fill_run_of(store, host, MOET_EFFORT_NORMAL);
+    int32_t mine[4] = {1, 2, 3, 4};
+    moet_workload workload = {
+        .name = "w", .skew = "s", .experts = 4, .hidden = 64, .inter = 32, .rows = 10, .counts = mine};
+    moet_store_key key = {
+        .device_key = host->key, .problem = &problem, .workload = &workload, .config = "", .validator = ""};
+    bool done = false;
+    TEST_OK(moet_store_put_done(store, quick, &key, "set", MOET_EFFORT_QUICK));
+    TEST_OK(moet_store_is_done(store, &key, "set", MOET_EFFORT_NORMAL, &done));
+    assert_false(done);
+    TEST_OK(moet_store_put_done(store, normal, &key, "set", MOET_EFFORT_NORMAL));
+    TEST_OK(moet_store_put_done(store, quick, &key, "set", MOET_EFFORT_QUICK)); /* changes nothing */
+    for (moet_effort effort = MOET_EFFORT_QUICK; effort <= MOET_EFFORT_EXHAUSTIVE; effort++) {
+        TEST_OK(moet_store_is_done(store, &key, "set", effort, &done));
+        assert_int_equal(done, effort <= MOET_EFFORT_NORMAL);
+    }
+    /* Merging a lower mark changes nothing, merging a higher one does. */
+    TEST_OK(moet_store_put_done(other, fill_run_of(other, host, MOET_EFFORT_QUICK), &key, "set", MOET_EFFORT_QUICK));
+    TEST_OK(moet_store_merge(store, other_path, NULL));
+    TEST_OK(moet_store_is_done(store, &key, "set", MOET_EFFORT_NORMAL, &done));
+    assert_true(done);
+    TEST_OK(moet_store_merge(other, path, NULL));
+    TEST_OK(moet_store_is_done(other, &key, "set", MOET_EFFORT_NORMAL, &done));
+    assert_true(done);
+
+    moet_config config;
+    fill_trial t = trial_of(&config, 0, 1000);
+    t.replace = t.final_rounds = true;
+    assert_true(fill_put(store, normal, &t));
+    t.median_ns = 900;
+    assert_false(fill_put(store, quick, &t)); /* a lower effort's times do not replace it, */
+    assert_true(fill_put(store, normal, &t)); /* an equal one's do, */
+    t.status = MOET_TRIAL_WRONG;
+    t.final_rounds = false;
+    assert_true(fill_put(store, quick, &t)); /* and that it is wrong does */
+    t.status = MOET_TRIAL_OK;
+    assert_true(fill_put(store, quick, &t)); /* over what is not of final rounds too */
+    moet_store_close(store);
+    moet_store_close(other);
+}
+
+/* One cost model a device; of two that merge, the one of more points, whichever way. */
+static void test_cost_models(void **state)
+{
+    (void)state;
+    char paths[2][512];
+    moet_store *stores[2];
+    moet_store_cost cost, few = {.points = 10, .error = 0.02}, many = {.points = 20, .error = 0.05};
+    for (int32_t i = 0; i < MOET_RATE_COUNT; i++) {
+        few.rates.rate[i] = 1.5 + i;
+        many.rates.rate[i] = 1e15 / (3 + i);
+    }
+    for (int32_t i = 0; i < 2; i++) {
+        stores[i] = open_fresh(i ? "cost_b.db" : "cost_a.db", paths[i]);
+        fill_run(stores[i], host);
+    }
+    TEST_FAILS(MOET_NOT_FOUND, "no cost model", moet_store_get_cost(stores[0], host->key, &cost));
+    TEST_OK(moet_store_put_cost(stores[0], host->key, &many));
+    TEST_OK(moet_store_put_cost(stores[0], host->key, &few));
+    TEST_OK(moet_store_get_cost(stores[0], host->key, &cost));
+    assert_memory_equal(&cost.rates, &few.rates, sizeof cost.rates);
+    assert_int_equal(cost.points, 10);
+    TEST_OK(moet_store_put_cost(stores[1], host->key, &many));
+    TEST_OK(moet_store_merge(stores[0], paths[1], NULL));
+    TEST_OK(moet_store_put_cost(stores[1], host->key, &few));
+    TEST_OK(moet_store_merge(stores[1], paths[0], NULL));
+    for (int32_t i = 0; i < 2; i++) {
+        TEST_OK(moet_store_get_cost(stores[i], host->key, &cost));
+        assert_memory_equal(&cost.rates, &many.rates, sizeof cost.rates);
+        assert_int_equal(cost.points, 20);
+        moet_store_close(stores[i]);
+    }
 }
 
 static void test_cubins(void **state)
@@ -517,7 +598,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_put_and_read),   cmocka_unit_test(test_the_file),      cmocka_unit_test(test_winners),
-        cmocka_unit_test(test_done),           cmocka_unit_test(test_cubins),        cmocka_unit_test(test_merge),
+        cmocka_unit_test(test_effort),       cmocka_unit_test(test_cost_models),   cmocka_unit_test(test_done),           cmocka_unit_test(test_cubins),        cmocka_unit_test(test_merge),
         cmocka_unit_test(test_several_cubins), cmocka_unit_test(test_foreign_files),
     };
     return cmocka_run_group_tests_name("store", tests, group_open, group_close);

@@ -466,6 +466,30 @@ moet_status moet_candidates_add_listed(moet_candidates *list, const moet_problem
     return MOET_OK;
 }
 
+moet_status moet_candidates_add_seed(moet_candidates *list, const moet_problem *problem, const moet_device_info *device,
+                                     const moet_config *config)
+{
+    const moet_candidate *of_family = NULL; /* its default */
+    for (int32_t i = 0; i < list->count; i++) {
+        moet_candidate *c = &list->items[i];
+        if (c->family_default && c->config.family == config->family) {
+            of_family = c;
+        }
+        if (moet_config_equal(&c->config, config)) {
+            c->is_seed = true;
+            return MOET_OK;
+        }
+    }
+    if (of_family == NULL || !of_family->is_chosen) {
+        return MOET_OK;
+    }
+    char validator[MOET_VALIDATOR_SIZE];
+    snprintf(validator, sizeof validator, "%s", of_family->validator);
+    MOET_TRY(add_config(list, problem, device, config, false, true, validator, ""));
+    list->items[list->count - 1].is_seed = true;
+    return MOET_OK;
+}
+
 int32_t moet_candidates_around(const moet_config *center)
 {
     int32_t count = 0;
@@ -513,6 +537,9 @@ void moet_candidates_hash(const moet_candidates *list, int32_t rule, int32_t fin
     }
     for (int32_t i = 0; i < list->count; i++) {
         const moet_candidate *c = &list->items[i];
+        if (c->config.family->gemm != NULL && !c->family_default) {
+            continue;
+        }
         snprintf(link, sizeof link, "%s %s %d %d %s", text, c->text, c->device_counts, c->config.family->version,
                  c->validator);
         moet_sha256_text(link, strlen(link), text);

@@ -13,6 +13,7 @@
 #define MOET_CANDIDATES_H
 
 #include "../bench/bench.h"
+#include "effort.h"
 #include "parse.h"
 #include "workload.h"
 
@@ -25,6 +26,8 @@ typedef struct moet_candidate {
     bool applicable;
     char reason[MOET_REASON_SIZE]; /* why not */
     char validator[MOET_VALIDATOR_SIZE];
+    bool is_seed;       /* won on a workload like this one */
+    double estimate_ns; /* by its family's cost model; 0: none */
     /* what is known of it; filled by the race */
     bool stored;                 /* its trial is in the store */
     moet_trial_status status;    /* if stored or tried */
@@ -80,8 +83,25 @@ int32_t moet_candidates_most_known(const moet_family *family);
 int32_t moet_candidates_around(const moet_config *center);
 int32_t moet_candidates_applicable(const moet_candidates *list);
 
+/* Adds a configuration that won on another routing of this problem, or marks it where it is listed already. One of a
+ * family that was not chosen is left out. */
+moet_status moet_candidates_add_seed(moet_candidates *list, const moet_problem *problem, const moet_device_info *device,
+                                     const moet_config *config);
+
+/* Estimates candidates on a routing and puts them into the order in which they are to be tried: defaults, seeds, those
+ * without an estimate, the others from the best estimate on, inapplicable ones. Only what the effort tries stays:
+ * defaults and seeds; the best estimates (of a path: for half of them each, those that differ in the up half and those
+ * that differ in the down half alone); of families without one nothing more (quick), or what differs from the default
+ * in one parameter (normal). Below exhaustive, inapplicable ones go too. */
+moet_status moet_candidates_select(moet_candidates *list, const moet_problem *problem, const int32_t *counts,
+                                   int64_t tokens, const moet_device_info *device, const moet_device_rates *rates,
+                                   moet_effort effort);
+/* How many of the listed candidates the least effort would try: those before that many are tried tell too little. */
+int32_t moet_candidates_least(const moet_candidates *list);
+
 /* Hash of the set, of the values that are tried around it, and of how it is measured: a finished workload is finished
- * for this text. rule: MOET_RACE_RULE. */
+ * for this text. Made before seeds and selection. A path's halves are left out: they follow from its family and from
+ * what is known of its GEMMs, and more of that is no reason to begin again. rule: MOET_RACE_RULE. */
 void moet_candidates_hash(const moet_candidates *list, int32_t rule, int32_t final_rounds,
                           char text[MOET_SHA256_TEXT_SIZE]);
 

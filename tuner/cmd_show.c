@@ -117,6 +117,10 @@ static void put_cubins(moet_output *out, const shown *s)
         used += (size_t)snprintf(text + used, sizeof text - used, "%s%s", i ? "," : "", s->trial->cubins[i].sha256);
     moet_output_text(out, text);
 }
+static void put_effort(moet_output *out, const shown *s)
+{
+    moet_output_text(out, moet_effort_rule_of(s->trial->effort)->name);
+}
 static void put_measured_at(moet_output *out, const shown *s) { moet_output_text(out, s->trial->measured_at); }
 
 /* ---- columns ---- */
@@ -146,6 +150,7 @@ static const show_column winner_columns[] = {
     {{"efficiency_pct", MOET_OUTPUT_REAL, 1}, put_efficiency, true},
     {{"runner_up", MOET_OUTPUT_TEXT, 0}, put_runner_up, false},
     {{"default", MOET_OUTPUT_TEXT, 0}, put_default, false},
+    {{"effort", MOET_OUTPUT_TEXT, 0}, put_effort, false},
 };
 
 static const show_column trial_columns[] = {
@@ -176,6 +181,7 @@ static const show_column trial_columns[] = {
     {{"bit_class", MOET_OUTPUT_TEXT, 0}, put_bit_class, false},
     {{"cubins", MOET_OUTPUT_TEXT, 0}, put_cubins, false},
     {{"measured_at", MOET_OUTPUT_TEXT, 0}, put_measured_at, false},
+    {{"effort", MOET_OUTPUT_TEXT, 0}, put_effort, false},
     {{"wins", MOET_OUTPUT_TEXT, 0}, put_wins, true},
     {{"reason", MOET_OUTPUT_TEXT, 0}, put_reason, true},
 };

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "command.h"
+#include "compile_ahead.h"
 #include "parse.h"
 #include "progress.h"
 #include "sweep.h"
@@ -38,6 +39,10 @@ enum option_key {
     KEY_FAMILIES,
     KEY_DB,
     KEY_BUDGET,
+    KEY_EFFORT,
+    KEY_NOISE,
+    KEY_JOBS,
+    KEY_RETUNE,
     KEY_DRY_RUN,
     KEY_SEED,
     KEY_SHARD,
@@ -73,7 +78,25 @@ static const struct argp_option options[] = {
      .doc = "Several alike at once: all, cuda:0,cuda:1, or host/N, parts of the processors"},
     {.name = "families", .key = KEY_FAMILIES, .arg = "LIST", .doc = "Kernel families to try (default all)"},
     {.name = "rounds", .key = KEY_ROUNDS, .arg = "N", .doc = "Final rounds for the best (default 11)"},
-    {.name = "budget", .key = KEY_BUDGET, .arg = "TIME", .doc = "Stop after 90s, 5m, 2h; the same command goes on"},
+    {.name = "effort",
+     .key = KEY_EFFORT,
+     .arg = "EFFORT",
+     .doc = "quick: the 4 best estimates of each workload; normal: the 12 best, then around the fastest; exhaustive: "
+            "all (default normal). What was tuned with as much effort or more is passed over"},
+    {.name = "budget",
+     .key = KEY_BUDGET,
+     .arg = "TIME",
+     .doc = "Time for all workloads together, 90s, 5m, 2h: those whose share is spent are tuned with less effort, and "
+            "the same command goes on"},
+    {.name = "noise",
+     .key = KEY_NOISE,
+     .arg = "PERCENT",
+     .doc = "Final rounds go on until the fastest is as steady, or gets no steadier (default 1)"},
+    {.name = "retune", .key = KEY_RETUNE, .doc = "Measure again what is in the database"},
+    {.name = "jobs",
+     .key = KEY_JOBS,
+     .arg = "N",
+     .doc = "Threads that compile kernels ahead, 0: none (default: processors but one, at most 16)"},
     {.name = "shard", .key = KEY_SHARD, .arg = "I/N", .doc = "Only the I-th of N disjoint parts (merge joins them)"},
     {.name = "seed", .key = KEY_SEED, .arg = "N", .doc = "Of the skews and the inputs (default 1)"},
     {.name = "watchdog",
@@ -137,6 +160,20 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         break;
     case KEY_BUDGET:
         status = moet_parse_time(arg, "--budget", &a->sweep.budget_ns);
+        break;
+    case KEY_EFFORT:
+        status = moet_effort_parse(arg, "--effort", &a->sweep.effort);
+        break;
+    case KEY_NOISE:
+        status = moet_parse_decimal(arg, "--noise", 0, 100, &a->sweep.noise);
+        a->sweep.noise /= 100;
+        break;
+    case KEY_RETUNE:
+        a->sweep.retune = true;
+        break;
+    case KEY_JOBS:
+        status = moet_parse_integer(arg, "--jobs", 0, 1024, &number);
+        a->sweep.jobs = (int32_t)number;
         break;
     case KEY_DRY_RUN:
         a->dry_run = true;
@@ -361,7 +398,22 @@ static moet_status open_first(const sweep_arguments *a, moet_device **device)
     return moet_device_open(is_host ? "host" : strcmp(spec, "all") == 0 ? "auto" : spec, device);
 }
 
-static int finish(const sweep_arguments *a, const moet_sweep_summary *s, moet_status status)
+/* Names the first of the tasks that are left. */
+static void note_left(const moet_sweep_tasks *tasks, const moet_sweep_summary *s)
+{
+    char text[1024] = "";
+    size_t used = 0;
+    for (int32_t i = 0; i < s->left && i < MOET_SWEEP_LEFT_NAMED; i++) {
+        char name[MOET_SWEEP_TASK_SIZE];
+        moet_sweep_task_format(&tasks->items[s->first_left[i]], name);
+        used += (size_t)snprintf(text + used, sizeof text - used, "%s%s", used > 0 ? "; " : "", name);
+    }
+    moet_command_note(s->left > MOET_SWEEP_LEFT_NAMED ? "not tuned: %s; and %d more" : "not tuned: %s", text,
+                      s->left - MOET_SWEEP_LEFT_NAMED);
+}
+
+static int finish(const sweep_arguments *a, const moet_sweep_tasks *tasks, const moet_sweep_summary *s,
+                  moet_status status)
 {
     int code = moet_command_fail(status);
     if (status != MOET_OK && s->tried + s->measured + s->already_done + s->failed == 0) {
@@ -372,6 +424,13 @@ static int finish(const sweep_arguments *a, const moet_sweep_summary *s, moet_st
         "%lld failed",
         s->measured, s->already_done, s->failed, s->left, (long long)s->tried, (long long)s->wrong,
         (long long)s->broken);
+    if (s->cut > 0) {
+        moet_command_note("%d of them for want of time with effort quick only; the same command tunes them further",
+                          s->cut);
+    }
+    if (s->left > 0) {
+        note_left(tasks, s);
+    }
     if (status != MOET_OK || s->left > 0) {
         moet_command_note("%s; the same command goes on: %s",
                           s->interrupted     ? "interrupted"
@@ -412,6 +471,9 @@ static int run(int argc, char **argv)
                                    .seed = 1,
                                    .shard = {1, 1},
                                    .final_rounds = 11,
+                                   .effort = MOET_EFFORT_NORMAL,
+                                   .noise = 0.01,
+                                   .jobs = moet_compile_ahead_jobs(),
                                    .interrupted = &interrupted}};
     moet_problem_options_default(&a.sweep.problem);
     moet_workloads workloads = {0};
@@ -447,7 +509,7 @@ static int run(int argc, char **argv)
     catch_signals();
     moet_sweep_summary summary;
     status = moet_sweep_run(&a.sweep, &tasks, &summary);
-    code = finish(&a, &summary, status);
+    code = finish(&a, &tasks, &summary, status);
 done:
     moet_device_close(device);
     moet_sweep_tasks_release(&tasks);

@@ -13,9 +13,9 @@
 #define CLEAR_FACTOR 1.03 /* steps 2 and 3 */
 #define FINALISTS 3       /* of each kind, step 4 */
 
-/* Step 3: around how many of the best, pass by pass; of a path, whose halves have been looked around for as GEMMs. */
-static const int32_t centers[] = {4, MOET_RACE_CENTERS - 4}, path_centers[] = {2, MOET_RACE_PATH_CENTERS - 2};
-#define MOST_CENTERS 4
+#define MOST_CENTERS 4    /* of a pass of step 3 */
+#define MORE_ROUNDS 3     /* step 4: times as many as asked, at most, */
+#define MOST_FINAL_ROUNDS 128 /* unless more are asked */
 
 /* Parts of the progress that are done after each step. */
 #define PART_TRIED 0.5
@@ -82,7 +82,7 @@ static moet_status put(race_state *s, moet_candidate *c, const moet_trial *trial
 {
     moet_store_key key = key_of(s, c);
     moet_status status = moet_store_put_trial(s->race->store, s->race->run_id, &key, trial, is_device_default(s, c),
-                                              final_rounds, replace, NULL);
+                                              final_rounds, replace || s->race->retune, NULL);
     s->of_store = s->of_store || status != MOET_OK;
     if (status == MOET_OK) {
         c->stored = true;
@@ -155,13 +155,16 @@ static moet_status find_stored(race_state *s, int32_t first)
     for (int32_t i = first; i < race->candidates->count; i++) {
         moet_candidate *c = &race->candidates->items[i];
         moet_store_key key = key_of(s, c);
-        moet_status status = moet_store_has_trial(race->store, &key, &c->stored, NULL);
+        moet_status status = race->retune ? MOET_OK : moet_store_has_trial(race->store, &key, &c->stored, NULL);
         if (status != MOET_OK) {
             s->of_store = true;
             return status;
         }
         stored += c->stored;
         s->new_count += !c->stored && c->applicable;
+        if (!c->stored && c->applicable) {
+            MOET_TRY(moet_compile_ahead_add(race->ahead, race->problem, &c->config, race->device));
+        }
     }
     if (stored == 0) {
         return MOET_OK;
@@ -186,6 +189,19 @@ static bool should_stop(race_state *s)
 {
     s->result->stopped = s->result->stopped || s->race->should_stop(s->race->context);
     return s->result->stopped;
+}
+
+static bool is_past_deadline(const moet_race *race)
+{
+    return race->deadline_ns > 0 && moet_clock_ns() >= race->deadline_ns;
+}
+
+/* Whether the race has had its share of the time: what is left out of it then makes the effort a lower one. */
+static bool is_cut(race_state *s)
+{
+    if (!is_past_deadline(s->race)) return false;
+    s->result->effort = MOET_EFFORT_QUICK;
+    return true;
 }
 
 static moet_status run_round(race_state *s)
@@ -246,6 +262,7 @@ static moet_status drop_clear(race_state *s)
 
 static moet_status add_candidate(race_state *s, moet_candidate *c)
 {
+    moet_compile_ahead_wait(s->race->ahead, s->race->problem, &c->config, s->race->device);
     MOET_TRY(moet_worker_add_config(s->race->worker, &c->config, c->device_counts, &c->subject));
     s->result->tried++;
     if (is_live(s, c)) {
@@ -291,8 +308,8 @@ static moet_status judge_launch(race_state *s, moet_candidate *c)
     return drop(s, c);
 }
 
-/* Step 1, for the candidates from `first` on. */
-static moet_status try_from(race_state *s, int32_t first, double begin_part, double end_part)
+/* Step 1, for the candidates from `first` on; where the race is cut, for those before `least`. */
+static moet_status try_from(race_state *s, int32_t first, int32_t least, double begin_part, double end_part)
 {
     const moet_race *race = s->race;
     int32_t waiting = 0, tried = 0;
@@ -300,6 +317,9 @@ static moet_status try_from(race_state *s, int32_t first, double begin_part, dou
         moet_candidate *c = &race->candidates->items[i];
         if (c->stored) {
             continue;
+        }
+        if (i >= least && is_cut(s)) {
+            break;
         }
         if (!c->applicable) {
             MOET_TRY(put_inapplicable(s, c));
@@ -371,20 +391,27 @@ static int32_t find_centers(const race_state *s, int32_t most, int32_t *found)
 static moet_status refine(race_state *s)
 {
     const moet_race *race = s->race;
-    const int32_t crossings = race->problem->op == MOET_OP_FFN, passes = crossings + MOET_COUNT_OF(centers);
-    const int32_t *counts = crossings ? path_centers : centers;
+    const moet_effort_rule *rule = moet_effort_rule_of(race->effort);
+    const int32_t crossings = race->problem->op == MOET_OP_FFN, passes = crossings + MOET_EFFORT_PASSES;
+    const int32_t *counts = crossings ? rule->path_centers : rule->centers;
     for (int32_t pass = 0; pass < passes && !should_stop(s); pass++) {
         const double part = (PART_REFINED - PART_RACED) / passes, begin_part = PART_RACED + pass * part;
         int32_t found[MOST_CENTERS], first = race->candidates->count;
         if (pass < crossings) {
             MOET_TRY(moet_candidates_add_crossed(race->candidates, race->problem, race->device));
         }
+        if (pass >= crossings && counts[pass - crossings] == 0) {
+            break;
+        }
+        if (is_cut(s)) {
+            break;
+        }
         int32_t count = pass < crossings ? 0 : find_centers(s, counts[pass - crossings], found);
         for (int32_t i = 0; i < count; i++) {
             MOET_TRY(moet_candidates_add_around(race->candidates, race->problem, race->device, found[i]));
         }
         MOET_TRY(find_stored(s, first));
-        MOET_TRY(try_from(s, first, begin_part, begin_part + 0.8 * part));
+        MOET_TRY(try_from(s, first, first, begin_part, begin_part + 0.8 * part));
         if (s->new_count > 0) {
             MOET_TRY(race_few(s, REFINE_ROUNDS, begin_part + 0.8 * part, begin_part + part));
         }
@@ -434,11 +461,20 @@ static moet_status run_finals(race_state *s)
     }
     MOET_TRY(moet_worker_set_racing(race->worker, false));
     moet_worker_clear_samples(race->worker);
-    for (int32_t i = 0; i < race->final_rounds; i++) {
+    double noise[MOST_FINAL_ROUNDS];
+    const int32_t most = MORE_ROUNDS * race->final_rounds < MOST_FINAL_ROUNDS ? MORE_ROUNDS * race->final_rounds
+                                                                              : MOST_FINAL_ROUNDS;
+    for (int32_t i = 0; i < most || i < race->final_rounds; i++) {
         MOET_TRY(run_round(s));
-        report(s, PART_REFINED + (1 - PART_REFINED) * (i + 1) / race->final_rounds);
+        report(s, PART_REFINED + (1 - PART_REFINED) * (i + 1) / (i < race->final_rounds ? race->final_rounds : most));
         if (should_stop(s)) {
             return MOET_OK;
+        }
+        const moet_candidate *leader = find_leader(s, false, true);
+        if (i < most) noise[i] = leader ? (double)leader->noise_ns / (double)leader->median_ns : 0;
+        if (i + 1 >= race->final_rounds && i < most &&
+            (moet_stats_is_settled(noise, i + 1, race->noise) || is_past_deadline(race))) {
+            break;
         }
     }
     for (int32_t i = 0; i < race->candidates->count; i++) {
@@ -466,14 +502,14 @@ static moet_status put_rest(race_state *s)
 
 moet_status moet_race_run(const moet_race *race, moet_race_result *result, bool *of_store)
 {
-    *result = (moet_race_result){0};
+    *result = (moet_race_result){.effort = race->effort};
     race_state s = {.race = race, .result = result};
     char message[1024];
     moet_status status = find_stored(&s, 0);
     if (status == MOET_OK)
         status = moet_worker_set_workload(race->worker, race->problem, race->workload->counts, race->workload->tokens);
     if (status == MOET_OK) status = moet_worker_set_racing(race->worker, true);
-    if (status == MOET_OK) status = try_from(&s, 0, 0, PART_TRIED);
+    if (status == MOET_OK) status = try_from(&s, 0, moet_candidates_least(race->candidates), 0, PART_TRIED);
     if (status == MOET_OK && !result->stopped && s.new_count > 0)
         status = race_few(&s, RACE_ROUNDS, PART_TRIED, PART_RACED);
     if (status == MOET_OK) status = refine(&s);

@@ -1,12 +1,14 @@
-/* race: finds the fastest candidates of one workload and stores every trial.
+/* race: finds the fastest candidates of one workload and stores every trial. Which are listed, and how many are looked
+ * around in step 3, is the effort's (effort.h).
  *
  *   1. In batches, every listed candidate that the store lacks: prepared, verified, one round; those slower than 1.5
  *      times the leader drop out.
  *   2. Three rounds; those clear of the leader (beyond both noises, and 3 %) drop out.
- *   3. Of op FFN, first: the best up halves with the best down halves. Then around the best four, then the best two (of
- *      op FFN two, then one), candidates that differ in one MOET_SEARCH_AROUND parameter: step 1 for these, and two
+ *   3. Of op FFN, first: the best up halves with the best down halves. Then around the best few,
+ *      twice, candidates that differ in one MOET_SEARCH_AROUND parameter: step 1 for these, and two
  *      rounds as in step 2.
- *   4. The best few of each kind, and the defaults, among them stored ones: fresh final rounds. Only these can win.
+ *   4. The best few of each kind, and the defaults, among them stored ones: fresh final rounds, until the leader's noise is as
+ *      asked or stops falling, at most 3 times as many. Only these can win.
  *
  * A leader is the fastest that serves the same kind of counts: a candidate that reads them on the device competes with
  * its like, as it may be the only choice where the host does not know them. Trials are stored as soon as they end. */
@@ -14,12 +16,10 @@
 #define MOET_RACE_H
 
 #include "candidates.h"
+#include "compile_ahead.h"
 #include "store.h"
 #include "worker.h"
 
-/* Around how many candidates step 3 looks, in all; of op FFN. */
-#define MOET_RACE_CENTERS 6
-#define MOET_RACE_PATH_CENTERS 3
 /* Raised when a change of these steps makes finished workloads unfinished. */
 #define MOET_RACE_RULE 2
 
@@ -32,7 +32,13 @@ typedef struct moet_race {
     const moet_problem *problem;
     const moet_workload *workload;
     moet_candidates *candidates; /* others are added */
-    int32_t final_rounds;
+    int32_t final_rounds;        /* at least */
+    moet_effort effort;
+    bool retune;                /* stored trials are measured again */
+    double noise;               /* of the winner, relative: asked */
+    int64_t deadline_ns;        /* moet_clock_ns() when this race's share of the time is spent; 0: none. Then the least
+                                   effort's candidates are still tried, and the final rounds run */
+    moet_compile_ahead *ahead;  /* NULL: kernels are compiled when they are tried */
     /* Asked between rounds and candidates: true ends the race, what was measured is stored. */
     bool (*should_stop)(void *context);
     /* Told between rounds and candidates: the part done, 0 to 1, and the fastest so far (NULL: none). */
@@ -41,7 +47,8 @@ typedef struct moet_race {
 } moet_race;
 
 typedef struct moet_race_result {
-    bool stopped; /* by should_stop: the workload is not finished */
+    bool stopped;       /* by should_stop: the workload is not finished */
+    moet_effort effort; /* that was reached: quick where the deadline cut the race */
     int32_t tried, wrong, failed;
     const moet_candidate *best; /* in race->candidates; NULL: none ran */
 } moet_race_result;

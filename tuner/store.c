@@ -15,22 +15,25 @@
 #define IDENTITY                                                                                                       \
     "device_id = (SELECT id FROM devices WHERE key = ?1) AND problem_id = (SELECT id FROM problems WHERE key = ?2) "   \
     "AND workload_id = (SELECT id FROM workloads WHERE counts = ?3 AND hidden = ?4 AND inter = ?5)"
+/* MOET_RATE_TABLE's, in its order. */
+#define COST_COLUMNS "tensor_flops_per_s, l2_bytes_per_s, hbm_bytes_per_s, store_bytes_per_s, launches_per_s"
 #define STATEMENT_TABLE(X)                                                                                             \
     X(PUT_DEVICE, "INSERT INTO devices (key, backend, name, cc_major, cc_minor, sm_count, memory_bytes, "              \
                   "power_limit_mw, partition, smem_per_block_optin_bytes, smem_per_sm_bytes, regs_per_sm, l2_bytes) "  \
                   "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) " MOET_STORE_DEVICE_CONFLICT)       \
     X(PUT_RUN, "INSERT INTO runs (uid, device_id, started_at, command, revision, libraries, driver, "                  \
-               "driver_cuda_version, dense_flops_per_s, copy_bytes_per_s, read_bytes_per_s) VALUES "                   \
+               "driver_cuda_version, dense_flops_per_s, copy_bytes_per_s, read_bytes_per_s, effort) VALUES "           \
                "(lower(hex(randomblob(16))), (SELECT id FROM devices WHERE key = ?1), " NOW                            \
-               ", ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")                                                                    \
+               ", ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)")                                                               \
     X(PUT_PROBLEM, "INSERT OR IGNORE INTO problems (key) VALUES (?1)")                                                 \
     X(PUT_WORKLOAD, "INSERT OR IGNORE INTO workloads (experts, hidden, inter, counts, rows, active, max, "             \
                     "max_over_mean, gini) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")                                \
     X(PUT_NAME, "INSERT OR IGNORE INTO workload_names (workload_id, name, skew, tokens, seed) VALUES ((SELECT id "     \
                 "FROM workloads WHERE counts = ?1 AND hidden = ?2 AND inter = ?3), ?4, ?5, ?6, ?7)")                   \
     X(PUT_CUBIN, "INSERT OR IGNORE INTO cubins (sha256, arch, bytes) VALUES (?1, ?2, ?3)")                             \
-    X(FIND_TRIAL, "SELECT id, final_rounds FROM trials WHERE " IDENTITY " AND config = ?6 AND device_counts = ?7 "     \
-                  "AND family_version = ?8 AND validator = ?9")                                                        \
+    X(FIND_TRIAL, "SELECT id, final_rounds, (SELECT effort FROM runs WHERE id = run_id) FROM trials WHERE " IDENTITY   \
+                  " AND config = ?6 AND device_counts = ?7 AND family_version = ?8 AND validator = ?9")                \
+    X(FIND_EFFORT, "SELECT effort FROM runs WHERE id = ?1")                                                            \
     X(DELETE_TRIAL, "DELETE FROM trials WHERE id = ?1")                                                                \
     X(PUT_TRIAL, "INSERT INTO trials (device_id, problem_id, workload_id, config, device_counts, family_version, "     \
                  "validator, family, status, reason, median_ns, noise_ns, sample_count, floor_ns, efficiency, error, " \
@@ -42,10 +45,16 @@
     X(PUT_SAMPLE, "INSERT INTO samples (trial_id, position, round, time_ns, dense_ns, dense2_ns, copy_ns, read_ns, "   \
                   "sm_mhz, power_mw, throttle_reasons, hardware_slowdown) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, "    \
                   "?9, ?10, ?11, ?12)")                                                                                \
-    X(PUT_DONE, "INSERT OR IGNORE INTO done (device_id, problem_id, workload_id, candidates, run_id) VALUES ("         \
+    X(PUT_DONE, "INSERT INTO done (device_id, problem_id, workload_id, candidates, run_id, effort) VALUES ("           \
                 "(SELECT id FROM devices WHERE key = ?1), (SELECT id FROM problems WHERE key = ?2), "                  \
-                "(SELECT id FROM workloads WHERE counts = ?3 AND hidden = ?4 AND inter = ?5), ?6, ?7)")                \
-    X(FIND_DONE, "SELECT 1 FROM done WHERE " IDENTITY " AND candidates = ?6")
+                "(SELECT id FROM workloads WHERE counts = ?3 AND hidden = ?4 AND inter = ?5), ?6, ?7, ?8) "            \
+                "ON CONFLICT DO UPDATE SET effort = excluded.effort, run_id = excluded.run_id "                        \
+                "WHERE excluded.effort > done.effort")                                                                 \
+    X(FIND_DONE, "SELECT 1 FROM done WHERE " IDENTITY " AND candidates = ?6 AND effort >= ?7")                         \
+    X(PUT_COST, "INSERT OR REPLACE INTO cost_models (device_id, points, error, " COST_COLUMNS ") VALUES ("             \
+                "(SELECT id FROM devices WHERE key = ?1), ?2, ?3, ?4, ?5, ?6, ?7, ?8)")                                \
+    X(FIND_COST, "SELECT points, error, " COST_COLUMNS " FROM cost_models WHERE device_id = "                          \
+                 "(SELECT id FROM devices WHERE key = ?1)")
 
 typedef enum statement_index {
 #define MOET_X(name, sql) STATEMENT_##name,
@@ -176,18 +185,25 @@ static void bind_point(binder *b, const moet_store_key *key, const key_texts *te
     bind_integer(b, key->workload->inter);
 }
 
-static moet_status find_trial(moet_store *store, const moet_store_key *key, const key_texts *texts, bool *found,
-                              int64_t *id, bool *final_rounds)
+typedef struct found_trial {
+    bool found, final_rounds;
+    int64_t id;
+    moet_effort effort;
+} found_trial;
+
+static moet_status find_trial(moet_store *store, const moet_store_key *key, const key_texts *texts, found_trial *result)
 {
+    *result = (found_trial){0};
     binder b = use(store, STATEMENT_FIND_TRIAL);
     bind_point(&b, key, texts);
     bind_text(&b, key->config);
     bind_integer(&b, key->device_counts);
     bind_integer(&b, key->family_version);
     bind_text(&b, key->validator);
-    if (step(&b, found) == MOET_OK && *found) {
-        *id = sqlite3_column_int64(b.statement, 0);
-        *final_rounds = sqlite3_column_int(b.statement, 1) != 0;
+    if (step(&b, &result->found) == MOET_OK && result->found) {
+        result->id = sqlite3_column_int64(b.statement, 0);
+        result->final_rounds = sqlite3_column_int(b.statement, 1) != 0;
+        result->effort = (moet_effort)sqlite3_column_int(b.statement, 2);
     }
     return release(&b);
 }
@@ -257,6 +273,7 @@ static moet_status put_run(moet_store *store, const moet_store_run *run, int64_t
     bind_real(&b, run->ceilings.dense_flops_per_s);
     bind_real(&b, run->ceilings.copy_bytes_per_s);
     bind_real(&b, run->ceilings.read_bytes_per_s);
+    bind_integer(&b, run->effort);
     MOET_TRY(execute(&b));
     *run_id = sqlite3_last_insert_rowid(store->db);
     return MOET_OK;
@@ -359,16 +376,29 @@ static moet_status put_trial_row(moet_store *store, const put_request *put)
     return put_samples(store, trial_id, t);
 }
 
+/* Whether a stored trial stays where another would replace it. */
+static moet_status is_kept(moet_store *store, const put_request *put, const found_trial *stored, bool *kept)
+{
+    bool found = false;
+    int effort = 0;
+    binder b = use(store, STATEMENT_FIND_EFFORT);
+    bind_integer(&b, put->run_id);
+    if (step(&b, &found) == MOET_OK && found) effort = sqlite3_column_int(b.statement, 0);
+    *kept = stored->final_rounds && (int)stored->effort > effort && put->trial->status == MOET_TRIAL_OK;
+    return release(&b);
+}
+
 static moet_status put_trial(moet_store *store, const put_request *put, bool *inserted)
 {
-    bool found = false, stored_final = false;
-    int64_t id = 0;
-    MOET_TRY(find_trial(store, put->key, put->texts, &found, &id, &stored_final));
-    *inserted = !found || put->replace;
+    found_trial stored;
+    bool kept = false;
+    MOET_TRY(find_trial(store, put->key, put->texts, &stored));
+    if (stored.found && put->replace) MOET_TRY(is_kept(store, put, &stored, &kept));
+    *inserted = !stored.found || (put->replace && !kept);
     if (!*inserted) return MOET_OK;
-    if (found) {
+    if (stored.found) {
         binder b = use(store, STATEMENT_DELETE_TRIAL);
-        bind_integer(&b, id);
+        bind_integer(&b, stored.id);
         MOET_TRY(execute(&b));
     }
     MOET_TRY(put_point(store, put->key, put->texts));
@@ -392,41 +422,43 @@ moet_status moet_store_put_trial(moet_store *store, int64_t run_id, const moet_s
 moet_status moet_store_has_trial(moet_store *store, const moet_store_key *key, bool *present, bool *final_rounds)
 {
     key_texts texts = {0};
-    bool found = false, final = false;
-    int64_t id = 0;
+    found_trial stored;
     MOET_TRY(make_texts(key, &texts));
-    moet_status status = find_trial(store, key, &texts, &found, &id, &final);
+    moet_status status = find_trial(store, key, &texts, &stored);
     free(texts.counts);
     if (status != MOET_OK) return status;
-    *present = found;
-    if (final_rounds) *final_rounds = final;
+    *present = stored.found;
+    if (final_rounds) *final_rounds = stored.final_rounds;
     return MOET_OK;
 }
 
 /* ---- done ---- */
 
 static moet_status put_done(moet_store *store, int64_t run_id, const moet_store_key *key, const key_texts *texts,
-                            const char *candidates)
+                            const char *candidates, moet_effort effort)
 {
     MOET_TRY(put_point(store, key, texts));
     binder b = use(store, STATEMENT_PUT_DONE);
     bind_point(&b, key, texts);
     bind_text(&b, candidates);
     bind_integer(&b, run_id);
+    bind_integer(&b, effort);
     return execute(&b);
 }
 
-moet_status moet_store_put_done(moet_store *store, int64_t run_id, const moet_store_key *key, const char *candidates)
+moet_status moet_store_put_done(moet_store *store, int64_t run_id, const moet_store_key *key, const char *candidates,
+                                moet_effort effort)
 {
     key_texts texts = {0};
     MOET_TRY(make_texts(key, &texts));
     moet_status status = moet_store_begin(store);
-    if (status == MOET_OK) status = moet_store_end(store, put_done(store, run_id, key, &texts, candidates));
+    if (status == MOET_OK) status = moet_store_end(store, put_done(store, run_id, key, &texts, candidates, effort));
     free(texts.counts);
     return status;
 }
 
-moet_status moet_store_is_done(moet_store *store, const moet_store_key *key, const char *candidates, bool *done)
+moet_status moet_store_is_done(moet_store *store, const moet_store_key *key, const char *candidates, moet_effort effort,
+                               bool *done)
 {
     key_texts texts = {0};
     bool found = false;
@@ -434,9 +466,40 @@ moet_status moet_store_is_done(moet_store *store, const moet_store_key *key, con
     binder b = use(store, STATEMENT_FIND_DONE);
     bind_point(&b, key, &texts);
     bind_text(&b, candidates);
+    bind_integer(&b, effort);
     step(&b, &found);
     moet_status status = release(&b);
     free(texts.counts);
     if (status == MOET_OK) *done = found;
     return status;
+}
+
+/* ---- cost models ---- */
+
+moet_status moet_store_put_cost(moet_store *store, const char *device_key, const moet_store_cost *cost)
+{
+    MOET_TRY(moet_store_begin(store));
+    binder b = use(store, STATEMENT_PUT_COST);
+    bind_text(&b, device_key);
+    bind_integer(&b, cost->points);
+    bind_real(&b, cost->error);
+    for (int32_t i = 0; i < MOET_RATE_COUNT; i++) bind_real(&b, cost->rates.rate[i]);
+    return moet_store_end(store, execute(&b));
+}
+
+moet_status moet_store_get_cost(moet_store *store, const char *device_key, moet_store_cost *cost)
+{
+    bool found = false;
+    moet_store_cost result = {0};
+    binder b = use(store, STATEMENT_FIND_COST);
+    bind_text(&b, device_key);
+    if (step(&b, &found) == MOET_OK && found) {
+        result.points = sqlite3_column_int(b.statement, 0);
+        result.error = sqlite3_column_double(b.statement, 1);
+        for (int32_t i = 0; i < MOET_RATE_COUNT; i++) result.rates.rate[i] = sqlite3_column_double(b.statement, 2 + i);
+    }
+    MOET_TRY(release(&b));
+    if (!found) return moet_fail(MOET_NOT_FOUND, "database '%s': no cost model of %s", store->path, device_key);
+    *cost = result;
+    return MOET_OK;
 }

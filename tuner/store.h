@@ -5,10 +5,11 @@
 
 #include "../bench/bench.h"
 #include "../src/table.h"
+#include "effort.h"
 #include "workload.h"
 
 #define MOET_STORE_APPLICATION_ID 0x6d6f6574 /* "moet" */
-#define MOET_STORE_VERSION 3
+#define MOET_STORE_VERSION 4
 
 typedef struct moet_store moet_store;
 
@@ -39,6 +40,7 @@ typedef struct moet_store_run {
     const char *revision;   /* source revision of the program */
     const char *libraries;  /* "cublasLt 130100, nvrtc 13.0, ..." */
     moet_ceilings ceilings; /* as measured at the start */
+    moet_effort effort;     /* of its trials */
 } moet_store_run;
 moet_status moet_store_begin_run(moet_store *store, const moet_store_run *run, int64_t *run_id);
 
@@ -55,16 +57,28 @@ typedef struct moet_store_key {
 } moet_store_key;
 
 /* Writes trial, samples and cubins in one transaction. A trial with the same key is replaced only if `replace`;
- * otherwise the stored one stays and *inserted (may be NULL) is false. final_rounds: measured in the fresh rounds at
+ * otherwise the stored one stays and *inserted (may be NULL) is false. So does one that a run of a higher effort measured
+ * in final rounds, unless the new one says that the candidate does not work. final_rounds: measured in the fresh rounds at
  * the end (winner, default, runner-up). is_default: the family default for this workload and kind of counts. */
 moet_status moet_store_put_trial(moet_store *store, int64_t run_id, const moet_store_key *key, const moet_trial *trial,
                                  bool is_default, bool final_rounds, bool replace, bool *inserted);
 /* Whether a finished trial with this key is there; *final_rounds (may be NULL) as it was put. */
 moet_status moet_store_has_trial(moet_store *store, const moet_store_key *key, bool *present, bool *final_rounds);
-/* Marks that a workload's candidates have all been tried and its final rounds are done for a candidate set
- * (a hash text of candidates), so that a resumed sweep skips it whole. */
-moet_status moet_store_put_done(moet_store *store, int64_t run_id, const moet_store_key *key, const char *candidates);
-moet_status moet_store_is_done(moet_store *store, const moet_store_key *key, const char *candidates, bool *done);
+/* Marks that a workload is tuned, its final rounds done, for a candidate set (a hash text of candidates) with an effort,
+ * so that a resumed sweep skips it whole. A mark of a higher effort stays. is_done: with this effort or a higher one. */
+moet_status moet_store_put_done(moet_store *store, int64_t run_id, const moet_store_key *key, const char *candidates,
+                                moet_effort effort);
+moet_status moet_store_is_done(moet_store *store, const moet_store_key *key, const char *candidates, moet_effort effort,
+                               bool *done);
+
+/* A device's cost model. get: NOT_FOUND where it has none. put replaces it; its device is in the store (begin_run). */
+typedef struct moet_store_cost {
+    moet_device_rates rates;
+    int32_t points; /* measured times behind it */
+    double error;   /* root mean square of ln(estimate / time) */
+} moet_store_cost;
+moet_status moet_store_put_cost(moet_store *store, const char *device_key, const moet_store_cost *cost);
+moet_status moet_store_get_cost(moet_store *store, const char *device_key, moet_store_cost *cost);
 
 /* Reading. Rows come sorted: device key, problem key, rows, max/mean, counts; trials of a workload by time, failed
  * ones last, then by config. Texts live until the next step. */
@@ -96,6 +110,7 @@ typedef struct moet_store_trial_row {
     const char *bit_class;
     const char *measured_at; /* UTC, ISO 8601 */
     int64_t run_id;          /* moet_store_run_row */
+    moet_effort effort;      /* of the run that measured it */
     int32_t cubin_count;
     moet_store_cubin cubins[MOET_MAX_CUBINS];
 } moet_store_trial_row;
@@ -156,8 +171,9 @@ typedef struct moet_store_run_row {
 typedef moet_status (*moet_store_visit_run)(void *context, const moet_store_run_row *row);
 moet_status moet_store_each_run(moet_store *store, const char *device_key, moet_store_visit_run visit, void *context);
 
-/* Copies everything of `from` that `into` lacks; of two trials with one key the one with final rounds, then more
- * samples, then the lower median, then the lower run identity stays: commutative and idempotent. */
+/* Copies everything of `from` that `into` lacks; of two trials with one key the one with final rounds, then of higher
+ * effort, then more samples, then the lower median, then the lower run identity stays; of two marks of what is done the
+ * higher effort; of two cost models the one of more points, then of the lower error: commutative and idempotent. */
 moet_status moet_store_merge(moet_store *into, const char *from_path, int64_t *added);
 
 #endif

@@ -27,6 +27,12 @@ struct moet_store {
     "SELECT id AS trial_id, 0 AS position, cubin_sha256 AS sha256 FROM " database                                      \
     ".trials WHERE cubin_sha256 IS NOT NULL"
 
+/* What versions before 4 lack: everything was tried then, and nothing estimated. */
+#define MOET_STORE_EFFORT_3 "2"
+#define MOET_STORE_COST_MODELS_3                                                                                       \
+    "SELECT 0 AS device_id, 0 AS points, 0.0 AS error, 0.0 AS tensor_flops_per_s, 0.0 AS l2_bytes_per_s, "             \
+    "0.0 AS hbm_bytes_per_s, 0.0 AS store_bytes_per_s, 0.0 AS launches_per_s WHERE false"
+
 /* Status and one-line message of an SQLite result code: names the file and the next step. */
 moet_status moet_store_error(const moet_store *store, int code);
 

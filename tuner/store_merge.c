@@ -7,7 +7,7 @@
 
 /* Which of two trials with one identity stays is a total order over their content, hence merging commutes. */
 #define RANK(trial, run)                                                                                               \
-    "(-" trial ".final_rounds, -" trial ".sample_count, " trial ".median_ns, " run ".uid, " trial ".measured_at)"
+    "(-" trial ".final_rounds, -" run ".effort, -" trial ".sample_count, " trial ".median_ns, " run ".uid, " trial ".measured_at)"
 
 /* What versions differ in, whatever the source's; the indices are versions. */
 #define CUBINS "CREATE TEMP VIEW source_cubins AS SELECT trial_id, position, sha256 FROM source.trial_cubins;"
@@ -15,13 +15,25 @@
     "CREATE TEMP VIEW source_algorithms AS SELECT t.trial_id, t.position, t.rows, a.library, a.bytes, a.text "         \
     "FROM " trial_algorithms " t JOIN " algorithms " a ON a.id = t.algorithm_id;"
 #define ALGORITHMS_2 ALGORITHMS("(" MOET_STORE_TRIAL_ALGORITHMS_2 ")", "(" MOET_STORE_ALGORITHMS_2 ")")
+#define ALGORITHMS_3 ALGORITHMS("source.trial_algorithms", "source.algorithms")
+#define EFFORTS_3                                                                                                      \
+    "CREATE TEMP VIEW source_runs AS SELECT *, " MOET_STORE_EFFORT_3 " AS effort FROM source.runs;"                    \
+    "CREATE TEMP VIEW source_done AS SELECT *, " MOET_STORE_EFFORT_3 " AS effort FROM source.done;"                    \
+    "CREATE TEMP VIEW source_costs AS " MOET_STORE_COST_MODELS_3
 static const char *const source_views[] = {
-    [1] = "CREATE TEMP VIEW source_cubins AS " MOET_STORE_TRIAL_CUBINS_1("source") ";" ALGORITHMS_2,
-    [2] = CUBINS ALGORITHMS_2,
-    [3] = CUBINS ALGORITHMS("source.trial_algorithms", "source.algorithms"),
+    [1] = "CREATE TEMP VIEW source_cubins AS " MOET_STORE_TRIAL_CUBINS_1("source") ";" ALGORITHMS_2 EFFORTS_3,
+    [2] = CUBINS ALGORITHMS_2 EFFORTS_3,
+    [3] = CUBINS ALGORITHMS_3 EFFORTS_3,
+    [4] = CUBINS ALGORITHMS_3 "CREATE TEMP VIEW source_runs AS SELECT * FROM source.runs;"
+                              "CREATE TEMP VIEW source_done AS SELECT * FROM source.done;"
+                              "CREATE TEMP VIEW source_costs AS SELECT * FROM source.cost_models",
 };
 _Static_assert(sizeof source_views / sizeof source_views[0] == MOET_STORE_VERSION + 1, "views a version");
 
+#define COSTS "tensor_flops_per_s, l2_bytes_per_s, hbm_bytes_per_s, store_bytes_per_s, launches_per_s"
+#define COSTS_OF(table)                                                                                                \
+    table ".tensor_flops_per_s, " table ".l2_bytes_per_s, " table ".hbm_bytes_per_s, " table ".store_bytes_per_s, " table  \
+          ".launches_per_s"
 static const char *const steps[] = {
     "INSERT INTO main.devices (key, backend, name, cc_major, cc_minor, sm_count, memory_bytes, power_limit_mw, "
     "partition, smem_per_block_optin_bytes, smem_per_sm_bytes, regs_per_sm, l2_bytes) "
@@ -35,9 +47,9 @@ static const char *const steps[] = {
     "SELECT experts, hidden, inter, counts, rows, active, max, max_over_mean, gini FROM source.workloads",
 
     "INSERT OR IGNORE INTO main.runs (uid, device_id, started_at, command, revision, libraries, driver, "
-    "driver_cuda_version, dense_flops_per_s, copy_bytes_per_s, read_bytes_per_s) "
+    "driver_cuda_version, dense_flops_per_s, copy_bytes_per_s, read_bytes_per_s, effort) "
     "SELECT s.uid, d.id, s.started_at, s.command, s.revision, s.libraries, s.driver, s.driver_cuda_version, "
-    "s.dense_flops_per_s, s.copy_bytes_per_s, s.read_bytes_per_s FROM source.runs s "
+    "s.dense_flops_per_s, s.copy_bytes_per_s, s.read_bytes_per_s, s.effort FROM source_runs s "
     "JOIN source.devices sd ON sd.id = s.device_id JOIN main.devices d ON d.key = sd.key",
 
     "INSERT OR IGNORE INTO main.cubins (sha256, arch, bytes) SELECT sha256, arch, bytes FROM source.cubins",
@@ -56,19 +68,26 @@ static const char *const steps[] = {
     "SELECT w.ours, s.name, s.skew, s.tokens, s.seed FROM source.workload_names s "
     "JOIN workload_ids w ON w.theirs = s.workload_id",
 
-    "INSERT INTO main.done (device_id, problem_id, workload_id, candidates, run_id) "
-    "SELECT d.ours, p.ours, w.ours, s.candidates, r.ours FROM source.done s "
+    "INSERT INTO main.done (device_id, problem_id, workload_id, candidates, run_id, effort) "
+    "SELECT d.ours, p.ours, w.ours, s.candidates, r.ours, s.effort FROM source_done s "
     "JOIN device_ids d ON d.theirs = s.device_id JOIN problem_ids p ON p.theirs = s.problem_id "
     "JOIN workload_ids w ON w.theirs = s.workload_id JOIN run_ids r ON r.theirs = s.run_id WHERE true "
-    "ON CONFLICT DO UPDATE SET run_id = excluded.run_id WHERE (SELECT uid FROM main.runs WHERE id = excluded.run_id) "
-    "< (SELECT uid FROM main.runs WHERE id = done.run_id)",
+    "ON CONFLICT DO UPDATE SET run_id = excluded.run_id, effort = excluded.effort "
+    "WHERE (-excluded.effort, (SELECT uid FROM main.runs WHERE id = excluded.run_id)) "
+    "< (-done.effort, (SELECT uid FROM main.runs WHERE id = done.run_id))",
+
+    "INSERT INTO main.cost_models (device_id, points, error, " COSTS ") "
+    "SELECT d.ours, s.points, s.error, " COSTS " FROM source_costs s JOIN device_ids d ON d.theirs = s.device_id WHERE true "
+    "ON CONFLICT DO UPDATE SET (points, error, " COSTS ") = (excluded.points, excluded.error, " COSTS_OF("excluded") ") "
+    "WHERE (-excluded.points, excluded.error, " COSTS_OF("excluded") ") < (-cost_models.points, cost_models.error, "
+    COSTS_OF("cost_models") ")",
 
     "CREATE TEMP TABLE incoming AS "
     "SELECT s.id AS theirs, o.id AS replaced, d.ours AS device_id, p.ours AS problem_id, w.ours AS workload_id, "
     "r.ours AS run_id FROM source.trials s "
     "JOIN device_ids d ON d.theirs = s.device_id JOIN problem_ids p ON p.theirs = s.problem_id "
     "JOIN workload_ids w ON w.theirs = s.workload_id JOIN run_ids r ON r.theirs = s.run_id "
-    "JOIN source.runs sr ON sr.id = s.run_id "
+    "JOIN source_runs sr ON sr.id = s.run_id "
     "LEFT JOIN main.trials o ON o.workload_id = w.ours AND o.problem_id = p.ours AND o.device_id = d.ours "
     "AND o.config = s.config AND o.device_counts = s.device_counts AND o.family_version = s.family_version "
     "AND o.validator = s.validator LEFT JOIN main.runs oor ON oor.id = o.run_id "
@@ -128,7 +147,8 @@ static moet_status copy_all(moet_store *into, int64_t *added)
     MOET_TRY(count_incoming(into, added));
     return moet_store_exec(into, "DROP TABLE device_ids; DROP TABLE problem_ids; DROP TABLE workload_ids; "
                                  "DROP TABLE run_ids; DROP TABLE incoming; DROP TABLE base; DROP VIEW source_cubins; "
-                                 "DROP VIEW source_algorithms;");
+                                 "DROP VIEW source_algorithms; DROP VIEW source_runs; DROP VIEW source_done; "
+                                 "DROP VIEW source_costs;");
 }
 
 static moet_status attach(moet_store *into, const char *path)

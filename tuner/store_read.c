@@ -13,8 +13,8 @@
     "d.key, p.key, n.name, n.skew, w.id, w.experts, w.active, w.max, w.counts, w.rows, w.max_over_mean, w.gini, "      \
     "t.id, t.config, t.family_version, t.validator, t.device_counts, t.eager, t.final_rounds, t.is_default, "          \
     "t.status, t.reason, t.median_ns, t.noise_ns, t.sample_count, t.efficiency, t.error, t.bit_class, "                \
-    "t.measured_at, t.run_id"
-#define TRIAL_COLUMN_COUNT 30
+    "t.measured_at, t.run_id, run.effort"
+#define TRIAL_COLUMN_COUNT 31
 
 /* ?1 device, ?2 problem, ?3 name; NULL is any. ?4 to ?5: ids of workloads, which reach into the views where a join or a
  * subquery would not. A workload goes by its first name, of those that ?3 asks for. */
@@ -28,7 +28,7 @@
     "WHERE place = 1)"
 #define TRIAL_JOINS                                                                                                    \
     "JOIN devices d ON d.id = t.device_id JOIN problems p ON p.id = t.problem_id "                                     \
-    "JOIN workloads w ON w.id = t.workload_id JOIN names n ON n.workload_id = w.id "
+    "JOIN workloads w ON w.id = t.workload_id JOIN names n ON n.workload_id = w.id JOIN runs run ON run.id = t.run_id "
 #define TRIAL_FILTER                                                                                                   \
     "(?1 IS NULL OR d.key = ?1 OR (instr(d.key, ?1) AND NOT EXISTS (SELECT 1 FROM devices WHERE key = ?1))) "          \
     "AND (?2 IS NULL OR p.key = ?2) "
@@ -147,6 +147,7 @@ static moet_status read_trial(const moet_store *store, sqlite3_stmt *s, int32_t 
     row->bit_class = moet_store_text(s, i++);
     row->measured_at = moet_store_text(s, i++);
     row->run_id = sqlite3_column_int64(s, i++);
+    row->effort = (moet_effort)sqlite3_column_int(s, i++);
     assert(i == TRIAL_COLUMN_COUNT);
     row->is_winner[MOET_TABLE_ANY] = sqlite3_column_int(s, i++) != 0;
     row->is_winner[MOET_TABLE_DEVICE_COUNTS] = sqlite3_column_int(s, i++) != 0;

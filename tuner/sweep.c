@@ -6,10 +6,14 @@
 #include <string.h>
 
 #include "../src/nvtx.h"
+#include "calibrate.h"
 #include "command.h"
 #include "progress.h"
 #include "race.h"
+#include "seeds.h"
 #include "sweep_lanes.h"
+
+#define LOOK_AHEAD 4 /* tasks whose kernels are compiled while one is raced */
 
 typedef struct sweep_state {
     const moet_sweep_options *options;
@@ -18,6 +22,9 @@ typedef struct sweep_state {
     moet_store *store;
     moet_worker *worker;
     int64_t run_id; /* -1 until something has to be measured */
+    moet_store_cost cost;
+    moet_seeds seeds;
+    int32_t asked; /* tasks before this one have been compiled ahead */
     int64_t begin_ns;
     moet_handout *handout;
     moet_progress *progress;
@@ -35,24 +42,24 @@ static bool should_stop(void *context)
     return s->summary->interrupted || s->summary->out_of_budget;
 }
 
-static void format_task(const moet_sweep_task *task, char *text, size_t size)
+void moet_sweep_task_format(const moet_sweep_task *task, char text[MOET_SWEEP_TASK_SIZE])
 {
-    snprintf(text, size, "%s %lld rows %s %s %s", task->workload->name, (long long)task->workload->rows,
+    snprintf(text, MOET_SWEEP_TASK_SIZE, "%s %lld rows %s %s %s", task->workload->name, (long long)task->workload->rows,
              task->workload->skew, moet_op_text(task->problem.op), moet_layout_text(task->problem.layout));
 }
 
 void moet_sweep_task_begin(const moet_sweep_task *task)
 {
     char text[256];
-    format_task(task, text, sizeof text);
+    moet_sweep_task_format(task, text);
     moet_nvtx_begin(MOET_NVTX_WORKLOAD, moet_nvtx_register(text), task->workload->rows);
 }
 
 static void report(void *context, double part, const moet_candidate *best)
 {
     sweep_state *s = context;
-    char task[256];
-    format_task(&s->tasks->items[s->current], task, sizeof task);
+    char task[MOET_SWEEP_TASK_SIZE];
+    moet_sweep_task_format(&s->tasks->items[s->current], task);
     if (best != NULL) {
         moet_progress_update(s->progress, moet_handout_done(s->handout) + part, "%s: best %.1f us, %s", task,
                              (double)best->median_ns / 1e3, best->text);
@@ -88,8 +95,10 @@ static moet_status begin_measuring(sweep_state *s)
                           .command = s->options->command,
                           .revision = moet_command_revision(),
                           .libraries = moet_worker_libraries(s->worker),
-                          .ceilings = ceilings};
-    return moet_store_begin_run(s->store, &run, &s->run_id);
+                          .ceilings = ceilings,
+                          .effort = s->options->effort};
+    MOET_TRY(moet_store_begin_run(s->store, &run, &s->run_id));
+    return moet_calibrate(s->worker, s->handout->ahead, s->store, &ceilings, &s->cost);
 }
 
 /* Whether an error is one of the workload: others may still be measured. */
@@ -99,19 +108,65 @@ static bool costs_one_task(moet_status status)
            status == MOET_UNSUPPORTED;
 }
 
+static moet_status find_done(const sweep_state *s, const moet_sweep_task *task, const moet_candidates *candidates,
+                             char hash[MOET_SHA256_TEXT_SIZE], bool *done)
+{
+    const moet_store_key key = key_of(s, task);
+    moet_candidates_hash(candidates, MOET_RACE_RULE, s->options->final_rounds, hash);
+    *done = false;
+    return s->options->retune ? MOET_OK : moet_store_is_done(s->store, &key, hash, s->options->effort, done);
+}
+
+static moet_status select_candidates(const sweep_state *s, const moet_sweep_task *task, moet_candidates *candidates)
+{
+    return moet_candidates_select(candidates, &task->problem, task->workload->counts,
+                                  task->workload->tokens > 0 ? task->workload->tokens : task->workload->rows,
+                                  moet_worker_info(s->worker), &s->cost.rates, s->options->effort);
+}
+
+/* What won nearby joins the candidates. */
+static moet_status add_seeds(sweep_state *s, const moet_sweep_task *task, const moet_routing *routing,
+                             moet_candidates *candidates)
+{
+    char problem_key[MOET_STORE_PROBLEM_SIZE];
+    moet_config configs[MOET_SEEDS_MOST];
+    moet_store_problem_key(&task->problem, task->workload, problem_key);
+    problem_key[moet_store_problem_length(problem_key)] = '\0';
+    MOET_TRY(moet_seeds_load(&s->seeds, s->store, moet_worker_key(s->worker), problem_key));
+    const int32_t count = moet_seeds_nearest(&s->seeds, routing, configs);
+    for (int32_t i = 0; i < count; i++)
+        MOET_TRY(moet_candidates_add_seed(candidates, &task->problem, moet_worker_info(s->worker), &configs[i]));
+    return MOET_OK;
+}
+
+/* When a race that begins now has had its share of the budget. */
+static int64_t deadline(const sweep_state *s)
+{
+    if (s->options->budget_ns == 0) return 0;
+    const int64_t now_ns = moet_clock_ns(), left_ns = s->begin_ns + s->options->budget_ns - now_ns;
+    const int32_t tasks = s->tasks->count - moet_handout_done(s->handout);
+    return now_ns + (tasks > s->handout->lanes ? left_ns / tasks * s->handout->lanes : left_ns);
+}
+
+static moet_status compile_next(sweep_state *s);
+
 static moet_status race_task(sweep_state *s, const moet_sweep_task *task, moet_candidates *candidates)
 {
     char hash[MOET_SHA256_TEXT_SIZE];
     bool done = false, of_store = false;
-    moet_store_key key = key_of(s, task);
-    moet_candidates_hash(candidates, MOET_RACE_RULE, s->options->final_rounds, hash);
-    MOET_TRY(moet_store_is_done(s->store, &key, hash, &done));
+    const moet_store_key key = key_of(s, task);
+    moet_routing routing;
+    MOET_TRY(moet_routing_summarize(task->workload->counts, task->workload->experts, &routing));
+    MOET_TRY(find_done(s, task, candidates, hash, &done));
     if (done) {
         s->summary->already_done++;
         moet_progress_skip(s->progress, 1);
         return MOET_OK;
     }
     MOET_TRY(begin_measuring(s));
+    MOET_TRY(add_seeds(s, task, &routing, candidates));
+    MOET_TRY(select_candidates(s, task, candidates));
+    MOET_TRY(compile_next(s));
     moet_race race = {.worker = s->worker,
                       .store = s->store,
                       .run_id = s->run_id,
@@ -121,6 +176,11 @@ static moet_status race_task(sweep_state *s, const moet_sweep_task *task, moet_c
                       .workload = task->workload,
                       .candidates = candidates,
                       .final_rounds = s->options->final_rounds,
+                      .effort = s->options->effort,
+                      .noise = s->options->noise,
+                      .retune = s->options->retune,
+                      .deadline_ns = deadline(s),
+                      .ahead = s->handout->ahead,
                       .should_stop = should_stop,
                       .report = report,
                       .context = s};
@@ -130,8 +190,8 @@ static moet_status race_task(sweep_state *s, const moet_sweep_task *task, moet_c
     s->summary->tried += result.tried;
     s->summary->wrong += result.wrong;
     s->summary->broken += result.failed;
-    char text[256];
-    format_task(task, text, sizeof text);
+    char text[MOET_SWEEP_TASK_SIZE];
+    moet_sweep_task_format(task, text);
     if (status != MOET_OK && !of_store && costs_one_task(status)) {
         moet_progress_clear(s->progress);
         moet_command_note("%s: not measured: %s", text, moet_last_error());
@@ -153,9 +213,10 @@ static moet_status race_task(sweep_state *s, const moet_sweep_task *task, moet_c
         s->summary->failed++;
         return MOET_OK;
     }
-    MOET_TRY(moet_store_put_done(s->store, s->run_id, &key, hash));
+    MOET_TRY(moet_store_put_done(s->store, s->run_id, &key, hash, result.effort));
     s->summary->measured++;
-    return MOET_OK;
+    s->summary->cut += result.effort < s->options->effort;
+    return moet_seeds_add(&s->seeds, &routing, &result.best->config);
 }
 
 typedef struct known_visit {
@@ -198,6 +259,39 @@ static moet_status find_known(const sweep_state *s, const moet_sweep_task *task,
     return MOET_OK;
 }
 
+/* Candidates as they are listed, whatever the effort. */
+static moet_status list_candidates(const sweep_state *s, const moet_sweep_task *task, moet_candidates *candidates)
+{
+    moet_known_gemms known;
+    MOET_TRY(find_known(s, task, &known));
+    return moet_candidates_list(&task->problem, task->workload->rows, moet_worker_info(s->worker),
+                                &s->options->families, &known, candidates);
+}
+
+/* Asks for the kernels of the tasks after this one. Of op ffn, what will be tried is known when its GEMMs are. */
+static moet_status compile_next(sweep_state *s)
+{
+    if (s->asked <= s->current) s->asked = s->current + 1;
+    for (; s->handout->ahead != NULL && s->asked < s->tasks->count && s->asked <= s->current + LOOK_AHEAD; s->asked++) {
+        const moet_sweep_task *task = &s->tasks->items[s->asked];
+        char hash[MOET_SHA256_TEXT_SIZE];
+        moet_candidates candidates = {0};
+        bool done = false;
+        if (task->problem.op == MOET_OP_FFN) continue;
+        moet_status status = list_candidates(s, task, &candidates);
+        if (status == MOET_OK) status = find_done(s, task, &candidates, hash, &done);
+        if (status == MOET_OK && !done) status = select_candidates(s, task, &candidates);
+        for (int32_t i = 0; status == MOET_OK && !done && i < candidates.count; i++) {
+            const moet_candidate *c = &candidates.items[i];
+            if (c->applicable)
+                status = moet_compile_ahead_add(s->handout->ahead, &task->problem, &c->config, moet_worker_info(s->worker));
+        }
+        moet_candidates_release(&candidates);
+        MOET_TRY(status);
+    }
+    return MOET_OK;
+}
+
 /* Says once which families are left out for want of their library. */
 static void note_missing(const moet_candidates *candidates, const moet_device_info *device)
 {
@@ -233,12 +327,7 @@ moet_status moet_sweep_run_lane(const moet_sweep_options *options, moet_handout 
            moet_handout_take(handout, &s.current)) {
         const moet_sweep_task *task = &tasks->items[s.current];
         moet_candidates candidates = {0};
-        moet_known_gemms known;
-        status = find_known(&s, task, &known);
-        if (status == MOET_OK) {
-            status = moet_candidates_list(&task->problem, task->workload->rows, device, &options->families, &known,
-                                          &candidates);
-        }
+        status = list_candidates(&s, task, &candidates);
         if (status == MOET_OK && s.current == 0) {
             note_missing(&candidates, device);
         }
@@ -254,6 +343,7 @@ moet_status moet_sweep_run_lane(const moet_sweep_options *options, moet_handout 
     }
     moet_nvtx_end(status);
     moet_progress_clear(progress);
+    moet_seeds_release(&s.seeds);
     moet_store_close(s.store);
     return status;
 }

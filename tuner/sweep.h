@@ -18,7 +18,11 @@ typedef struct moet_sweep_options {
     uint64_t seed;    /* of the inputs */
     moet_shard shard; /* {1, 1}: everything */
     int32_t final_rounds;
-    int64_t budget_ns;             /* 0: none */
+    int64_t budget_ns; /* of the whole sweep, which its races share; 0: none */
+    moet_effort effort;
+    double noise; /* of winners, relative: final rounds go on until then or until it stops falling */
+    int32_t jobs; /* threads that compile ahead; 0: none */
+    bool retune;  /* what is in the database is measured again */
     const moet_text_list *devices; /* each as moet_device_open takes it, or host/N: N parts of the processors; "all" */
     int64_t watchdog_ns;           /* of the worker: 0: its own */
     bool in_process;
@@ -30,6 +34,9 @@ typedef struct moet_sweep_task {
     moet_problem problem;
     const moet_workload *workload; /* of the list given to moet_sweep_plan */
 } moet_sweep_task;
+/* "deepseek-v3/ep32 512 rows balanced up nk" into text. */
+#define MOET_SWEEP_TASK_SIZE 256
+void moet_sweep_task_format(const moet_sweep_task *task, char text[MOET_SWEEP_TASK_SIZE]);
 typedef struct moet_sweep_tasks {
     int32_t count;
     moet_sweep_task *items;
@@ -55,8 +62,11 @@ typedef struct moet_sweep_size {
 moet_status moet_sweep_measure_size(const moet_sweep_options *options, const moet_sweep_tasks *tasks,
                                     const moet_device_info *device, moet_sweep_size *size);
 
+#define MOET_SWEEP_LEFT_NAMED 3
 typedef struct moet_sweep_summary {
     int32_t measured, already_done, failed, left; /* tasks */
+    int32_t cut;                                  /* of measured: for want of time, with the least effort only */
+    int32_t first_left[MOET_SWEEP_LEFT_NAMED];    /* of the list, the first that are left */
     int64_t tried, wrong, broken;                 /* candidates; broken: failed or timed out */
     bool interrupted, out_of_budget;
 } moet_sweep_summary;

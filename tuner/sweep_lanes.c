@@ -201,6 +201,7 @@ static void add_summary(moet_sweep_summary *sum, const moet_sweep_summary *part)
     sum->measured += part->measured;
     sum->already_done += part->already_done;
     sum->failed += part->failed;
+    sum->cut += part->cut;
     sum->tried += part->tried;
     sum->wrong += part->wrong;
     sum->broken += part->broken;
@@ -235,7 +236,10 @@ moet_status moet_sweep_run(const moet_sweep_options *options, const moet_sweep_t
     if (status == MOET_OK) status = open_workers(l);
     if (status == MOET_OK) /* before a database is made */
         status = moet_candidates_check(moet_worker_info(l->items[0].worker), &options->families);
+    if (status == MOET_OK && options->jobs > 0 && strcmp(moet_worker_info(l->items[0].worker)->backend, "cuda") == 0)
+        status = moet_compile_ahead_create(options->jobs, &handout.ahead);
     if (status != MOET_OK) goto done;
+    handout.lanes = l->count;
     moet_progress_begin(&progress, stderr, tasks->count);
     for (int32_t i = 0; i < l->count; i++) {
         l->items[i].handout = &handout;
@@ -243,7 +247,12 @@ moet_status moet_sweep_run(const moet_sweep_options *options, const moet_sweep_t
     }
     run_lanes(l);
     moet_progress_end(&progress);
-    summary->left = tasks->count - handout.done;
+    summary->left = 0;
+    for (int32_t i = 0; i < tasks->count; i++) {
+        if (handout.states[i] == TASK_DONE) continue;
+        if (summary->left < MOET_SWEEP_LEFT_NAMED) summary->first_left[summary->left] = i;
+        summary->left++;
+    }
     for (int32_t i = 0; i < l->count; i++) {
         lane *item = &l->items[i];
         add_summary(summary, &item->summary);
@@ -253,6 +262,7 @@ moet_status moet_sweep_run(const moet_sweep_options *options, const moet_sweep_t
     }
 done:
     for (int32_t i = 0; l != NULL && i < l->count; i++) moet_worker_close(l->items[i].worker);
+    moet_compile_ahead_destroy(handout.ahead);
     free(handout.states);
     free(l);
     return status;

@@ -5,16 +5,19 @@
 
 #include <pthread.h>
 
+#include "compile_ahead.h"
 #include "progress.h"
 #include "sweep.h"
 #include "worker.h"
 
-/* Which task is whose. */
+/* Which task is whose, and what else the lanes share. */
 typedef struct moet_handout {
     const moet_sweep_tasks *tasks;
     pthread_mutex_t lock;
     uint8_t *states; /* of each task */
     int32_t done;
+    int32_t lanes;
+    moet_compile_ahead *ahead; /* NULL: none */
 } moet_handout;
 
 /* The next task for whoever asks; false: none is left. In order, but a path (op FFN) waits for the GEMMs of its

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "candidates.h"
+#include "cost_fit.h"
 #include "race.h"
 #include "sweep.h"
 
@@ -131,7 +132,7 @@ static bool is_half(const moet_candidate *c) { return c->config.family->gemm != 
 
 /* Adds what is listed for a task. A path's halves are those listed here where nothing is known of its GEMMs; where the
  * store knows them, or will when the task's turn comes, fewer by far, or few of a small space. */
-static void add_listed(const moet_candidates *list, bool gemms_first, moet_sweep_size *size)
+static void add_listed(const moet_candidates *list, bool is_whole, bool gemms_first, moet_sweep_size *size)
 {
     for (int32_t i = 0; i < list->count; i++) {
         const moet_candidate *c = &list->items[i];
@@ -153,16 +154,17 @@ static void add_listed(const moet_candidates *list, bool gemms_first, moet_sweep
             continue;
         }
         const int64_t known = moet_candidates_most_known(moet_families[f]);
-        size->candidates += gemms_first || applicable < known ? known : applicable;
+        size->candidates += gemms_first || (is_whole && applicable < known) ? known : applicable;
         size->inapplicable += gemms_first ? 0 : inapplicable;
         size->is_bound = true;
     }
 }
 
 /* How many candidates are added around the best, at most. */
-static int32_t most_around(const moet_candidates *candidates)
+static int32_t most_around(const moet_candidates *candidates, moet_effort effort)
 {
-    int32_t most = 0, centers = MOET_RACE_CENTERS, crossed = 0;
+    const moet_effort_rule *rule = moet_effort_rule_of(effort);
+    int32_t most = 0, centers = rule->centers[0] + rule->centers[1], crossed = 0;
     const moet_family *path = NULL;
     for (int32_t i = 0; i < candidates->count; i++) {
         const moet_candidate *c = &candidates->items[i];
@@ -170,7 +172,7 @@ static int32_t most_around(const moet_candidates *candidates)
         most = around > most ? around : most;
         if (c->is_chosen && c->family_default && c->config.family->gemm != NULL && c->config.family != path) {
             path = c->config.family;
-            centers = MOET_RACE_PATH_CENTERS;
+            centers = rule->path_centers[0] + rule->path_centers[1];
             crossed += moet_candidates_most_crossed(path);
         }
     }
@@ -189,8 +191,18 @@ moet_status moet_sweep_measure_size(const moet_sweep_options *options, const moe
         MOET_TRY(moet_routing_summarize(task->workload->counts, task->workload->experts, &routing));
         MOET_TRY(
             moet_candidates_list(&task->problem, task->workload->rows, device, &options->families, NULL, &candidates));
-        const int64_t before = sum.candidates, around = most_around(&candidates);
-        add_listed(&candidates, gemms_come_first(options), &sum);
+        const int64_t around = most_around(&candidates, options->effort), before = sum.candidates;
+        const moet_device_rates guess = moet_cost_guess(device, &(moet_ceilings){0});
+        const moet_status status =
+            moet_candidates_select(&candidates, &task->problem, task->workload->counts, task->workload->rows, device,
+                                   &guess, options->effort);
+        if (status != MOET_OK) {
+            moet_candidates_release(&candidates);
+            return status;
+        }
+        /* Below exhaustive as many halves are tried whatever is known, and inapplicable ones are not listed. */
+        add_listed(&candidates, options->effort == MOET_EFFORT_EXHAUSTIVE,
+                   options->effort == MOET_EFFORT_EXHAUSTIVE && gemms_come_first(options), &sum);
         double flops = moet_problem_flops(&task->problem, &routing);
         double call_s = flops / speed.flops_per_s;
         double sample_s = 2 * (call_s > speed.sample_s ? call_s : speed.sample_s);

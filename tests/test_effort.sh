@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Efforts: a higher one tries more and begins where a lower one ended, a lower one never begins again. Budgets: the time is
+# shared, the sweep ends with what is there and says what is not tuned.
+. "$(dirname "$0")/lib.sh"
+export OMP_WAIT_POLICY=passive # threads that outnumber processors must not spin
+
+for rows in 8 24; do
+    echo "{\"name\":\"w$rows\",\"experts\":2,\"hidden\":64,\"inter\":32,\"rows\":$((2 * rows)),\"skew\":\"balanced\",\"counts\":[$rows,$rows]}"
+done >workloads.jsonl
+sweep=("$MOE" sweep --device host --families host_tile --workloads workloads.jsonl --ops up --rounds 3 --db a.db)
+trials() { query a.db "SELECT count(*) FROM trials WHERE status = 'ok'"; }
+efforts() { query a.db "SELECT group_concat(effort) FROM (SELECT effort FROM done ORDER BY effort)"; }
+
+expect 0 "2 races finished" "${sweep[@]}" --effort quick
+is "done after quick" "$(efforts)" 0,0
+quick=$(trials)
+is "cost models" "$(query a.db 'SELECT count(*) FROM cost_models WHERE points > 0 AND tensor_flops_per_s > 0')" 1
+model=$(query a.db 'SELECT quote(tensor_flops_per_s) FROM cost_models')
+expect 0 "2 were finished before" "${sweep[@]}" --effort quick
+is "trials after the same again" "$(trials)" "$quick"
+
+expect 0 "2 races finished" "${sweep[@]}" # normal
+is "done after normal" "$(efforts)" 1,1
+is "the cost model, fitted once" "$(query a.db 'SELECT quote(tensor_flops_per_s) FROM cost_models')" "$model"
+normal=$(trials)
+[ "$normal" -gt "$quick" ] && pass || fail "normal tried no more than quick: $normal, $quick"
+expect 0 "2 were finished before" "${sweep[@]}" --effort quick
+is "done after quick again" "$(efforts)" 1,1
+
+expect 0 "2 races finished" "${sweep[@]}" --effort exhaustive
+is "done after exhaustive" "$(efforts)" 2,2
+[ "$(trials)" -gt "$normal" ] && pass || fail "exhaustive tried no more than normal"
+[ "$(query a.db "SELECT count(*) FROM trials t JOIN runs r ON r.id = t.run_id WHERE final_rounds = 1 AND r.effort = 2")" -ge 2 ] && pass || fail "no final rounds of the highest effort"
+holds "what show says" <("$MOE" show --db a.db --format csv) ,exhaustive
+
+# Retuned with a lower effort: measured again, but what stands was found with more.
+final_trials() { query a.db "SELECT group_concat(t.id) FROM (SELECT t.id FROM trials t JOIN runs r ON r.id = t.run_id WHERE final_rounds = 1 AND r.effort = 2 ORDER BY t.id) t"; }
+before=$(final_trials)
+expect 0 "2 races finished" "${sweep[@]}" --effort quick --retune
+is "final trials after it" "$(final_trials)" "$before"
+is "done after it" "$(efforts)" 2,2
+
+# Everything is in a merged database too.
+expect 0 "" "$MOE" merge --db b.db a.db
+is "done in a merged database" "$(query b.db 'SELECT min(effort) FROM done')" 2
+is "cost models in it" "$(query b.db 'SELECT count(*) FROM cost_models')" 1
+
+# A budget that is spent at once.
+expect 0 "not tuned: w8 16 rows balanced up nk; w24 48 rows balanced up nk" "${sweep[@]}" --retune --budget 1s
+expect 0 "the budget is spent" "${sweep[@]}" --retune --budget 1s
+# One that is enough changes nothing.
+expect 0 "2 races finished, 0 were finished before, 0 failed, 0 left" "${sweep[@]}" --retune --effort quick --budget 1h
+
+expect 2 "'slow' is not quick, normal or exhaustive" "${sweep[@]}" --effort slow
+expect 2 "--noise" "${sweep[@]}" --noise -1
+expect 2 "--jobs" "${sweep[@]}" --jobs many
+finish
