@@ -61,6 +61,39 @@ above "candidates of a race" "$raced" "$(python3 -c 'import csv; print(next(csv.
 expect 0 "" regret --table slow --workloads unseen.jsonl --device-counts --format json
 is "device counts" "$(member hit)" nearest
 
+# ---- drawn workloads ----
+expect 0 "60 workloads" "$MOE" workloads draw --seed 7 --out drawn.jsonl
+expect 0 "" "$MOE" workloads draw --seed 7 --count 60 --rows 256..65536
+cmp -s out drawn.jsonl && pass || fail "the same seed gives other workloads"
+expect 0 "" "$MOE" workloads draw --seed 8
+cmp -s out drawn.jsonl && fail "another seed gives the same workloads" || pass
+python3 - <<'PY' && pass || fail "drawn workloads"
+import json, math
+drawn = [json.loads(line) for line in open("drawn.jsonl")]
+rows = sorted(w["rows"] for w in drawn)
+assert len(drawn) == 60 and 256 <= rows[0] and rows[-1] <= 65536
+assert not any(r & (r - 1) == 0 for r in rows)
+assert all(sum(w["counts"]) == w["rows"] and len(w["counts"]) == w["experts"] and w["seed"] == 7 for w in drawn)
+assert len({w["skew"] for w in drawn}) == 11 and len({w["name"].split("/")[0] for w in drawn}) == 18
+names = [w["name"] for w in drawn]
+assert len([n for i, n in enumerate(names) if i == 0 or n != names[i - 1]]) == len(set(names))
+# Log-uniform: each of four parts of the logarithm has 15 of 60, give or take 4 standard deviations of 3.4.
+for part in range(4):
+    low, high = 256 * 4**part, 256 * 4 ** (part + 1)
+    assert 2 <= sum(low <= r < high for r in rows) <= 28, rows
+PY
+expect 0 "" "$MOE" workloads draw --model mixtral,olmoe --ep 2,4 --rows 3..5 --skew hot:0.5 --count 4 --out few.jsonl
+is "models drawn" "$(grep -c '"name":"\(mixtral-8x7b\|olmoe-1b-7b\)/ep[24]"' few.jsonl)" 4
+expect 2 "workloads draw" "$MOE" workloads
+expect 2 "reads no file" "$MOE" workloads draw x
+expect 2 "--rank goes with workloads import" "$MOE" workloads draw --rank 1
+expect 2 "--count goes with workloads draw" "$MOE" workloads import x --count 3
+expect 2 "is not a power of two" "$MOE" workloads draw --rows 4..4
+expect 2 "MIN..MAX" "$MOE" workloads draw --rows 5
+expect 2 "none of the numbers divides the 8 experts" "$MOE" workloads draw --model mixtral --ep 32
+expect 2 "no model 'foo'" "$MOE" workloads draw --model foo
+expect 2 "no skew 'bar'" "$MOE" workloads draw --skew bar
+
 # ---- what is refused ----
 expect 2 "give --table DIR" regret --workloads unseen.jsonl
 expect 2 "give --workloads FILE" regret --table slow

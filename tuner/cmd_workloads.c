@@ -1,21 +1,29 @@
-/* moe-tune workloads import: workload files out of traces of how many rows experts got. */
+/* moe-tune workloads: workload files, imported from traces of how many rows experts got, or drawn by a seed. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "../src/file.h"
 #include "command.h"
+#include "draw.h"
 #include "import.h"
 #include "parse.h"
 
-#define SUMMARY "make workload files from traces of real routings"
+#define SUMMARY "make workload files from traces of real routings, or draw them"
 #define EXAMPLE "moe-tune workloads import trace.npy --model deepseek-v3 --ep 32 --out workloads.jsonl"
 #define MAX_SEED 9007199254740991LL
+#define DRAWN_EP "4,8,16,32"
+#define DRAWN_SKEWS                                                                                                    \
+    "balanced,uniform,lognormal:0.2,lognormal:0.43,lognormal:0.7,zipf:0.5,zipf:1,powerlaw:1.01,powerlaw:1.2,hot:0.5,"  \
+    "idle:0.5"
 
 typedef struct workloads_arguments {
-    char **files; /* in argv */
+    bool draws;   /* else imports */
+    char **files; /* in argv; the first is the verb */
     int file_count;
-    const char *model_name, *out;
+    const char *model_name, *ep, *out;
+    moet_draw_options draw;
+    const char *import_only, *draw_only; /* an option given that the other verb lacks */
     moet_trace_format format;
     moet_model model;
     int64_t experts, hidden, inter, ranks, rank, clusters, divide, seed; /* of the first four 0: not given */
@@ -34,12 +42,18 @@ enum option_key {
     KEY_DIVIDE,
     KEY_FORMAT,
     KEY_SEED,
-    KEY_OUT
+    KEY_OUT,
+    KEY_COUNT,
+    KEY_ROWS,
+    KEY_SKEW
 };
 
 static const struct argp_option options[] = {
     {.doc = "The shape, which a trace does not say", .group = 1},
-    {.name = "model", .key = KEY_MODEL, .arg = "NAME", .doc = "A model by name (`moe-tune sweep --list-models`)"},
+    {.name = "model",
+     .key = KEY_MODEL,
+     .arg = "NAME",
+     .doc = "A model by name (`moe-tune sweep --list-models`); draw: several (default all)"},
     {.name = "hidden", .key = KEY_HIDDEN, .arg = "H", .doc = "Hidden size, with --inter instead of --model"},
     {.name = "inter", .key = KEY_INTER, .arg = "I", .doc = "Intermediate size of an expert"},
     {.name = "experts",
@@ -47,7 +61,11 @@ static const struct argp_option options[] = {
      .arg = "N",
      .doc = "Experts of all ranks, redundant ones too, where it is "
             "not the model's number or the trace's"},
-    {.name = "ep", .key = KEY_EP, .arg = "N", .doc = "Ranks that share the experts, in blocks one behind the other"},
+    {.name = "ep",
+     .key = KEY_EP,
+     .arg = "N",
+     .doc = "Ranks that share the experts, in blocks one behind the other; draw: several (default " DRAWN_EP
+            ", those that divide the experts)"},
     {.doc = "What is made of it", .group = 2},
     {.name = "rank", .key = KEY_RANK, .arg = "R|all", .doc = "Only rank R, from 0 on (default all)"},
     {.name = "clusters",
@@ -58,20 +76,36 @@ static const struct argp_option options[] = {
      .key = KEY_DIVIDE,
      .arg = "N",
      .doc = "Counts are sums over N passes: divide them, rounded to nearest (default 1)"},
-    {.name = "seed", .key = KEY_SEED, .arg = "N", .doc = "Of the clustering (default 1)"},
+    {.name = "seed", .key = KEY_SEED, .arg = "N", .doc = "Of the clustering, or the drawing (default 1)"},
     {.name = "format",
      .key = KEY_FORMAT,
      .arg = "FORMAT",
      .doc = "auto, csv, jsonl, json, npy, workloads (default auto: by content)"},
+    {.doc = "What is drawn", .group = 3},
+    {.name = "count", .key = KEY_COUNT, .arg = "N", .doc = "Workloads (default 60)"},
+    {.name = "rows", .key = KEY_ROWS, .arg = "MIN..MAX", .doc = "Rows, log-uniform (default 256..65536)"},
+    {.name = "skew",
+     .key = KEY_SKEW,
+     .arg = "LIST",
+     .doc = "How rows are spread (default balanced, uniform, lognormal:0.2, 0.43 and 0.7, zipf:0.5 and 1, "
+            "powerlaw:1.01 and 1.2, hot:0.5, idle:0.5)"},
+    {.doc = "Both", .group = 4},
     {.name = "out", .key = KEY_OUT, .arg = "FILE", .doc = "The workload file (default standard output)"},
     {0}};
 
-static void check_arguments(const workloads_arguments *a, struct argp_state *state)
+/* The verb says what --model and --ep may be. */
+static void check_import(workloads_arguments *a, struct argp_state *state)
 {
-    if (a->file_count == 0 || strcmp(a->files[0], "import") != 0) {
-        argp_error(state, "say what to do: workloads import FILE...");
-    } else if (a->file_count == 1) {
+    if (a->model_name != NULL) {
+        moet_command_check(state, moet_model_find(a->model_name, &a->model));
+    }
+    if (a->ep != NULL) {
+        moet_command_check(state, moet_parse_integer(a->ep, "--ep", 1, 4096, &a->ranks));
+    }
+    if (a->file_count == 1) {
         argp_error(state, "name the traces to import: workloads import FILE...");
+    } else if (a->draw_only != NULL) {
+        argp_error(state, "--%s goes with workloads draw", a->draw_only);
     } else if ((a->hidden > 0) != (a->inter > 0) || (a->model_name != NULL && a->hidden > 0)) {
         argp_error(state, "a shape is --model, or --hidden with --inter");
     } else if (a->rank >= 0 && a->rank >= a->ranks) {
@@ -80,14 +114,74 @@ static void check_arguments(const workloads_arguments *a, struct argp_state *sta
     }
 }
 
+static void check_draw(workloads_arguments *a, struct argp_state *state)
+{
+    if (a->file_count > 1) {
+        argp_error(state, "workloads draw reads no file: '%s'", a->files[1]);
+    } else if (a->import_only != NULL) {
+        argp_error(state, "--%s goes with workloads import", a->import_only);
+    }
+    if (a->model_name != NULL) {
+        moet_command_check(state, moet_parse_texts(a->model_name, "--model", &a->draw.models));
+    }
+    if (a->draw.skews.count == 0) {
+        moet_command_check(state, moet_parse_texts(DRAWN_SKEWS, "--skew", &a->draw.skews));
+    }
+    moet_command_check(state, moet_parse_list(a->ep != NULL ? a->ep : DRAWN_EP, "--ep", 1, 4096, &a->draw.ep));
+    a->draw.seed = (uint64_t)a->seed;
+    a->draws = true;
+}
+
+static void check_arguments(workloads_arguments *a, struct argp_state *state)
+{
+    if (a->file_count > 0 && strcmp(a->files[0], "import") == 0) {
+        check_import(a, state);
+    } else if (a->file_count > 0 && strcmp(a->files[0], "draw") == 0) {
+        check_draw(a, state);
+    } else {
+        argp_error(state, "say what to do: workloads import FILE... or workloads draw");
+    }
+}
+
+/* "256..65536" */
+static moet_status parse_rows(const char *text, moet_draw_options *draw)
+{
+    const char *dots = strstr(text, "..");
+    char first[24];
+    int64_t min = 0, max = 0;
+    if (dots == NULL || dots - text >= (ptrdiff_t)sizeof first) {
+        return moet_fail(MOET_INVALID, "--rows: '%.40s' is not MIN..MAX, such as 256..65536", text);
+    }
+    snprintf(first, sizeof first, "%.*s", (int)(dots - text), text);
+    MOET_TRY(moet_parse_integer(first, "--rows", 1, MOET_MAX_ROWS, &min));
+    MOET_TRY(moet_parse_integer(dots + 2, "--rows", min, MOET_MAX_ROWS, &max));
+    draw->min_rows = min;
+    draw->max_rows = max;
+    return MOET_OK;
+}
+
+/* Which verb an option belongs to, where it is one's only. */
+static void note_verb(workloads_arguments *a, int key)
+{
+    for (int32_t i = 0; options[i].name != NULL || options[i].doc != NULL; i++) {
+        if (options[i].key != key || options[i].name == NULL) {
+            continue;
+        }
+        const bool both = key == KEY_MODEL || key == KEY_EP || key == KEY_SEED || key == KEY_OUT;
+        const bool draws = key == KEY_COUNT || key == KEY_ROWS || key == KEY_SKEW;
+        if (draws) a->draw_only = options[i].name;
+        if (!draws && !both) a->import_only = options[i].name;
+    }
+}
+
 static error_t parse_option(int key, char *arg, struct argp_state *state)
 {
     workloads_arguments *a = state->input;
     moet_status status = MOET_OK;
+    note_verb(a, key);
     switch (key) {
     case KEY_MODEL:
         a->model_name = arg;
-        status = moet_model_find(arg, &a->model);
         break;
     case KEY_EXPERTS:
         status = moet_parse_integer(arg, "--experts", 1, MOET_TRACE_MAX_EXPERTS, &a->experts);
@@ -99,7 +193,17 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         status = moet_parse_integer(arg, "--inter", 8, MOET_MAX_DIM, &a->inter);
         break;
     case KEY_EP:
-        status = moet_parse_integer(arg, "--ep", 1, 4096, &a->ranks);
+        a->ep = arg;
+        break;
+    case KEY_COUNT:
+        status = moet_parse_integer(arg, "--count", 1, MOET_DRAW_MAX_COUNT, &a->draw.count);
+        break;
+    case KEY_ROWS:
+        status = parse_rows(arg, &a->draw);
+        break;
+    case KEY_SKEW:
+        moet_text_list_release(&a->draw.skews);
+        status = moet_parse_texts(arg, "--skew", &a->draw.skews);
         break;
     case KEY_RANK:
         if (strcmp(arg, "all") == 0) {
@@ -246,45 +350,91 @@ static void note_result(const workloads_arguments *a, const moet_workloads *all,
     }
 }
 
+/* Models with biases are other problems, which sweep and regret have to be told. */
+static void note_drawn(const workloads_arguments *a, const moet_workloads *drawn)
+{
+    int32_t biased = 0;
+    for (int32_t i = 0; i < drawn->count; i++) {
+        char name[MOET_WORKLOAD_NAME_SIZE];
+        moet_model model;
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(drawn->items[i].name, "/"), drawn->items[i].name);
+        biased += moet_model_find(name, &model) == MOET_OK && model.bias;
+    }
+    moet_command_note("%d workloads", drawn->count);
+    if (biased > 0 && biased < drawn->count) {
+        moet_command_note("%d of them are of models with biases, which want --bias: draw them apart by --model",
+                          biased);
+    }
+    if (a->out != NULL) {
+        moet_command_note("next: moe-tune regret --table table --workloads %s%s", a->out,
+                          biased == drawn->count ? " --bias" : "");
+    }
+}
+
+static moet_status run_draw(const workloads_arguments *a)
+{
+    moet_workloads drawn = {0};
+    moet_status status = moet_workloads_draw(&a->draw, &drawn);
+    if (status == MOET_NOT_FOUND) status = MOET_INVALID; /* a wrong model is a wrong argument */
+    if (status == MOET_OK) status = write_all(a, &drawn);
+    if (status == MOET_OK) note_drawn(a, &drawn);
+    moet_workloads_release(&drawn);
+    return status;
+}
+
 static const struct argp argp = {
     options,
     parse_option,
-    "import FILE...",
+    "import FILE...\ndraw",
     MOET_COMMAND_DOC(
-        "Makes a workload file for `sweep` and `bench` from traces of how many rows each expert got.", EXAMPLE,
+        "Makes a workload file for `sweep`, `bench` and `regret`, from traces of how many rows each expert got, or "
+        "drawn "
+        "by a seed.",
+        EXAMPLE,
         "FILE is CSV (step,layer,expert,count or step,layer,e0,e1,...), JSON lines "
         "({\"step\":0,\"layer\":0,\"counts\":[...]}), JSON ({\"logical_count\":[[[...]]]}), .npy ([steps, layers, "
         "experts]) or what moet_record_save writes. One workload a step, layer and rank; a few of them stand for "
-        "all, each with its share of them as weight. docs/workloads.md says more."),
+        "all, each with its share of them as weight. docs/workloads.md says more. draw: rows are log-uniform and no "
+        "powers "
+        "of two, models and skews come up equally often; the same options give the same workloads (docs/tuning.md)."),
     NULL,
     NULL,
     NULL};
 
-static int run(int argc, char **argv)
+static moet_status run_import(const workloads_arguments *a)
 {
-    workloads_arguments a = {.rank = -1, .clusters = 32, .divide = 1, .seed = 1};
     moet_workloads all = {0}, chosen = {0};
     moet_cluster_summary summary = {0};
     int64_t empty = 0;
-    int code = moet_command_parse(&argp, argc, argv, &a);
-    if (code != MOET_EXIT_OK) {
-        return code;
-    }
     moet_status status = MOET_OK;
-    for (int i = 1; i < a.file_count && status == MOET_OK; i++) {
-        status = add_file(&a, a.files[i], &all, &empty);
+    for (int i = 1; i < a->file_count && status == MOET_OK; i++) {
+        status = add_file(a, a->files[i], &all, &empty);
     }
     if (status == MOET_OK && all.count == 0) {
-        status = moet_fail(MOET_INVALID, "%s: no rank has rows in any step; nothing was written", a.files[1]);
+        status = moet_fail(MOET_INVALID, "%s: no rank has rows in any step; nothing was written", a->files[1]);
     }
     if (status == MOET_OK) {
-        status = moet_workloads_cluster(&all, (int32_t)a.clusters, (uint64_t)a.seed, &chosen, &summary);
+        status = moet_workloads_cluster(&all, (int32_t)a->clusters, (uint64_t)a->seed, &chosen, &summary);
     }
-    if (status == MOET_OK) status = write_all(&a, &chosen);
-    if (status == MOET_OK) note_result(&a, &all, &chosen, &summary, empty);
+    if (status == MOET_OK) status = write_all(a, &chosen);
+    if (status == MOET_OK) note_result(a, &all, &chosen, &summary, empty);
     moet_workloads_release(&all);
     moet_workloads_release(&chosen);
-    return moet_command_fail(status);
+    return status;
+}
+
+static int run(int argc, char **argv)
+{
+    workloads_arguments a = {
+        .rank = -1, .clusters = 32, .divide = 1, .seed = 1, .draw = {.count = 60, .min_rows = 256, .max_rows = 65536}};
+    int code = moet_command_parse(&argp, argc, argv, &a);
+    if (code == MOET_EXIT_OK) {
+        code = moet_command_fail(a.draws ? run_draw(&a) : run_import(&a));
+    }
+    moet_text_list_release(&a.draw.models);
+    moet_text_list_release(&a.draw.skews);
+    moet_int_list_release(&a.draw.ep);
+    return code;
 }
 
 const moet_command moet_command_workloads = {"workloads", SUMMARY, EXAMPLE, run, &argp};

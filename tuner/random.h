@@ -13,4 +13,15 @@ static inline uint64_t moet_random_next(uint64_t *state)
     return z ^ (z >> 31);
 }
 
+/* Uniform in [0, bound), without bias: draws from the incomplete last block are repeated. */
+static inline uint64_t moet_random_below(uint64_t *state, uint64_t bound)
+{
+    uint64_t excess = (UINT64_MAX - bound + 1) % bound; /* 2^64 mod bound */
+    uint64_t value;
+    do {
+        value = moet_random_next(state);
+    } while (value > UINT64_MAX - excess);
+    return value % bound;
+}
+
 #endif

@@ -32,17 +32,6 @@
 
 /* ---- deterministic arithmetic ---- */
 
-/* Uniform in [0, bound), without bias: draws from the incomplete last block are repeated. */
-static uint64_t random_below(uint64_t *state, uint64_t bound)
-{
-    uint64_t excess = (UINT64_MAX - bound + 1) % bound; /* 2^64 mod bound */
-    uint64_t value;
-    do {
-        value = moet_random_next(state);
-    } while (value > UINT64_MAX - excess);
-    return value % bound;
-}
-
 #define LN2 0.69314718055994530942
 
 /* Within a few ulp for |x| < 700. */
@@ -172,7 +161,7 @@ static moet_status draw_multinomial(draw *d)
     }
     memset(d->counts, 0, (size_t)d->experts * sizeof *d->counts);
     for (int64_t row = 0; row < d->rows; row++) {
-        uint64_t value = random_below(&d->random, sum);
+        uint64_t value = moet_random_below(&d->random, sum);
         int32_t low = 0, high = d->experts - 1; /* the first rank with value < below[rank] */
         while (low < high) {
             int32_t middle = (low + high) / 2;
@@ -270,7 +259,7 @@ moet_status moet_skew_draw(const char *skew, int32_t experts, int64_t rows, uint
     /* Who is busy depends on the seed and E alone: the same experts at every number of rows. */
     d.random = seed + (uint64_t)experts * 0x632be59bd9b4e019u;
     for (int32_t i = 0; i < experts; i++) {
-        int32_t j = (int32_t)random_below(&d.random, (uint64_t)i + 1);
+        int32_t j = (int32_t)moet_random_below(&d.random, (uint64_t)i + 1);
         d.order[i] = d.order[j];
         d.order[j] = i;
     }
