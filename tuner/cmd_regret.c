@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "command.h"
+#include "compile_ahead.h"
 #include "output.h"
 #include "parse.h"
 #include "progress.h"
@@ -386,10 +387,17 @@ static moet_status race_all(const regret_arguments *a, const moet_sweep_tasks *t
     sweep.db_path = a->db;
     sweep.devices = &devices;
     sweep.final_rounds = a->rounds;
+    sweep.effort = MOET_EFFORT_EXHAUSTIVE;
+    sweep.noise = 0.01; /* as of `sweep` */
+    sweep.jobs = moet_compile_ahead_jobs();
     sweep.interrupted = &never;
     MOET_TRY(moet_sweep_run(&sweep, tasks, &summary));
     moet_command_note("races: %d finished, %d were finished before, %d failed, %d left; the same command goes on",
                       summary.measured, summary.already_done, summary.failed, summary.left);
+    if (summary.cut > 0) {
+        moet_command_note("%d of them for want of time with effort quick only: not every candidate is a rival there",
+                          summary.cut);
+    }
     *count = tasks->count - summary.left;
     return MOET_OK;
 }
