@@ -63,7 +63,7 @@ bool fill_put(moet_store *store, int64_t run, const fill_trial *t)
                         .algorithm_count = t->algorithm_count,
                         .algorithms = (moet_algorithm *)(uintptr_t)t->algorithms};
     strcpy(trial.config, config);
-    strcpy(trial.bit_class, "host_tile");
+    strcpy(trial.bit_class, t->bit_class ? t->bit_class : "host_tile");
     if (t->status != MOET_TRIAL_OK) strcpy(trial.reason, "because of the test");
     trial.samples = calloc((size_t)samples + 1, sizeof *trial.samples);
     assert_non_null(trial.samples);

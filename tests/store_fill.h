@@ -16,6 +16,7 @@ typedef struct fill_trial {
     int64_t median_ns, noise_ns;
     int32_t samples;
     const char *cubins[MOET_MAX_CUBINS]; /* bytes of made-up kernels; NULL: no more */
+    const char *bit_class; /* NULL: "host_tile" */
     int32_t algorithm_count;
     const moet_algorithm *algorithms;
 } fill_trial;

@@ -11,7 +11,7 @@ expect 2 "did you mean 'sweep'" "$MOE" sweeep
 expect 2 "no command 'bogus'" "$MOE" bogus
 expect 0 "" "$MOE" --help
 expect 0 "" "$MOE" --version
-for command in doctor workloads sweep show emit diff merge bench compare verify; do
+for command in doctor workloads sweep show emit diff merge bench compare regret verify; do
     expect 0 "" "$MOE" $command --help
     holds "$command --help" out "Example:"
     expect 2 "--nonsense" "$MOE" $command --nonsense
@@ -115,6 +115,10 @@ cp -r table before
 expect 0 "" "$MOE" emit --db good.db --out table
 cmp -s before/table.json table/table.json && pass || fail "emitting twice changes the table"
 expect 0 "" "$MOE" emit --db good.db --out again
+expect 0 "times the time of the winners of all" "$MOE" emit --db good.db --out same --bits host_blas --format json
+holds "bits" out '"bits":"host_blas"'
+expect 2 "no bit class 'sequ'; the classes are seq, " "$MOE" emit --db good.db --out sequ --bits sequ
+[ ! -e sequ ] && pass || fail "a wrong bit class leaves a table"
 cmp -s again/table.json table/table.json && pass || fail "the same database gives another table"
 expect 0 "" "$MOE" diff before table
 expect 0 "" "$MOE" verify --table table --device host

@@ -3,6 +3,7 @@
 #include "table_text.h"
 #include "test.h"
 
+#include <math.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -236,8 +237,75 @@ static void test_few_configs(void **state)
         assert_int_equal(winner->time_ns, times[p][0]);
     }
     moet_table_close(table);
-    TEST_FAILS(MOET_NOT_FOUND, "skews",
-               moet_emit(store, dir, &(moet_emit_options){.skews = {1, skews}}, &emitted));
+    TEST_FAILS(MOET_NOT_FOUND, "skews", moet_emit(store, dir, &(moet_emit_options){.skews = {1, skews}}, &emitted));
+    moet_store_close(store);
+}
+
+/* Tables of one bit class: what takes the place of winners with other bits, and what it costs. */
+static void test_bits(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *bits; /* NULL: not measured */
+        int64_t time_ns;
+    } trials[5][3] = {
+        /* two of host_tile, one of host_blas */
+        {{"a-1", 150000}, {"a-1", 170000}, {"b-1", 100000}}, /* others win */
+        {{"a-1", 100000}, {NULL, 0}, {"a-1", 130000}},       /* equal bits */
+        {{NULL, 0}, {NULL, 0}, {"b-1", 100000}},             /* nobody to tell by */
+        {{"a-1", 100000}, {"c-1", 110000}, {NULL, 0}},       /* the family disagrees */
+        {{"a-1", 120000}, {NULL, 0}, {"a-2", 100000}},       /* other inputs */
+    };
+    char db[512], dir[512];
+    moet_store *store;
+    moet_emitted emitted;
+    moet_table *table;
+    moet_problem problem;
+    moet_config configs[3];
+    path_of("bits.db", db);
+    path_of("bits", dir);
+    moet_problem_init(&problem, MOET_OP_UP, 2, 64, 32);
+    moet_config_first(moet_family_find("host_tile"), &configs[0]);
+    configs[1] = configs[0];
+    assert_true(moet_config_next(&configs[1]));
+    moet_config_first(moet_family_find("host_blas"), &configs[2]);
+    TEST_OK(moet_store_open(db, MOET_STORE_WRITE, &store));
+    const int64_t run = fill_run(store, host);
+    for (int32_t i = 0; i < 15; i++) {
+        const int32_t counts[2] = {8 << i / 3, 8};
+        const fill_trial t = {.device = host,
+                              .problem = &problem,
+                              .counts = counts,
+                              .config = &configs[i % 3],
+                              .final_rounds = i != 1, /* slower, and of no final rounds */
+                              .median_ns = trials[i / 3][i % 3].time_ns,
+                              .samples = 3,
+                              .bit_class = trials[i / 3][i % 3].bits};
+        if (t.bit_class) assert_true(fill_put(store, run, &t));
+    }
+    TEST_OK(moet_emit(store, dir, &(moet_emit_options){.bits = "host_tile"}, &emitted));
+    assert_int_equal(emitted.entries, 3);
+    assert_int_equal(emitted.bits_cost.points, 3);
+    assert_int_equal(emitted.bits_cost.other, 2);
+    assert_int_equal(emitted.bits_cost.left_out, 2);
+    assert_true(fabs(emitted.bits_cost.worst - 1.5) < 1e-9);
+    assert_true(fabs(emitted.bits_cost.geomean - cbrt(1.5 * 1.2)) < 1e-9);
+    TEST_OK(moet_table_load(dir, host, &table));
+    assert_int_equal(table->problems[0].point_count, 3);
+    for (int32_t p = 0; p < 3; p++) {
+        const moet_table_winner *winner = &table->problems[0].points[p].winner[MOET_TABLE_ANY];
+        assert_true(moet_config_equal(&winner->config, &configs[0]));
+    }
+    moet_table_close(table);
+    TEST_OK(moet_emit(store, dir, &(moet_emit_options){.bits = "host_blas"}, &emitted));
+    assert_int_equal(emitted.bits_cost.points, 4);
+    assert_int_equal(emitted.bits_cost.other, 0);
+    assert_int_equal(emitted.bits_cost.left_out, 1);
+    assert_true(emitted.bits_cost.worst == 1 && emitted.bits_cost.geomean == 1);
+    TEST_FAILS(MOET_NOT_FOUND, "no trial has the bits of seq",
+               moet_emit(store, dir, &(moet_emit_options){.bits = "seq"}, &emitted));
+    TEST_FAILS(MOET_INVALID, "the classes are seq",
+               moet_emit(store, dir, &(moet_emit_options){.bits = "no such class"}, &emitted));
     moet_store_close(store);
 }
 
@@ -521,7 +589,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_emit_and_load),  cmocka_unit_test(test_byte_stable),
-        cmocka_unit_test(test_few_configs), cmocka_unit_test(test_one_device),     cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_few_configs),    cmocka_unit_test(test_bits),
+        cmocka_unit_test(test_one_device),     cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_merged),         cmocka_unit_test(test_several_kernels),
         cmocka_unit_test(test_over_version_1),
 #ifdef MOET_CUDA

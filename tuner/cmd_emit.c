@@ -10,7 +10,7 @@ typedef struct emit_options {
     moet_output_format format;
 } emit_options;
 
-enum { OPTION_DB = 256, OPTION_OUT, OPTION_DEVICE, OPTION_FORMAT, OPTION_ALL_WINNERS, OPTION_SKEW };
+enum { OPTION_DB = 256, OPTION_OUT, OPTION_DEVICE, OPTION_FORMAT, OPTION_ALL_WINNERS, OPTION_SKEW, OPTION_BITS };
 
 static const struct argp_option options_table[] = {
     {"db", OPTION_DB, "FILE", 0, "database of moe-tune sweep (default moe-tune.db)", 0},
@@ -19,6 +19,8 @@ static const struct argp_option options_table[] = {
     {"all-winners", OPTION_ALL_WINNERS, NULL, 0,
      "every point's own winner, instead of the fewest configurations that are as good", 0},
     {"skew", OPTION_SKEW, "LIST", 0, "only points of these skews, as they are in workloads: balanced, zipf, zipf:1...", 0},
+    {"bits", OPTION_BITS, "CLASS", 0,
+     "only configurations with equal bits: seq, which training's GEMMs without split-K have, or a family, whose own", 0},
     {"format", OPTION_FORMAT, "FORMAT", 0, "of the summary: text, csv or json (default text)", 0},
     {0},
 };
@@ -43,6 +45,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
         moet_text_list_release(&options->emit.skews);
         moet_command_check(state, moet_parse_texts(argument, "--skew", &options->emit.skews));
         return 0;
+    case OPTION_BITS:
+        options->emit.bits = argument;
+        return 0;
     case OPTION_FORMAT:
         moet_command_check(state, moet_output_format_parse(argument, &options->format));
         return 0;
@@ -61,6 +66,8 @@ static moet_status print_summary(const emit_options *options, const moet_emitted
         {"points", MOET_OUTPUT_INTEGER, 0}, {"entries", MOET_OUTPUT_INTEGER, 0}, {"cubins", MOET_OUTPUT_INTEGER, 0},
         {"configs", MOET_OUTPUT_INTEGER, 0}, {"of_winners", MOET_OUTPUT_INTEGER, 0},
         {"mean_regret_pct", MOET_OUTPUT_REAL, 2}, {"most_regret_pct", MOET_OUTPUT_REAL, 2},
+        {"bits", MOET_OUTPUT_TEXT, 0}, {"bits_cost_pct", MOET_OUTPUT_REAL, 2}, {"bits_worst_pct", MOET_OUTPUT_REAL, 2},
+        {"bits_left_out", MOET_OUTPUT_INTEGER, 0},
         {"changed", MOET_OUTPUT_BOOL, 0},   {"hash", MOET_OUTPUT_TEXT, 0},
     };
     moet_output *out = NULL;
@@ -75,9 +82,27 @@ static moet_status print_summary(const emit_options *options, const moet_emitted
     moet_output_integer(out, emitted->winner_configs);
     moet_output_real(out, 100 * emitted->mean_regret);
     moet_output_real(out, 100 * emitted->most_regret);
+    moet_output_text(out, options->emit.bits);
+    if (options->emit.bits) {
+        moet_output_real(out, 100 * (emitted->bits_cost.geomean - 1));
+        moet_output_real(out, 100 * (emitted->bits_cost.worst - 1));
+        moet_output_integer(out, emitted->bits_cost.left_out);
+    } else {
+        for (int32_t i = 0; i < 3; i++) moet_output_none(out);
+    }
     moet_output_bool(out, emitted->changed);
     moet_output_text(out, emitted->hash);
     return moet_output_finish(out);
+}
+
+static void note_bits(const char *bits, const moet_bits_cost *cost)
+{
+    moet_command_note("bits %s: %.4f times the time of the winners of all (geomean; %.4f at worst), of %d winners, %d of "
+                      "them with other bits",
+                      bits, cost->geomean, cost->worst, cost->points, cost->other);
+    if (cost->left_out > 0)
+        moet_command_note("%d winners are left out, for want of a trial with these bits: other points, or the default, answer there",
+                          cost->left_out);
 }
 
 static const struct argp argp = {
@@ -102,6 +127,7 @@ static int run_emit(int argc, char **argv)
     moet_emitted emitted;
     moet_status status = moet_store_open(options.db, MOET_STORE_READ, &store);
     if (status == MOET_OK) status = moet_emit(store, options.out, &options.emit, &emitted);
+    if (status == MOET_OK && options.emit.bits) note_bits(options.emit.bits, &emitted.bits_cost);
     if (status == MOET_OK) status = print_summary(&options, &emitted);
     moet_store_close(store);
     moet_text_list_release(&options.emit.skews);

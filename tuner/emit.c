@@ -1,8 +1,6 @@
 /* From winners to the text of table.json: sorted and with integers only, so that one database makes one text. */
 #include "emit.h"
 
-#include "emit_winners.h"
-
 #include <cjson/cJSON.h>
 #include <inttypes.h>
 #include <math.h>
@@ -476,6 +474,7 @@ static moet_status build(builder *b, const char *device)
 moet_status moet_emit(moet_store *store, const char *dir, const moet_emit_options *options, moet_emitted *emitted)
 {
     moet_emit_winners winners = {0};
+    moet_emit_bits bits = {0};
     builder b = {.store = store, .winners = &winners};
     const char *device = options->device;
     moet_emit_folder folder = {0};
@@ -483,11 +482,18 @@ moet_status moet_emit(moet_store *store, const char *dir, const moet_emit_option
     char *text = NULL;
     moet_status status = moet_emit_folder_look(dir, &folder);
     if (status != MOET_OK) return status;
-    if ((status = moet_emit_winners_find(store, device, &options->skews, options->all_winners, &winners)) != MOET_OK ||
+    if ((options->bits && (status = moet_emit_bits_find(store, device, options->bits, &bits)) != MOET_OK) ||
+        (status = moet_emit_winners_find(store, device, &options->skews, options->bits ? &bits : NULL,
+                                         options->all_winners, &winners)) != MOET_OK ||
         (status = build(&b, device)) != MOET_OK)
         goto done;
     if (b.counted.entries == 0) {
-        status = options->skews.count > 0
+        status = winners.bits_cost.left_out > 0
+                     ? moet_fail(MOET_NOT_FOUND,
+                                 "no trial has the bits of %s, nor has it trials of its own to tell by; moe-tune show "
+                                 "--trials lists them",
+                                 options->bits)
+                 : options->skews.count > 0
                      ? moet_fail(MOET_NOT_FOUND, "the database has no winner of these skews; moe-tune show --format csv "
                                                  "lists its workloads")
                  : device ? moet_fail(MOET_NOT_FOUND,
@@ -507,6 +513,7 @@ moet_status moet_emit(moet_store *store, const char *dir, const moet_emit_option
     b.counted.winner_configs = winners.winner_configs;
     b.counted.mean_regret = winners.mean_regret;
     b.counted.most_regret = winners.most_regret;
+    b.counted.bits_cost = winners.bits_cost;
     if ((status = print_table(b.root, folder.parent, b.counted.hash, &text)) != MOET_OK) goto done;
     b.counted.changed = strcmp(b.counted.hash, folder.hash) != 0;
     if (b.counted.changed) {
@@ -518,6 +525,7 @@ moet_status moet_emit(moet_store *store, const char *dir, const moet_emit_option
     if (status == MOET_OK) *emitted = b.counted;
 done:
     moet_emit_winners_release(&winners);
+    moet_emit_bits_release(&bits);
     free(text);
     free(cubins.texts);
     cJSON_Delete(b.root);

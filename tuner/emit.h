@@ -2,6 +2,7 @@
 #ifndef MOET_EMIT_H
 #define MOET_EMIT_H
 
+#include "emit_winners.h"
 #include "parse.h"
 #include "store.h"
 
@@ -13,6 +14,7 @@ typedef struct moet_emitted {
     /* of moet_emit_winners, over devices and problems */
     int32_t winner_configs, configs;
     double mean_regret, most_regret;
+    moet_bits_cost bits_cost; /* with options->bits */
     bool changed; /* false: the folder held this very table */
 } moet_emitted;
 
@@ -20,6 +22,7 @@ typedef struct moet_emit_options {
     const char *device;   /* NULL: all; else those that moet_store_filter's device_key finds */
     bool all_winners;     /* each point's own, instead of the few that cover a problem's points (emit_winners.h) */
     moet_text_list skews; /* none: all */
+    const char *bits;     /* a bit class (emit_bits.h); NULL: any */
 } moet_emit_options;
 
 /* Writes a table into dir, which is made if need be (its parent must exist). NOT_FOUND without any winner. INVALID where dir holds something else. On

@@ -1,7 +1,8 @@
-/* Two walks over the store, whose rows come sorted by device and problem: winners make the groups, with their points and
- * configurations; trials fill in what each of these took at each of those. */
+/* Two walks over the store, whose rows come sorted by device and problem: winners make the groups, with their points
+ * and configurations; trials fill in what each of these took at each of those. */
 #include "emit_winners.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,6 +14,13 @@ typedef struct cell {
     int64_t trial_id, time_ns, noise_ns; /* time 0: not measured */
 } cell;
 
+/* Of a bit class at a point: what may take the winner's place. */
+typedef struct rival {
+    cell took;
+    int32_t config;
+    bool final_rounds;
+} rival;
+
 /* A tuned workload of a group, of one kind. */
 typedef struct point {
     int64_t workload_id;
@@ -22,6 +30,8 @@ typedef struct point {
     int64_t default_ns;
     int32_t default_config; /* -1: not among the winners' */
     cell fastest;           /* of those that may win */
+    rival best, standard;   /* with bits, of the class: the fastest, the default */
+    int64_t free_ns;        /* with bits: the winner of all */
     cell *cells;            /* [configs] */
 } point;
 
@@ -36,6 +46,7 @@ typedef struct group {
 
 typedef struct finder {
     const moet_text_list *skews;
+    const moet_emit_bits *bits; /* NULL: all */
     group *groups;
     int32_t group_count, group_room;
     int32_t at; /* of the walk over trials */
@@ -91,6 +102,18 @@ static int32_t find_config(const group *g, const char *config)
     return -1;
 }
 
+/* Adds it if need be. */
+static moet_status put_config(group *g, const char *text, int32_t *config)
+{
+    if ((*config = find_config(g, text)) >= 0) return MOET_OK;
+    if (!grow((void **)&g->configs, g->config_count, &g->config_room, sizeof *g->configs)) return out_of_memory();
+    if (!(g->configs[g->config_count] = strdup(text))) return out_of_memory();
+    *config = g->config_count++;
+    return MOET_OK;
+}
+
+static bool is_allowed(const finder *f, int64_t trial_id) { return !f->bits || moet_emit_bits_has(f->bits, trial_id); }
+
 static moet_status visit_winner(void *context, const moet_store_winner_row *row)
 {
     finder *f = context;
@@ -103,22 +126,97 @@ static moet_status visit_winner(void *context, const moet_store_winner_row *row)
         if (!g->device_key || !g->problem_key) return out_of_memory();
     }
     group *g = &f->groups[f->group_count - 1];
-    if (!grow((void **)&g->points, g->point_count, &g->point_room, sizeof *g->points) ||
-        !grow((void **)&g->configs, g->config_count, &g->config_room, sizeof *g->configs))
-        return out_of_memory();
-    int32_t config = find_config(g, t->config);
-    if (config < 0) {
-        config = g->config_count;
-        if (!(g->configs[config] = strdup(t->config))) return out_of_memory();
-        g->config_count++;
-    }
+    if (!grow((void **)&g->points, g->point_count, &g->point_room, sizeof *g->points)) return out_of_memory();
+    int32_t config = -1;
+    if (is_allowed(f, t->trial_id)) MOET_TRY(put_config(g, t->config, &config));
     g->points[g->point_count++] = (point){.workload_id = t->workload_id,
                                           .kind = row->kind,
                                           .winner = {t->trial_id, t->median_ns, t->noise_ns},
                                           .winner_config = config,
                                           .default_ns = row->default_trial.config ? row->default_trial.median_ns : 0,
+                                          .free_ns = t->median_ns,
                                           .default_config = -1};
     return MOET_OK;
+}
+
+/* The group of a row, whose turn it is or comes; NULL: its problem has no winner. */
+static group *find_group(finder *f, const moet_store_trial_row *t)
+{
+    int32_t at = f->at;
+    while (at < f->group_count && !is_of(&f->groups[at], t)) at++;
+    if (at == f->group_count) return NULL;
+    f->at = at;
+    return &f->groups[at];
+}
+
+static bool is_of_point(const point *p, const moet_store_trial_row *t)
+{
+    return p->workload_id == t->workload_id && (p->kind != MOET_TABLE_DEVICE_COUNTS || t->device_counts);
+}
+
+static bool is_default_of(const point *p, const moet_store_trial_row *t)
+{
+    return t->is_default && t->device_counts == (p->kind == MOET_TABLE_DEVICE_COUNTS);
+}
+
+/* Trials of a workload come by time: the first of final rounds is the fastest of these. */
+static moet_status visit_rival(void *context, const moet_store_trial_row *t)
+{
+    finder *f = context;
+    if (!t->is_current || t->status != MOET_TRIAL_OK || t->median_ns <= 0 || !is_allowed(f, t->trial_id))
+        return MOET_OK;
+    group *g = find_group(f, t);
+    for (int32_t p = 0; g && p < g->point_count; p++) {
+        point *own = &g->points[p];
+        if (own->winner_config >= 0 || !is_of_point(own, t)) continue;
+        rival found = {{t->trial_id, t->median_ns, t->noise_ns}, -1, t->final_rounds};
+        const bool is_best = own->best.took.time_ns == 0 || (t->final_rounds && !own->best.final_rounds);
+        if (!is_best && !is_default_of(own, t)) continue;
+        MOET_TRY(put_config(g, t->config, &found.config));
+        if (is_best) own->best = found;
+        if (is_default_of(own, t)) own->standard = found;
+    }
+    return MOET_OK;
+}
+
+/* How far behind a time may be to be as good: max(1 %, both noises). */
+static double tie_of(const cell *a, const cell *fastest)
+{
+    const int64_t noise = a->noise_ns > fastest->noise_ns ? a->noise_ns : fastest->noise_ns;
+    const double tie = 1 + (double)noise / (double)fastest->time_ns;
+    return tie < 1.01 ? 1.01 : tie;
+}
+
+/* Puts the class's best where the winner is of another; a tie is the default's. Points without one go. */
+static void put_rivals(finder *f, moet_bits_cost *cost)
+{
+    double log_sum = 0;
+    for (int32_t i = 0; i < f->group_count; i++) {
+        group *g = &f->groups[i];
+        int32_t kept = 0;
+        for (int32_t p = 0; p < g->point_count; p++) {
+            point own = g->points[p];
+            if (own.winner_config < 0 && own.best.took.time_ns == 0) {
+                cost->left_out++;
+                continue;
+            }
+            if (own.winner_config < 0) {
+                const cell *standard = &own.standard.took, *best = &own.best.took;
+                const bool is_tie = standard->time_ns > 0 &&
+                                    (double)standard->time_ns <= tie_of(standard, best) * (double)best->time_ns;
+                own.winner = is_tie ? *standard : *best;
+                own.winner_config = is_tie ? own.standard.config : own.best.config;
+                cost->other++;
+            }
+            const double ratio = (double)own.winner.time_ns / (double)own.free_ns;
+            if (ratio > cost->worst) cost->worst = ratio;
+            log_sum += log(ratio);
+            cost->points++;
+            g->points[kept++] = own;
+        }
+        g->point_count = kept;
+    }
+    if (cost->points > 0) cost->geomean = exp(log_sum / cost->points);
 }
 
 static moet_status make_cells(finder *f)
@@ -140,23 +238,19 @@ static void keep_faster(cell *best, const cell *other)
 static moet_status visit_trial(void *context, const moet_store_trial_row *t)
 {
     finder *f = context;
-    if (!t->is_current || t->status != MOET_TRIAL_OK || t->median_ns <= 0) return MOET_OK;
-    int32_t at = f->at;
-    while (at < f->group_count && !is_of(&f->groups[at], t)) at++;
-    if (at == f->group_count) return MOET_OK; /* its problem has no winner */
-    f->at = at;
-    const group *g = &f->groups[at];
+    if (!t->is_current || t->status != MOET_TRIAL_OK || t->median_ns <= 0 || !is_allowed(f, t->trial_id))
+        return MOET_OK;
+    const group *g = find_group(f, t);
+    if (!g) return MOET_OK;
     const int32_t config = find_config(g, t->config);
     for (int32_t p = 0; p < g->point_count; p++) {
         point *own = &g->points[p];
-        if (own->workload_id != t->workload_id || (own->kind == MOET_TABLE_DEVICE_COUNTS && !t->device_counts))
-            continue;
+        if (!is_of_point(own, t)) continue;
         const cell found = {t->trial_id, t->median_ns, t->noise_ns};
         if (t->final_rounds) keep_faster(&own->fastest, &found);
         if (config < 0) continue;
         keep_faster(&own->cells[config], &found);
-        if (t->is_default && t->device_counts == (own->kind == MOET_TABLE_DEVICE_COUNTS))
-            own->default_config = config;
+        if (is_default_of(own, t)) own->default_config = config;
     }
     return MOET_OK;
 }
@@ -179,9 +273,7 @@ static int32_t fill_costs(const group *g, moet_table_kind kind, double *cost, do
         allowed[count] = (double)own->winner.time_ns / fastest;
         for (int32_t c = 0; c < g->config_count; c++) {
             const cell *took = &own->cells[c];
-            const int64_t noise = took->noise_ns > own->fastest.noise_ns ? took->noise_ns : own->fastest.noise_ns;
-            double tie = 1 + (double)noise / fastest;
-            if (tie < 1.01) tie = 1.01;
+            const double tie = tie_of(took, &own->fastest);
             const double ratio = (double)took->time_ns / fastest;
             /* One that is a tie costs what it costs, the others more than is allowed. */
             cost[(int64_t)count * g->config_count + c] = ratio == 0 || ratio <= tie ? ratio : ratio + 1e9;
@@ -230,8 +322,8 @@ static int compare_choices(const void *a, const void *b)
 /* Adds what a group gives. winners->items has room. */
 static moet_status add_group(const group *g, bool all, double *regret_sum, moet_emit_winners *winners)
 {
-    int32_t *chosen = malloc((size_t)g->point_count * sizeof *chosen);
-    bool *used = calloc((size_t)g->config_count, sizeof *used);
+    int32_t *chosen = malloc(((size_t)g->point_count + 1) * sizeof *chosen);
+    bool *used = calloc(2 * (size_t)g->config_count + 1, sizeof *used), *won = used ? used + g->config_count : NULL;
     moet_status status = chosen && used ? MOET_OK : out_of_memory();
     for (moet_table_kind kind = 0; kind < MOET_TABLE_KIND_COUNT && status == MOET_OK; kind++) {
         if ((status = choose(g, kind, all, chosen)) != MOET_OK) break;
@@ -242,27 +334,35 @@ static moet_status add_group(const group *g, bool all, double *regret_sum, moet_
             const cell *took = &own->cells[config];
             const double regret = (double)took->time_ns / (double)own->winner.time_ns - 1;
             used[config] = true;
+            won[own->winner_config] = true;
             *regret_sum += regret;
             if (regret > winners->most_regret) winners->most_regret = regret;
             winners->items[winners->count++] = (moet_emit_choice){took->trial_id, kind, own->default_ns};
         }
     }
-    for (int32_t c = 0; status == MOET_OK && c < g->config_count; c++) winners->configs += used[c];
-    winners->winner_configs += g->config_count;
+    for (int32_t c = 0; status == MOET_OK && c < g->config_count; c++) {
+        winners->configs += used[c];
+        winners->winner_configs += won[c];
+    }
     free(chosen);
     free(used);
     return status;
 }
 
-moet_status moet_emit_winners_find(moet_store *store, const char *device, const moet_text_list *skews, bool all,
-                                   moet_emit_winners *winners)
+moet_status moet_emit_winners_find(moet_store *store, const char *device, const moet_text_list *skews,
+                                   const moet_emit_bits *bits, bool all, moet_emit_winners *winners)
 {
-    finder f = {.skews = skews};
+    finder f = {.skews = skews, .bits = bits};
     moet_emit_winners found = {0};
     const moet_store_filter filter = {.device_key = device, .ok_only = true};
     double regret_sum = 0;
     int64_t points = 0;
     moet_status status = moet_store_each_winner(store, &filter, visit_winner, &f);
+    if (status == MOET_OK && bits) {
+        status = moet_store_each_trial(store, &filter, visit_rival, &f);
+        f.at = 0;
+        if (status == MOET_OK) put_rivals(&f, &found.bits_cost);
+    }
     if (status == MOET_OK) status = make_cells(&f);
     if (status == MOET_OK) status = moet_store_each_trial(store, &filter, visit_trial, &f);
     if (status != MOET_OK) goto done;
@@ -296,7 +396,7 @@ void moet_emit_winners_release(moet_emit_winners *winners)
 const moet_emit_choice *moet_emit_winners_get(const moet_emit_winners *winners, int64_t trial_id, moet_table_kind kind)
 {
     const moet_emit_choice wanted = {.trial_id = trial_id, .kind = kind};
-    return winners->count == 0 ? NULL
-                               : bsearch(&wanted, winners->items, (size_t)winners->count, sizeof *winners->items,
-                                         compare_choices);
+    return winners->count == 0
+               ? NULL
+               : bsearch(&wanted, winners->items, (size_t)winners->count, sizeof *winners->items, compare_choices);
 }

@@ -2,6 +2,7 @@
 #ifndef MOET_EMIT_WINNERS_H
 #define MOET_EMIT_WINNERS_H
 
+#include "emit_bits.h"
 #include "parse.h"
 #include "store.h"
 
@@ -11,6 +12,13 @@ typedef struct moet_emit_choice {
     int64_t default_ns; /* 0: no default was measured */
 } moet_emit_choice;
 
+/* What keeping to a bit class costs: time of the class's winner over the winner of all, of points and kinds. */
+typedef struct moet_bits_cost {
+    int32_t points, other; /* other: of these, those whose winner of all has other bits */
+    int32_t left_out;      /* where no trial is of the class, beside points */
+    double geomean, worst; /* 1: nothing; 0 where points is 0 */
+} moet_bits_cost;
+
 typedef struct moet_emit_winners {
     int32_t count;
     moet_emit_choice *items; /* by trial and kind */
@@ -18,13 +26,15 @@ typedef struct moet_emit_winners {
      * the winners', less 1: its mean and most */
     int32_t winner_configs, configs;
     double mean_regret, most_regret;
+    moet_bits_cost bits_cost;
 } moet_emit_winners;
 
 /* device: as moet_store_filter's device_key. skews (count 0: all): only points whose skew's text is one of these, or
- * begins with one and a ':'. all: each point's own winner, else those that moet_cover chooses among a problem's winners,
- * a time within max(1 %, both noises) of the fastest being as good. */
-moet_status moet_emit_winners_find(moet_store *store, const char *device, const moet_text_list *skews, bool all,
-                                   moet_emit_winners *winners);
+ * begins with one and a ':'. bits (NULL: all): only trials of these; a winner that is none of them gives its place to
+ * the fastest that is, of final rounds if there is one. all: each point's own winner, else those that moet_cover
+ * chooses among a problem's winners, a time within max(1 %, both noises) of the fastest being as good. */
+moet_status moet_emit_winners_find(moet_store *store, const char *device, const moet_text_list *skews,
+                                   const moet_emit_bits *bits, bool all, moet_emit_winners *winners);
 void moet_emit_winners_release(moet_emit_winners *winners);
 
 /* The choice with this trial for this kind; NULL if there is none. */
