@@ -140,10 +140,12 @@ moet_status moet_plot_write_regret(const moet_plot_sources *sources, FILE *data,
         }
         rows = grown;
         status = parse_regret(line, sources->regret, number, &rows[count]);
-        count += status == MOET_OK;
+        /* An exact hit was tuned: what it costs is no regret. */
+        count += status == MOET_OK && strcmp(rows[count].hit, moet_hit_name(MOET_HIT_EXACT)) != 0;
     }
     if (status == MOET_OK && count == 0) {
-        status = moet_fail(MOET_NOT_FOUND, "%s: no point to draw", sources->regret);
+        status = moet_fail(MOET_NOT_FOUND, "%s: no workload that was not tuned; `moe-tune workloads draw` makes some",
+                           sources->regret);
     }
     if (status == MOET_OK) {
         write_rows(rows, count, data, settings);
