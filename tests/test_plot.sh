@@ -50,6 +50,12 @@ regret() { echo "{\"name\":\"$1\",\"rows\":8,\"skew\":\"balanced\",\"op\":\"up\"
 expect 0 "" "$MOE" plot regret --regret regret.jsonl
 drawn regret
 holds "the mean" texts "mean 2.0 %, 95th percentile 3.0 %, most 3.0 %"
+# Two tables beside each other, one of which has a name that gnuplot would read.
+{ regret a default 7 5; regret b nearest -1 9; } >'bal"anced.jsonl'
+expect 0 "" "$MOE" plot regret --regret regret.jsonl --regret 'bal"anced.jsonl'
+drawn regret
+holds "the first table" texts "regret.jsonl: mean 2.0 %, p95 3.0 %, most 3.0 %, n 2"
+holds "the second table" texts "balanced.jsonl: mean 3.0 %, p95 7.0 %, most 7.0 %, n 2"
 
 # One file of either format.
 expect 0 "" "$MOE" plot winners --db small.db --out a.png
