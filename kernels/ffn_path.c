@@ -178,6 +178,19 @@ double moet_ffn_path_estimate_ns(const moet_problem *problem, const int32_t *cou
     return sum + moet_pass_cost_ns(combined, rates);
 }
 
+int32_t moet_ffn_path_tile(const moet_problem *problem, const moet_config *config, const moet_device_info *device,
+                           const moet_device_rates *rates, moet_tiling *tilings)
+{
+    _Static_assert(GEMM_COUNT == MOET_MAX_GEMMS, "a tiling each");
+    if (!config->family->gemm->tile) return 0;
+    for (int32_t i = 0; i < GEMM_COUNT; i++) {
+        const moet_problem gemm = gemm_problem(problem, config, i);
+        const moet_config half = moet_ffn_path_half(config, i);
+        half.family->tile(&gemm, &half, device, rates, &tilings[i]);
+    }
+    return GEMM_COUNT;
+}
+
 /* ---- workspace ---- */
 
 /* Where each part starts, and the sum. */

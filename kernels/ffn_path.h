@@ -48,6 +48,9 @@ void moet_ffn_path_default_config(const moet_problem *problem, int64_t rows_hint
 double moet_ffn_path_estimate_ns(const moet_problem *problem, const int32_t *counts, int64_t tokens,
                                  const moet_config *config, const moet_device_info *device,
                                  const moet_device_rates *rates);
+/* Of both GEMMs; 0 where the GEMM family has none. */
+int32_t moet_ffn_path_tile(const moet_problem *problem, const moet_config *config, const moet_device_info *device,
+                           const moet_device_rates *rates, moet_tiling *tilings);
 size_t moet_ffn_path_workspace_bytes(const moet_prepare_args *args);
 moet_status moet_ffn_path_prepare(const moet_prepare_args *args, void **state);
 moet_status moet_ffn_path_launch(void *state, const moet_family_launch_args *args);
@@ -66,7 +69,7 @@ bool moet_ffn_path_source(const moet_problem *problem, const moet_config *config
 #define MOET_PATH_FUNCTIONS                                                                                            \
     .traits = moet_ffn_path_traits, .applicable = moet_ffn_path_applicable,                                            \
     .default_config = moet_ffn_path_default_config, .estimate_ns = moet_ffn_path_estimate_ns,                          \
-    .workspace_bytes = moet_ffn_path_workspace_bytes, .prepare = moet_ffn_path_prepare,                                \
+    .tile = moet_ffn_path_tile, .workspace_bytes = moet_ffn_path_workspace_bytes, .prepare = moet_ffn_path_prepare,    \
     .launch = moet_ffn_path_launch, .release = moet_ffn_path_release,                                                  \
     .permute = moet_ffn_path_permute, .activate = moet_ffn_path_activate, .unpermute = moet_ffn_path_unpermute
 /* clang-format on */

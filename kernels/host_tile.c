@@ -92,16 +92,29 @@ static void tile_default_config(const moet_problem *problem, int64_t rows_hint, 
 }
 
 /* A task is an expert's nc columns; of x and weights, that are widened once a task, register tiles read fp32. */
-static double tile_estimate_ns(const moet_problem *problem, const int32_t *counts, int64_t tokens,
-                               const moet_config *config, const moet_device_info *device,
-                               const moet_device_rates *rates)
+static moet_tile_shape tile_shape(const moet_config *config)
 {
-    (void)tokens;
     const moet_host_tile_config values = read_config(config);
     moet_tile_shape tile = moet_tile_shape_of(values.mr, values.nr, values.mr);
     tile.hides_store = true;
     tile.element_bytes = 4;
-    return moet_tile_cost_ns(problem, counts, &tile, device, rates);
+    return tile;
+}
+
+static int32_t tile_tile(const moet_problem *problem, const moet_config *config, const moet_device_info *device,
+                         const moet_device_rates *rates, moet_tiling *tilings)
+{
+    const moet_tile_shape tile = tile_shape(config);
+    tilings[0] = moet_tile_tiling(problem, &tile, device, rates);
+    return 1;
+}
+
+static double tile_estimate_ns(const moet_problem *problem, const int32_t *counts, int64_t tokens,
+                               const moet_config *config, const moet_device_info *device,
+                               const moet_device_rates *rates)
+{
+    const moet_tile_shape tile = tile_shape(config);
+    return (void)tokens, moet_tile_cost_ns(problem, counts, &tile, device, rates);
 }
 
 static size_t tile_workspace_bytes(const moet_prepare_args *args)
@@ -162,6 +175,7 @@ const moet_family moet_family_host_tile = {
     .applicable = tile_applicable,
     .default_config = tile_default_config,
     .estimate_ns = tile_estimate_ns,
+    .tile = tile_tile,
     .workspace_bytes = tile_workspace_bytes,
     .prepare = tile_prepare,
     .launch = tile_launch,

@@ -173,6 +173,15 @@ static bool mma_tile_shape(const moet_problem *problem, const moet_config *confi
     return true;
 }
 
+static int32_t mma_tile(const moet_problem *problem, const moet_config *config, const moet_device_info *device,
+                        const moet_device_rates *rates, moet_tiling *tilings)
+{
+    moet_tile_shape tile;
+    mma_tile_shape(problem, config, device, &tile);
+    tilings[0] = moet_tile_tiling(problem, &tile, device, rates);
+    return 1;
+}
+
 static double mma_estimate_ns(const moet_problem *problem, const int32_t *counts, int64_t tokens,
                               const moet_config *config, const moet_device_info *device, const moet_device_rates *rates)
 {
@@ -385,6 +394,7 @@ const moet_family moet_family_mma_gemm = {
     .default_config = mma_default_config,
     .estimate_ns = mma_estimate_ns,
     .tile_shape = mma_tile_shape,
+    .tile = mma_tile,
     .workspace_bytes = mma_workspace_bytes,
     .prepare = mma_prepare,
     .launch = mma_launch,

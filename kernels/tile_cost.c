@@ -6,7 +6,7 @@
 #define NS 1e9
 #define OVERLAP 6.0 /* exponent of the norm that joins what goes on at the same time: infinite, the larger alone */
 
-enum { MOST_KINDS = 16, MOST_SLOTS = 2048 };
+enum { MOST_KINDS = MOET_MAX_TILE_STEPS, MOST_SLOTS = 2048 };
 
 /* Tiles that compute equally many rows take equally long. */
 typedef struct tile_kind {
@@ -124,16 +124,49 @@ moet_tile_shape moet_tile_shape_of(int32_t rows, int32_t cols, int32_t row_step)
                              .tensor_fraction = 1};
 }
 
+static gemm gemm_of(const moet_problem *problem, const moet_tile_shape *shape, const moet_device_info *device,
+                    const moet_device_rates *rates)
+{
+    const double n = moet_problem_n(problem);
+    return (gemm){.shape = shape,
+                  .rates = rates,
+                  .n = n,
+                  .k = moet_problem_k(problem),
+                  .column_tiles = ceil(n / shape->cols),
+                  .sms = device->sm_count > 0 ? device->sm_count : 1,
+                  .l2_bytes = device->l2_bytes};
+}
+
+moet_tiling moet_tile_tiling(const moet_problem *problem, const moet_tile_shape *shape, const moet_device_info *device,
+                             const moet_device_rates *rates)
+{
+    const gemm g = gemm_of(problem, shape, device, rates);
+    const double hbm = rates->rate[MOET_RATE_HBM], w_bytes = g.n * g.k * 2, l2_bytes = (double)g.l2_bytes;
+    const double height = fmax(shape->group, ceil(g.sms / g.column_tiles)); /* as expert_bytes has it, of many tiles */
+    const double columns = fmin(g.column_tiles, ceil(g.sms / height));
+    moet_tiling tiling = {.rows = shape->rows,
+                          .row_step = shape->row_step,
+                          .is_even = shape->rows_are_n,
+                          .splits_last = shape->splits_last,
+                          .column_tiles = g.column_tiles,
+                          .slots = g.sms * shape->ctas_per_sm,
+                          .weight_seconds = w_bytes / hbm,
+                          .x_seconds = g.k * 2 / hbm,
+                          .out_seconds = g.n * 2 / hbm,
+                          .band_tiles = l2_bytes > 0 && w_bytes >= l2_bytes && height < 1024 ? (int32_t)height : 0,
+                          .x_reads = ceil(g.column_tiles / columns),
+                          .x_rows = l2_bytes > 0 ? l2_bytes / (g.k * 2) : INFINITY,
+                          .launch_seconds = 1 / rates->rate[MOET_RATE_LAUNCH]};
+    assert(shape->rows / shape->row_step <= MOET_MAX_TILE_STEPS);
+    for (int32_t i = 0; i < shape->rows / shape->row_step; i++)
+        tiling.seconds[i] = shape->ctas_per_sm * tile_seconds(&g, (double)shape->row_step * (i + 1));
+    return tiling;
+}
+
 double moet_tile_cost_ns(const moet_problem *problem, const int32_t *counts, const moet_tile_shape *shape,
                          const moet_device_info *device, const moet_device_rates *rates)
 {
-    gemm g = {.shape = shape,
-              .rates = rates,
-              .n = moet_problem_n(problem),
-              .k = moet_problem_k(problem),
-              .sms = device->sm_count > 0 ? device->sm_count : 1,
-              .l2_bytes = device->l2_bytes};
-    g.column_tiles = ceil(g.n / shape->cols);
+    const gemm g = gemm_of(problem, shape, device, rates);
     tile_kind kinds[MOST_KINDS] = {{0}};
     const int32_t kind_count = shape->rows / shape->row_step;
     assert(kind_count >= 1 && kind_count <= MOST_KINDS && kind_count * shape->row_step == shape->rows);

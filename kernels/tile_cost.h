@@ -30,6 +30,10 @@ moet_tile_shape moet_tile_shape_of(int32_t rows, int32_t cols, int32_t row_step)
 double moet_tile_cost_ns(const moet_problem *problem, const int32_t *counts, const moet_tile_shape *shape,
                          const moet_device_info *device, const moet_device_rates *rates);
 
+/* The same cut for who sums up tiles alone. */
+moet_tiling moet_tile_tiling(const moet_problem *problem, const moet_tile_shape *shape, const moet_device_info *device,
+                             const moet_device_rates *rates);
+
 /* ns of a pass that moves so many bytes through HBM. */
 double moet_pass_cost_ns(double bytes, const moet_device_rates *rates);
 

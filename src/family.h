@@ -7,9 +7,11 @@
 #include "device.h"
 #include "module.h"
 #include "moet.h"
+#include "tiling.h"
 
 #define MOET_MAX_PARAMS 28
 #define MOET_MAX_CUBINS 4 /* of one config */
+#define MOET_MAX_GEMMS 2
 #define MOET_VALIDATOR_SIZE 64
 #define MOET_MAX_ALGORITHMS 48
 #define MOET_ALGORITHM_BYTES 64
@@ -157,6 +159,10 @@ struct moet_family {
      * NULL: the family cannot tell (a vendor library chooses). tokens as moet_routing has them (FFN). */
     double (*estimate_ns)(const moet_problem *problem, const int32_t *counts, int64_t tokens, const moet_config *config,
                           const moet_device_info *device, const moet_device_rates *rates);
+    /* The tiles of the GEMM, or of a path's up and down GEMM, into tilings[MOET_MAX_GEMMS]; how many GEMMs. Pure. NULL:
+     * a vendor library chooses. */
+    int32_t (*tile)(const moet_problem *problem, const moet_config *config, const moet_device_info *device,
+                    const moet_device_rates *rates, moet_tiling *tilings);
     /* Compiles or queries, allocates: everything that launch must not do. UNSUPPORTED (with a reason in the last
      * error) where only asking a vendor library could tell that a config does not apply. */
     moet_status (*prepare)(const moet_prepare_args *args, void **state);

@@ -328,19 +328,33 @@ typedef enum moet_hit {
 MOET_API const char *moet_hit_name(moet_hit hit);
 
 /* The bound on NEAREST: distance = hypot(ln(rows / rows'), ln(max_over_mean / max_over_mean')) to the tuned point.
- * ln 4: at most four times the rows, or four times the skew; further away the family default answers. */
+ * ln 4: at most four times the rows, or four times the skew; further away the family default answers. What runs is the
+ * configuration that, by its times at the nearest points and by its tiles on these counts, takes least (docs/design.md,
+ * Lookup): not always the nearest point's own. */
 #define MOET_NEAREST_LIMIT 1.3862943611198906
 
 typedef struct moet_choice {
     moet_hit hit;
     char config[MOET_CONFIG_SIZE];
-    double distance;      /* to the tuned point; 0 if exact or default */
-    int64_t tuned_rows;   /* of the tuned point; 0 if default */
-    double tuned_time_us; /* as measured by the sweep; 0 if default */
+    double distance;      /* to the nearest tuned point; 0 if exact or default */
+    int64_t tuned_rows;   /* of that point; 0 if default */
+    double tuned_time_us; /* of this config there, as measured by the sweep; 0 if default, or not measured there */
 } moet_choice;
 
 /* What moet_launch would run for these host counts (device_counts plans: counts is ignored, may be NULL). */
 MOET_API moet_status moet_plan_query(const moet_plan *plan, const int32_t *counts, moet_choice *choice);
+
+/* How launches were answered since the handle, or the plan, was made: EXACT, NEAREST, DEFAULT; refused: the default
+ * answered because what the table has for the problem, near the routing, is among the refused entries (moet_refusal).
+ * Many of these, or of the default, call for a new sweep. A launch of 0 rows looks nothing up; with device_counts a
+ * launch counts as what the plan expects, and replays of a graph that captured it are not seen. */
+typedef struct moet_stats {
+    int64_t exact, nearest, fallback, refused;
+} moet_stats;
+
+/* Of all plans of a handle, destroyed ones too; of one plan. Any thread may call these while another launches. */
+MOET_API void moet_stats_read(const moet_handle *handle, moet_stats *stats);
+MOET_API void moet_plan_stats_read(const moet_plan *plan, moet_stats *stats);
 
 /* Writes into text[size] the shell command that measures and verifies what moet_launch would run for these counts:
  * "moe-tune bench ...". INVALID where it does not fit. FFN: with one local expert a token. */

@@ -242,6 +242,8 @@ static moet_status prepare_default(moet_plan *plan)
         device->name, used ? reasons : "no family takes these counts");
 }
 
+static moet_decision decide(const moet_plan *plan, const int32_t *counts, const moet_routing *routing);
+
 moet_status moet_plan_create(moet_handle *handle, const moet_problem *problem, const moet_plan_options *options,
                              moet_plan **plan)
 {
@@ -262,6 +264,7 @@ moet_status moet_plan_create(moet_handle *handle, const moet_problem *problem, c
     result->options = resolved;
     result->kind = options->device_counts ? MOET_TABLE_DEVICE_COUNTS : MOET_TABLE_ANY;
     result->tuned = handle->table ? moet_table_find(handle->table, problem) : NULL;
+    result->is_foreign = handle->table && !result->tuned && moet_table_is_foreign(handle->table, problem);
 
     moet_status status = MOET_NO_MEMORY;
     size_t points = result->tuned ? (size_t)result->tuned->point_count : 0, families = 0;
@@ -274,6 +277,14 @@ moet_status moet_plan_create(moet_handle *handle, const moet_problem *problem, c
     }
     if (result->tuned && (status = prepare_tuned(result)) != MOET_OK) goto done;
     if ((status = prepare_default(result)) != MOET_OK) goto done;
+    if (result->tuned && (status = moet_lookup_create(result, &result->lookup)) != MOET_OK) goto done;
+    if (resolved.device_counts)
+        result->expected = decide(result, NULL,
+                                  &(moet_routing){.experts = problem->experts,
+                                                  .active = problem->experts,
+                                                  .rows = resolved.expected_rows,
+                                                  .tokens = resolved.expected_rows,
+                                                  .max_over_mean = resolved.expected_max_over_mean});
     if (result->workspace_bytes)
         status = handle->device->backend->alloc(handle->device, result->workspace_bytes, &result->workspace);
 done:
@@ -294,6 +305,7 @@ void moet_plan_destroy(moet_plan *plan)
     plan->handle->device->backend->free(plan->handle->device, plan->workspace);
     free(plan->prepared);
     free(plan->point_prepared);
+    moet_lookup_destroy(plan->lookup);
     free(plan);
 }
 
@@ -301,28 +313,18 @@ size_t moet_plan_workspace_bytes(const moet_plan *plan) { return plan->workspace
 
 /* ---- launch ---- */
 
-static moet_decision decide(const moet_plan *plan, int64_t rows, double max_over_mean)
+static moet_decision decide(const moet_plan *plan, const int32_t *counts, const moet_routing *routing)
 {
-    moet_decision d = {.prepared = &plan->prepared[plan->fallback], .hit = MOET_HIT_DEFAULT};
-    if (!plan->tuned || rows == 0) return d;
-    moet_hit hit;
-    double distance;
-    const moet_table_point *point =
-        moet_table_lookup(plan->tuned, plan->kind, plan->point_prepared, rows, max_over_mean, &hit, &distance);
-    if (point) {
-        d.point = point;
-        d.prepared = &plan->prepared[plan->point_prepared[point - plan->tuned->points]];
-        d.hit = hit;
-        d.distance = distance;
-    }
-    return d;
+    if (plan->lookup && routing->rows > 0) return moet_lookup_decide(plan->lookup, counts, routing);
+    return (moet_decision){
+        .prepared = &plan->prepared[plan->fallback], .hit = MOET_HIT_DEFAULT, .is_refused = plan->is_foreign};
 }
 
 moet_status moet_plan_decide(const moet_plan *plan, const int32_t *counts, moet_routing *routing, moet_decision *d)
 {
     if (plan->options.device_counts) {
         *routing = (moet_routing){.rows = plan->options.max_rows};
-        *d = decide(plan, plan->options.expected_rows, plan->options.expected_max_over_mean);
+        *d = plan->expected;
         return MOET_OK;
     }
     if (!counts) return moet_fail(MOET_INVALID, "counts are NULL");
@@ -330,9 +332,41 @@ moet_status moet_plan_decide(const moet_plan *plan, const int32_t *counts, moet_
     if (routing->rows > plan->options.max_rows)
         return moet_fail(MOET_INVALID, "counts sum to %lld rows, the plan was made for at most %lld",
                          (long long)routing->rows, (long long)plan->options.max_rows);
-    *d = decide(plan, routing->rows, routing->max_over_mean);
+    *d = decide(plan, counts, routing);
     return MOET_OK;
 }
+
+/* No read-modify-write: one thread at a time launches a handle's plans. */
+static void tally(moet_tally *tally, moet_answer answer)
+{
+    _Atomic int64_t *count = &tally->answers[answer];
+    atomic_store_explicit(count, atomic_load_explicit(count, memory_order_relaxed) + 1, memory_order_relaxed);
+}
+
+void moet_plan_count(moet_plan *plan, const moet_decision *d)
+{
+    static const moet_answer answers[MOET_HIT_COUNT] = {[MOET_HIT_EXACT] = MOET_ANSWER_EXACT,
+                                                        [MOET_HIT_NEAREST] = MOET_ANSWER_NEAREST,
+                                                        [MOET_HIT_DEFAULT] = MOET_ANSWER_DEFAULT};
+    const moet_answer answer = d->is_refused ? MOET_ANSWER_REFUSED : answers[d->hit];
+    tally(&plan->tally, answer);
+    tally(&plan->handle->tally, answer);
+}
+
+static moet_stats read_tally(const moet_tally *tally)
+{
+    int64_t count[MOET_ANSWER_COUNT];
+    for (moet_answer i = 0; i < MOET_ANSWER_COUNT; i++)
+        count[i] = atomic_load_explicit(&tally->answers[i], memory_order_relaxed);
+    return (moet_stats){.exact = count[MOET_ANSWER_EXACT],
+                        .nearest = count[MOET_ANSWER_NEAREST],
+                        .fallback = count[MOET_ANSWER_DEFAULT],
+                        .refused = count[MOET_ANSWER_REFUSED]};
+}
+
+void moet_stats_read(const moet_handle *handle, moet_stats *stats) { *stats = read_tally(&handle->tally); }
+
+void moet_plan_stats_read(const moet_plan *plan, moet_stats *stats) { *stats = read_tally(&plan->tally); }
 
 moet_status moet_launch(moet_plan *plan, const moet_launch_args *args)
 {
@@ -356,6 +390,7 @@ moet_status moet_launch(moet_plan *plan, const moet_launch_args *args)
                                       .rows = routing.rows,
                                       .workspace = plan->workspace,
                                       .stream = args->stream};
+    moet_plan_count(plan, &d);
     moet_record_launch(plan, args->counts, &routing, 0, &d);
     moet_nvtx_begin(MOET_NVTX_LAUNCH, d.prepared->text, routing.rows);
     moet_nvtx_begin(plan->problem.op == MOET_OP_UP ? MOET_NVTX_UP : MOET_NVTX_DOWN, NULL, routing.rows);
@@ -379,10 +414,8 @@ moet_status moet_plan_query(const moet_plan *plan, const int32_t *counts, moet_c
     MOET_TRY(moet_plan_decide(plan, counts, &routing, &d));
     *choice = (moet_choice){.hit = d.hit, .distance = d.distance};
     moet_config_format(&d.prepared->config, choice->config);
-    if (d.point) {
-        choice->tuned_rows = d.point->rows;
-        choice->tuned_time_us = (double)d.point->winner[plan->kind].time_ns * 1e-3;
-    }
+    choice->tuned_rows = d.point ? d.point->rows : 0;
+    choice->tuned_time_us = (double)d.tuned_ns * 1e-3;
     return MOET_OK;
 }
 

@@ -10,34 +10,12 @@
 #include <string.h>
 
 #include "file.h"
+#include "json.h"
 
 static const size_t table_limit_bytes = (size_t)256 << 20;
 static const size_t cubin_limit_bytes = (size_t)64 << 20;
 static const double largest_integer = 9007199254740992.0; /* 2^53: exact in JSON's double */
 enum { text_limit = 1023, nesting_limit = 16, hash_digits = MOET_SHA256_TEXT_SIZE - 1 };
-
-/* ---- libcjson ---- */
-
-typedef struct json_api {
-    cJSON *(*parse)(const char *text, size_t size, const char **end, cJSON_bool terminated);
-    void (*destroy)(cJSON *item);
-} json_api;
-
-static moet_status bind_json(json_api *api)
-{
-    static const char *const sonames[] = {"$ORIGIN/libcjson.so.1", "$ORIGIN/../lib/libcjson.so.1", "libcjson.so.1",
-                                          NULL};
-    static const moet_symbol symbols[] = {
-        {"cJSON_ParseWithLengthOpts", offsetof(json_api, parse), false},
-        {"cJSON_Delete", offsetof(json_api, destroy), false},
-    };
-    void *library;
-    moet_status status = moet_library_bind(sonames, symbols, MOET_COUNT_OF(symbols), api, &library);
-    if (status == MOET_NOT_FOUND)
-        return moet_fail(MOET_NOT_FOUND,
-                         "reading a table needs libcjson.so.1: install libcjson1, or put it beside libmoet");
-    return status;
-}
 
 /* cJSON's own predicates would have to be bound too. */
 static bool is_number(const cJSON *item) { return item->type & cJSON_Number; }
@@ -341,11 +319,18 @@ static moet_status read_winner(reader *r, const cJSON *point, const char *name, 
     char why[MOET_REASON_SIZE];
     moet_config config = {0};
     moet_algorithm *algorithms = NULL;
-    int32_t algorithm_count = 0;
+    moet_table_other *others = NULL;
+    int32_t algorithm_count = 0, other_count = 0;
     moet_status status = moet_table_read_algorithms(object, &algorithms, &algorithm_count, why);
-    if (status != MOET_OK) return status == MOET_MALFORMED ? malformed(r, "%s", why) : status;
+    if (status == MOET_OK) status = moet_table_read_others(object, &others, &other_count, why);
+    if (status != MOET_OK) {
+        free(algorithms);
+        return status == MOET_MALFORMED ? malformed(r, "%s", why) : status;
+    }
     if (!kernel_serves(r, problem, &kernel, &config, why)) {
         free(algorithms);
+        free(others);
+        winner->refused = true;
         char what[MOET_KEY_SIZE + 64];
         snprintf(what, sizeof what, "%s rows=%lld max=%d %s", problem_key, (long long)at->rows, at->max, name);
         return refuse(r, what, "%s", why);
@@ -354,10 +339,13 @@ static moet_status read_winner(reader *r, const cJSON *point, const char *name, 
                                 .config = config,
                                 .time_ns = time_ns,
                                 .algorithm_count = algorithm_count,
-                                .algorithms = algorithms};
+                                .algorithms = algorithms,
+                                .other_count = other_count,
+                                .others = others};
     status = load_cubins(r, &kernel, result.cubins, &result.cubin_count);
     if (status != MOET_OK) {
         free(algorithms);
+        free(others);
         return status;
     }
     *winner = result;
@@ -423,7 +411,10 @@ static void release_problem(moet_table_problem *problem)
 {
     for (int32_t i = 0; i < problem->point_count; i++) {
         moet_table_point *point = &problem->points[i];
-        for (moet_table_kind kind = 0; kind < MOET_TABLE_KIND_COUNT; kind++) free(point->winner[kind].algorithms);
+        for (moet_table_kind kind = 0; kind < MOET_TABLE_KIND_COUNT; kind++) {
+            free(point->winner[kind].algorithms);
+            free(point->winner[kind].others);
+        }
         free(point->counts);
     }
     free(problem->points);
@@ -457,6 +448,15 @@ static moet_status read_problem(reader *r, const cJSON *object, moet_table_probl
     return MOET_OK;
 }
 
+static moet_status note_foreign(moet_table *table, const moet_problem *problem)
+{
+    moet_problem *grown = grow(table->foreign, table->foreign_count, sizeof *grown);
+    if (!grown) return out_of_memory();
+    table->foreign = grown;
+    table->foreign[table->foreign_count++] = *problem;
+    return MOET_OK;
+}
+
 /* Problems of this device are kept; another device's are read for their form and then dropped. */
 static moet_status keep_problem(reader *r, const moet_table_problem *problem)
 {
@@ -475,6 +475,9 @@ static moet_status read_device(reader *r, const cJSON *object)
     const char *key, *text;
     const cJSON *ceilings, *problems;
     int64_t number;
+    bool has_rates;
+    moet_device_rates rates;
+    char why[MOET_REASON_SIZE];
     MOET_TRY(get_text(r, object, "key", MOET_DEVICE_KEY_SIZE - 1, &key));
     MOET_TRY(get_text(r, object, "backend", 7, &text));
     MOET_TRY(get_text(r, object, "name", 127, &text));
@@ -489,10 +492,15 @@ static moet_status read_device(reader *r, const cJSON *object)
     MOET_TRY(get(r, object, "ceilings", cJSON_Object, &ceilings));
     for (int32_t i = 0; i < MOET_COUNT_OF(ceilings_names); i++)
         MOET_TRY(get_integer(r, ceilings, ceilings_names[i], 0, INT64_MAX, &number));
+    if (moet_table_read_rates(object, &has_rates, &rates, why) != MOET_OK) return malformed(r, "%s", why);
     MOET_TRY(get(r, object, "problems", cJSON_Array, &problems));
 
     strcpy(r->device_key, key);
     r->other_device = strcmp(key, r->device->key) != 0;
+    if (!r->other_device && has_rates) {
+        r->table->has_rates = true;
+        r->table->rates = rates;
+    }
     size_t place = strlen(r->place);
     int32_t i = 0;
     for (const cJSON *item = problems->child; item; item = item->next) {
@@ -500,7 +508,8 @@ static moet_status read_device(reader *r, const cJSON *object)
         if (!is_object(item)) return malformed(r, "an object is expected");
         moet_table_problem problem = {0};
         moet_status status = read_problem(r, item, &problem);
-        if (status == MOET_OK && !r->other_device) status = keep_problem(r, &problem);
+        if (status == MOET_OK)
+            status = r->other_device ? note_foreign(r->table, &problem.problem) : keep_problem(r, &problem);
         if (status != MOET_OK || r->other_device) release_problem(&problem);
         MOET_TRY(status);
     }
@@ -578,9 +587,9 @@ moet_status moet_table_parse(const char *text, size_t size_bytes, const char *di
                              const moet_device *device, moet_table **table)
 {
     reader r = {.dir = dir, .device = device};
-    json_api json;
+    moet_json_api json;
     cJSON *root = NULL;
-    MOET_TRY(bind_json(&json));
+    MOET_TRY(moet_json_bind(&json));
     moet_status status = MOET_OK;
     if (!(r.table = calloc(1, sizeof *r.table))) return out_of_memory();
     const char *end = NULL;
@@ -630,6 +639,7 @@ void moet_table_close(moet_table *table)
     for (int32_t i = 0; i < table->cubin_count; i++) moet_cubin_release(&table->cubins[i]);
     for (int32_t i = 0; i < table->refusal_count; i++) free(table->refusals[i]);
     free(table->problems);
+    free(table->foreign);
     free(table->cubins);
     free(table->refusals);
     free(table);

@@ -12,14 +12,23 @@
 /* Which counts a configuration must be able to take. Each point of a table has up to one winner of each kind. */
 typedef enum moet_table_kind { MOET_TABLE_ANY, MOET_TABLE_DEVICE_COUNTS, MOET_TABLE_KIND_COUNT } moet_table_kind;
 
+/* What another of the table's configurations took at a point. */
+typedef struct moet_table_other {
+    moet_config config;
+    int64_t time_ns;
+} moet_table_other;
+
 typedef struct moet_table_winner {
     bool present; /* false: not tuned, or refused */
+    bool refused;
     moet_config config;
     int64_t time_ns;
     int32_t cubin_count;                       /* 0 where the family compiles nothing */
     const moet_cubin *cubins[MOET_MAX_CUBINS]; /* owned by the table */
     int32_t algorithm_count;                   /* of a vendor library; 0: it is asked */
     moet_algorithm *algorithms;                /* owned by the table */
+    int32_t other_count;
+    moet_table_other *others; /* owned by the table */
 } moet_table_winner;
 
 /* One tuned workload of a problem. */
@@ -49,8 +58,12 @@ typedef struct moet_table_problem {
 
 typedef struct moet_table {
     char hash[MOET_SHA256_TEXT_SIZE]; /* of the table's own content */
+    bool has_rates;
+    moet_device_rates rates; /* of this device, as emit knew them */
     int32_t problem_count;
     moet_table_problem *problems; /* those of this device */
+    int32_t foreign_count;
+    moet_problem *foreign; /* those of other devices, perhaps more than once: all refused */
     int32_t cubin_count;
     moet_cubin *cubins;  /* each once */
     int32_t entry_count; /* winners that serve */
@@ -74,6 +87,10 @@ struct cJSON;
 moet_status moet_table_read_algorithms(const struct cJSON *winner, moet_algorithm **algorithms, int32_t *count,
                                        char *why);
 
+/* The member "rates" of a device's object, and "others" of a winner's, which may be absent; as above. Configurations that this build does not know are passed over. (table_others.c) */
+moet_status moet_table_read_rates(const struct cJSON *device, bool *has_rates, moet_device_rates *rates, char *why);
+moet_status moet_table_read_others(const struct cJSON *winner, moet_table_other **others, int32_t *count, char *why);
+
 const moet_table_problem *moet_table_find(const moet_table *table, const moet_problem *problem);
 
 /* The compiled kernels of a config for a problem into list[MOET_MAX_CUBINS], as moet_family's cubins() would give them,
@@ -82,11 +99,18 @@ const moet_table_problem *moet_table_find(const moet_table *table, const moet_pr
 int32_t moet_table_default_cubins(const moet_table *table, const moet_problem *problem, const moet_config *config,
                                   const moet_device *device, const moet_cubin **list);
 
-/* The point that answers for a routing with rows > 0, NULL where none is near enough (moet.h, MOET_NEAREST_LIMIT): the
- * exact one, else the nearest; of equally near ones the first. usable (may be NULL): points with usable[i] < 0 are
- * passed over. */
-const moet_table_point *moet_table_lookup(const moet_table_problem *problem, moet_table_kind kind,
-                                          const int32_t *usable, int64_t rows, double max_over_mean, moet_hit *hit,
-                                          double *distance);
+/* Whether the table has the problem for other devices. */
+bool moet_table_is_foreign(const moet_table *table, const moet_problem *problem);
+
+/* The points near a routing with rows > 0 (moet.h, MOET_NEAREST_LIMIT), the nearest first and of equally near ones the
+ * first, into list[MOET_TABLE_NEIGHBORS]; their number. One with the same rows and busiest expert has distance 0.
+ * usable (NULL: all) [problem->point_count]: others are passed over. */
+#define MOET_TABLE_NEIGHBORS 4
+typedef struct moet_table_neighbor {
+    int32_t point; /* index */
+    double distance;
+} moet_table_neighbor;
+int32_t moet_table_nearest(const moet_table_problem *problem, const bool *usable, int64_t rows, double max_over_mean,
+                           moet_table_neighbor *list);
 
 #endif

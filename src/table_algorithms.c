@@ -1,18 +1,10 @@
 /* A winner's member "algorithms": what a vendor library's algorithms were. Tables before it have none. */
-#include <cjson/cJSON.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "json.h"
 #include "table.h"
-
-static const cJSON *find(const cJSON *object, const char *name, int types)
-{
-    for (const cJSON *child = object->child; child; child = child->next) {
-        if (child->string && strcmp(child->string, name) == 0) return child->type & types ? child : NULL;
-    }
-    return NULL;
-}
 
 static bool read_bytes(const char *hex, uint8_t bytes[MOET_ALGORITHM_BYTES])
 {
@@ -28,8 +20,8 @@ static bool read_bytes(const char *hex, uint8_t bytes[MOET_ALGORITHM_BYTES])
 
 static bool read_one(const cJSON *item, moet_algorithm *algorithm, char *why)
 {
-    const cJSON *rows = find(item, "rows", cJSON_Number), *text = find(item, "text", cJSON_String);
-    const cJSON *bytes = find(item, "bytes", cJSON_String);
+    const cJSON *rows = moet_json_find(item, "rows", cJSON_Number), *text = moet_json_find(item, "text", cJSON_String);
+    const cJSON *bytes = moet_json_find(item, "bytes", cJSON_String);
     if (!rows || !text || !bytes) return moet_refuse(why, "an object of \"rows\", \"text\" and \"bytes\" is expected");
     const double number = rows->valuedouble;
     if (!(number >= 0 && number <= MOET_MAX_ROWS) || number != (double)(int64_t)number)
@@ -45,7 +37,7 @@ static bool read_one(const cJSON *item, moet_algorithm *algorithm, char *why)
 
 moet_status moet_table_read_algorithms(const cJSON *winner, moet_algorithm **algorithms, int32_t *count, char *why)
 {
-    const cJSON *list = find(winner, "algorithms", ~0);
+    const cJSON *list = moet_json_find(winner, "algorithms", ~0);
     int32_t found = 0, n = 0;
     why[0] = '\0';
     *count = 0;

@@ -1,4 +1,4 @@
-/* What a loaded table answers: a problem's points, the point for a routing, compiled kernels for untuned problems. */
+/* What a loaded table answers: a problem's points, those near a routing, compiled kernels for untuned problems. */
 #include <math.h>
 #include <string.h>
 
@@ -64,25 +64,38 @@ int32_t moet_table_default_cubins(const moet_table *table, const moet_problem *p
     return n;
 }
 
-const moet_table_point *moet_table_lookup(const moet_table_problem *problem, moet_table_kind kind,
-                                          const int32_t *usable, int64_t rows, double max_over_mean, moet_hit *hit,
-                                          double *distance)
+bool moet_table_is_foreign(const moet_table *table, const moet_problem *problem)
+{
+    for (int32_t i = 0; i < table->foreign_count; i++) {
+        if (problems_equal(&table->foreign[i], problem)) return true;
+    }
+    return false;
+}
+
+int32_t moet_table_nearest(const moet_table_problem *problem, const bool *usable, int64_t rows, double max_over_mean,
+                           moet_table_neighbor *list)
 {
     const double log_rows = log((double)rows), log_skew = log(max_over_mean);
-    const moet_table_point *best = NULL;
-    double best_square = MOET_NEAREST_LIMIT * MOET_NEAREST_LIMIT;
+    double squares[MOET_TABLE_NEIGHBORS + 1];
+    int32_t points[MOET_TABLE_NEIGHBORS + 1], count = 0;
     for (int32_t i = 0; i < problem->point_count; i++) {
         const moet_table_point *point = &problem->points[i];
-        if (!point->winner[kind].present || (usable && usable[i] < 0)) continue;
-        double by_rows = log_rows - point->log_rows, by_skew = log_skew - point->log_skew;
-        double square = by_rows * by_rows + by_skew * by_skew;
-        if (square > best_square || (best && square == best_square)) continue;
-        best = point;
-        best_square = square;
+        if (usable && !usable[i]) continue;
+        const double by_rows = log_rows - point->log_rows, by_skew = log_skew - point->log_skew;
+        const double square = by_rows * by_rows + by_skew * by_skew;
+        if (square > MOET_NEAREST_LIMIT * MOET_NEAREST_LIMIT) continue;
+        int32_t at = count;
+        for (; at > 0 && square < squares[at - 1]; at--) {
+            squares[at] = squares[at - 1];
+            points[at] = points[at - 1];
+        }
+        squares[at] = square;
+        points[at] = i;
+        if (count < MOET_TABLE_NEIGHBORS) count++;
     }
-    if (!best) return NULL;
-    bool exact = best->rows == rows && best_square < 1e-18;
-    *hit = exact ? MOET_HIT_EXACT : MOET_HIT_NEAREST;
-    *distance = exact ? 0 : sqrt(best_square);
-    return best;
+    for (int32_t i = 0; i < count; i++) {
+        const bool is_same = problem->points[points[i]].rows == rows && squares[i] < 1e-18;
+        list[i] = (moet_table_neighbor){points[i], is_same ? 0 : sqrt(squares[i])};
+    }
+    return count;
 }

@@ -12,15 +12,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (moet_table_parse((const char *)data, size, NULL, false, &device, &table) != MOET_OK) return 0;
     for (int32_t i = 0; i < table->problem_count; i++) {
         const moet_table_problem *p = &table->problems[i];
-        moet_hit hit;
-        double distance;
+        moet_table_neighbor list[MOET_TABLE_NEIGHBORS];
         if (moet_table_find(table, &p->problem) != p) abort();
         for (int32_t j = 0; j < p->point_count; j++) {
             const moet_table_point *at = &p->points[j];
-            if (!at->winner[MOET_TABLE_ANY].present) continue;
-            if (!moet_table_lookup(p, MOET_TABLE_ANY, NULL, at->rows, at->max_over_mean, &hit, &distance) ||
-                hit != MOET_HIT_EXACT)
-                abort();
+            if (moet_table_nearest(p, NULL, at->rows, at->max_over_mean, list) < 1 || list[0].distance != 0) abort();
         }
     }
     moet_table_close(table);

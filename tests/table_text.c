@@ -53,8 +53,12 @@ static void write_winner(FILE *out, int32_t version, const char *name, const tex
     }
     fprintf(out, "\"%s\":{", name);
     write_kernel(out, version, w);
-    fprintf(out, ",\"device_counts\":%s,\"time_ns\":%lld,\"noise_ns\":10,\"default_time_ns\":null}",
+    fprintf(out, ",\"device_counts\":%s,\"time_ns\":%lld,\"noise_ns\":10,\"default_time_ns\":null",
             w->device_counts ? "true" : "false", (long long)w->time_ns);
+    for (int32_t i = 0; i < w->other_count; i++)
+        fprintf(out, "%s{\"config\":\"%s\",\"time_ns\":%lld}", i ? "," : ",\"others\":[", w->others[i].config,
+                (long long)w->others[i].time_ns);
+    fputs(w->other_count ? "]}" : w->others ? ",\"others\":[]}" : "}", out);
 }
 
 char *text_table(const moet_device *device, const moet_problem *problem, const text_point *points, int32_t point_count,
@@ -85,7 +89,9 @@ char *text_table_of_version(int32_t version, const moet_device *device, const mo
     write_quoted(out, "driver", info->driver);
     fprintf(out,
             "\"driver_cuda_version\":%d,\"ceilings\":{\"dense_flops_per_s\":1000,\"copy_bytes_per_s\":2000,"
-            "\"read_bytes_per_s\":3000},\n\"problems\":[{",
+            "\"read_bytes_per_s\":3000},\n\"rates\":{\"tensor_flops_per_s\":100000000000,"
+            "\"l2_bytes_per_s\":100000000000,\"hbm_bytes_per_s\":20000000000,\"store_bytes_per_s\":100000000000,"
+            "\"launches_per_s\":100000},\n\"problems\":[{",
             info->driver_cuda_version);
     moet_problem_format(problem, key);
     write_quoted(out, "key", key);

@@ -6,6 +6,11 @@
 #include "../src/family.h"
 #include "../src/moet.h"
 
+typedef struct text_other {
+    const char *config;
+    int64_t time_ns;
+} text_other;
+
 /* A winner; NULL texts are JSON null. */
 typedef struct text_winner {
     const char *config; /* NULL: no winner */
@@ -16,6 +21,8 @@ typedef struct text_winner {
     } cubins[MOET_MAX_CUBINS + 1]; /* sha256 NULL: no more */
     bool device_counts;
     int64_t time_ns;
+    int32_t other_count;
+    const text_other *others; /* NULL: the member is left out */
 } text_winner;
 
 typedef struct text_point {

@@ -99,12 +99,16 @@ static text_winner winner(int32_t index, int64_t time_ns)
     }
 }
 
+/* Of the first point it is also known what the second's winner took. */
 static void write_table(const char *dir)
 {
     text_point points[] = {
         {.counts = balanced, .any = winner(0, 1500), .device_counts = winner(1, 2500)},
         {.counts = skewed, .any = winner(1, 2000)},
     };
+    const text_other others[] = {{"no_such_family:a=1", 1}, {texts[1], 1600}};
+    points[0].any.others = others;
+    points[0].any.other_count = MOET_COUNT_OF(others);
     char *text = text_table(host, &problem, points, 2, NULL, 0);
     text_write(dir, text);
     free(text);

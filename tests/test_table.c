@@ -210,6 +210,16 @@ static void test_malformed(void **state)
     malformed("\"default_time_ns\":null", "\"default_time_ns\":0", "default_time_ns");
     malformed("\"defaults\":[", "\"defaults\":[[]", "defaults[0]");
     malformed("\"any\":{", "\"any\":[],\"y\":{", "\"any\" has the wrong type");
+    malformed("\"rates\":{", "\"rates\":7,\"more\":{", "\"rates\" has the wrong type");
+    malformed("\"launches_per_s\":100000", "\"launches_per_s\":0", "\"launches_per_s\" must be");
+    malformed("\"l2_bytes_per_s\"", "\"l3_bytes_per_s\"", "\"l2_bytes_per_s\" must be");
+#define OTHERS "\"default_time_ns\":null,\"others\":"
+    malformed("\"default_time_ns\":null", OTHERS "7", "\"others\" has the wrong type");
+    malformed("\"default_time_ns\":null", OTHERS "[7]", "others[0]: an object of");
+    malformed("\"default_time_ns\":null", OTHERS "[{\"config\":\"x\"}]", "others[0]: an object of");
+    malformed("\"default_time_ns\":null", OTHERS "[{\"config\":\"x\",\"time_ns\":1},{\"config\":\"x\",\"time_ns\":0}]",
+              "others[1]: \"time_ns\" must be");
+    malformed("\"default_time_ns\":null", OTHERS "[{\"config\":\"x\",\"time_ns\":1.5}]", "others[0]: \"time_ns\"");
 }
 
 /* ---- format version 1 ---- */
@@ -546,6 +556,16 @@ static void test_cubins(void **state)
 
 /* ---- lookup ---- */
 
+/* Index of the nearest point, -1 for none. */
+static int32_t nearest(const moet_table_problem *p, const bool *usable, int64_t rows, double max_over_mean,
+                       double *distance)
+{
+    moet_table_neighbor list[MOET_TABLE_NEIGHBORS];
+    if (moet_table_nearest(p, usable, rows, max_over_mean, list) == 0) return -1;
+    *distance = list[0].distance;
+    return list[0].point;
+}
+
 static void test_lookup(void **state)
 {
     (void)state;
@@ -553,37 +573,39 @@ static void test_lookup(void **state)
     moet_table *table;
     TEST_OK(parse(text, true, &table));
     const moet_table_problem *p = moet_table_find(table, &problem);
-    moet_hit hit;
-    double distance;
+    double distance = -1;
     for (int32_t i = 0; i < p->point_count; i++) { /* each point finds itself */
         const moet_table_point *at = &p->points[i];
-        assert_ptr_equal(moet_table_lookup(p, MOET_TABLE_ANY, NULL, at->rows, at->max_over_mean, &hit, &distance), at);
-        assert_int_equal(hit, MOET_HIT_EXACT);
+        assert_int_equal(nearest(p, NULL, at->rows, at->max_over_mean, &distance), i);
         assert_true(distance == 0);
     }
     /* rows 100, balanced: ln(100/64) to the first, more to the others. */
-    assert_ptr_equal(moet_table_lookup(p, MOET_TABLE_ANY, NULL, 100, 1, &hit, &distance), &p->points[0]);
-    assert_int_equal(hit, MOET_HIT_NEAREST);
+    assert_int_equal(nearest(p, NULL, 100, 1, &distance), 0);
     assert_true(fabs(distance - log(100.0 / 64)) < 1e-12);
     /* The same rows, another skew. */
-    assert_ptr_equal(moet_table_lookup(p, MOET_TABLE_ANY, NULL, 64, 3, &hit, &distance), &p->points[1]);
-    assert_int_equal(hit, MOET_HIT_NEAREST);
+    assert_int_equal(nearest(p, NULL, 64, 3, &distance), 1);
     assert_true(fabs(distance - log(3.8125 / 3)) < 1e-12);
     /* Both differ. */
-    assert_ptr_equal(moet_table_lookup(p, MOET_TABLE_ANY, NULL, 900, 1.5, &hit, &distance), &p->points[2]);
+    assert_int_equal(nearest(p, NULL, 900, 1.5, &distance), 2);
     assert_true(fabs(distance - hypot(log(1024.0 / 900), log(1.5))) < 1e-12);
     /* The limit: four times the rows, no further. */
-    assert_ptr_equal(moet_table_lookup(p, MOET_TABLE_ANY, NULL, 4096, 1, &hit, &distance), &p->points[2]);
-    assert_null(moet_table_lookup(p, MOET_TABLE_ANY, NULL, 4100, 1, &hit, &distance));
-    assert_null(moet_table_lookup(p, MOET_TABLE_ANY, NULL, 15, 1, &hit, &distance));
-    assert_ptr_equal(moet_table_lookup(p, MOET_TABLE_ANY, NULL, 16, 1, &hit, &distance), &p->points[0]);
+    assert_int_equal(nearest(p, NULL, 4096, 1, &distance), 2);
+    assert_int_equal(nearest(p, NULL, 4100, 1, &distance), -1);
+    assert_int_equal(nearest(p, NULL, 15, 1, &distance), -1);
+    assert_int_equal(nearest(p, NULL, 16, 1, &distance), 0);
     /* Between two points, the nearer by logarithm: 256 = sqrt(64 * 1024), ties to the first. */
-    assert_ptr_equal(moet_table_lookup(p, MOET_TABLE_ANY, NULL, 255, 1, &hit, &distance), &p->points[0]);
-    assert_ptr_equal(moet_table_lookup(p, MOET_TABLE_ANY, NULL, 257, 1, &hit, &distance), &p->points[2]);
-    /* Points that are not usable are passed over; no winner of the other kind is there at all. */
-    const int32_t usable[] = {-1, 0, 1};
-    assert_null(moet_table_lookup(p, MOET_TABLE_ANY, usable, 64, 1, &hit, &distance) == &p->points[0] ? p : NULL);
-    assert_null(moet_table_lookup(p, MOET_TABLE_DEVICE_COUNTS, NULL, 64, 1, &hit, &distance));
+    assert_int_equal(nearest(p, NULL, 255, 1, &distance), 0);
+    assert_int_equal(nearest(p, NULL, 257, 1, &distance), 2);
+    /* Points that are not usable are passed over. */
+    const bool usable[] = {false, true, true};
+    assert_int_equal(nearest(p, usable, 64, 1, &distance), 1);
+    assert_int_equal(nearest(p, usable, 16, 1, &distance), -1);
+    /* All that are near, in order. */
+    moet_table_neighbor list[MOET_TABLE_NEIGHBORS];
+    assert_int_equal(moet_table_nearest(p, NULL, 64, 1.98, list), 2);
+    assert_int_equal(list[0].point, 1);
+    assert_int_equal(list[1].point, 0);
+    assert_true(list[0].distance < list[1].distance);
     moet_table_close(table);
     free(text);
 }

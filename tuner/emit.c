@@ -1,6 +1,8 @@
 /* From winners to the text of table.json: sorted and with integers only, so that one database makes one text. */
 #include "emit.h"
 
+#include "cost_fit.h"
+
 #include <cjson/cJSON.h>
 #include <inttypes.h>
 #include <math.h>
@@ -52,12 +54,30 @@ static const char *text_of(const cJSON *object, const char *name)
 
 /* ---- devices, problems, points ---- */
 
+/* What a lookup estimates by. */
+static void add_rates(builder *b, cJSON *device, const moet_device_rates *known)
+{
+    static const char *const names[] = {
+#define MOET_X(name, text) text,
+        MOET_RATE_TABLE(MOET_X)
+#undef MOET_X
+    };
+    cJSON *rates = add(b, device, "rates", cJSON_CreateObject());
+    for (int32_t i = 0; i < MOET_RATE_COUNT; i++) add_integer(b, rates, names[i], llround(fmax(known->rate[i], 1)));
+}
+
 static moet_status open_device(builder *b, const char *key)
 {
     if (b->device && strcmp(b->device_key, key) == 0) return MOET_OK;
     moet_device_info info;
     moet_ceilings ceilings;
+    moet_store_cost cost;
     MOET_TRY(moet_store_device_info(b->store, key, &info, &ceilings));
+    moet_status status = moet_store_get_cost(b->store, key, &cost);
+    if (status == MOET_NOT_FOUND) /* nothing was calibrated */
+        cost.rates = moet_cost_guess(&info, &ceilings);
+    else if (status != MOET_OK)
+        return status;
     cJSON *device = cJSON_CreateObject();
     add_text(b, device, "key", key);
     add_text(b, device, "backend", info.backend);
@@ -74,6 +94,7 @@ static moet_status open_device(builder *b, const char *key)
     add_integer(b, rates, "dense_flops_per_s", llround(ceilings.dense_flops_per_s));
     add_integer(b, rates, "copy_bytes_per_s", llround(ceilings.copy_bytes_per_s));
     add_integer(b, rates, "read_bytes_per_s", llround(ceilings.read_bytes_per_s));
+    add_rates(b, device, &cost.rates);
     add(b, device, "problems", cJSON_CreateArray());
     if (!device || !cJSON_AddItemToArray(b->devices, device)) {
         cJSON_Delete(device);
@@ -183,6 +204,21 @@ static moet_status add_algorithms(builder *b, cJSON *winner, const moet_store_tr
     return MOET_OK;
 }
 
+/* What a lookup between the points goes by. */
+static void add_others(builder *b, cJSON *winner, const moet_emit_choice *choice)
+{
+    cJSON *others = add(b, winner, "others", cJSON_CreateArray());
+    for (int32_t i = 0; i < choice->other_count; i++) {
+        cJSON *other = cJSON_CreateObject();
+        add_text(b, other, "config", choice->others[i].config);
+        add_integer(b, other, "time_ns", choice->others[i].time_ns);
+        if (!other || !others || !cJSON_AddItemToArray(others, other)) {
+            cJSON_Delete(other);
+            b->failed = true;
+        }
+    }
+}
+
 static moet_status out_of_memory(void) { return moet_fail(MOET_NO_MEMORY, "table: out of memory"); }
 
 static moet_status add_winner(builder *b, const moet_store_trial_row *trial, const moet_emit_choice *choice)
@@ -205,6 +241,7 @@ static moet_status add_winner(builder *b, const moet_store_trial_row *trial, con
         add_integer(b, winner, "default_time_ns", choice->default_ns);
     else
         add(b, winner, "default_time_ns", cJSON_CreateNull());
+    add_others(b, winner, choice);
     if (!winner || !cJSON_ReplaceItemInObjectCaseSensitive(b->point, moet_store_kind_name(choice->kind), winner)) {
         cJSON_Delete(winner);
         b->failed = true;

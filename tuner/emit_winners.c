@@ -27,6 +27,7 @@ typedef struct point {
     moet_table_kind kind;
     cell winner;
     int32_t winner_config;
+    char *default_text; /* NULL: none was measured */
     int64_t default_ns;
     int32_t default_config; /* -1: not among the winners' */
     cell fastest;           /* of those that may win */
@@ -70,7 +71,10 @@ static void release(finder *f)
 {
     for (int32_t i = 0; i < f->group_count; i++) {
         group *g = &f->groups[i];
-        for (int32_t p = 0; p < g->point_count; p++) free(g->points[p].cells);
+        for (int32_t p = 0; p < g->point_count; p++) {
+            free(g->points[p].cells);
+            free(g->points[p].default_text);
+        }
         for (int32_t c = 0; c < g->config_count; c++) free(g->configs[c]);
         free(g->points);
         free(g->configs);
@@ -129,11 +133,16 @@ static moet_status visit_winner(void *context, const moet_store_winner_row *row)
     if (!grow((void **)&g->points, g->point_count, &g->point_room, sizeof *g->points)) return out_of_memory();
     int32_t config = -1;
     if (is_allowed(f, t->trial_id)) MOET_TRY(put_config(g, t->config, &config));
+    /* Of another class than the table's it must not be taken. */
+    const moet_store_rival *fallback = &row->default_trial;
+    char *default_text = fallback->config && !f->bits ? strdup(fallback->config) : NULL;
+    if (fallback->config && !f->bits && !default_text) return out_of_memory();
     g->points[g->point_count++] = (point){.workload_id = t->workload_id,
                                           .kind = row->kind,
                                           .winner = {t->trial_id, t->median_ns, t->noise_ns},
                                           .winner_config = config,
-                                          .default_ns = row->default_trial.config ? row->default_trial.median_ns : 0,
+                                          .default_text = default_text,
+                                          .default_ns = fallback->config ? fallback->median_ns : 0,
                                           .free_ns = t->median_ns,
                                           .default_config = -1};
     return MOET_OK;
@@ -319,26 +328,72 @@ static int compare_choices(const void *a, const void *b)
     return (x->kind > y->kind) - (x->kind < y->kind);
 }
 
-/* Adds what a group gives. winners->items has room. */
+static int compare_others(const void *a, const void *b)
+{
+    const moet_emit_other *x = a, *y = b;
+    return strcmp(x->config, y->config);
+}
+
+/* choice->others has room. */
+static bool add_other(moet_emit_choice *choice, const char *config, int64_t time_ns)
+{
+    char *copy = strdup(config);
+    if (copy) choice->others[choice->other_count++] = (moet_emit_other){copy, time_ns};
+    return copy;
+}
+
+/* What the configurations that were chosen anywhere, and the default, took at a point beside its own. */
+static moet_status find_others(const group *g, const point *own, int32_t config, const bool *chosen,
+                               moet_emit_choice *choice)
+{
+    if (!(choice->others = malloc(((size_t)g->config_count + 1) * sizeof *choice->others))) return out_of_memory();
+    bool has_default = !own->default_text || strcmp(own->default_text, g->configs[config]) == 0;
+    for (int32_t c = 0; c < g->config_count; c++) {
+        const cell *took = &own->cells[c];
+        if (c == config || !(chosen[c] || c == own->default_config) || took->time_ns == 0) continue;
+        if (!add_other(choice, g->configs[c], took->time_ns)) return out_of_memory();
+        has_default |= own->default_text && strcmp(own->default_text, g->configs[c]) == 0;
+    }
+    if (!has_default && !add_other(choice, own->default_text, own->default_ns)) return out_of_memory();
+    qsort(choice->others, (size_t)choice->other_count, sizeof *choice->others, compare_others);
+    return MOET_OK;
+}
+
+/* Adds a kind's choices. winners->items has room. */
+static moet_status add_kind(const group *g, moet_table_kind kind, const int32_t *chosen, const bool *of_kind,
+                            double *regret_sum, moet_emit_winners *winners)
+{
+    for (int32_t p = 0, nth = 0; p < g->point_count; p++) {
+        const point *own = &g->points[p];
+        if (own->kind != kind) continue;
+        const int32_t config = chosen[nth++];
+        const cell *took = &own->cells[config];
+        const double regret = (double)took->time_ns / (double)own->winner.time_ns - 1;
+        *regret_sum += regret;
+        if (regret > winners->most_regret) winners->most_regret = regret;
+        moet_emit_choice *choice = &winners->items[winners->count++];
+        *choice = (moet_emit_choice){.trial_id = took->trial_id, .kind = kind, .default_ns = own->default_ns};
+        MOET_TRY(find_others(g, own, config, of_kind, choice));
+    }
+    return MOET_OK;
+}
+
 static moet_status add_group(const group *g, bool all, double *regret_sum, moet_emit_winners *winners)
 {
-    int32_t *chosen = malloc(((size_t)g->point_count + 1) * sizeof *chosen);
-    bool *used = calloc(2 * (size_t)g->config_count + 1, sizeof *used), *won = used ? used + g->config_count : NULL;
-    moet_status status = chosen && used ? MOET_OK : out_of_memory();
+    const size_t points = (size_t)g->point_count + 1, configs = (size_t)g->config_count + 1;
+    int32_t *chosen = malloc(points * sizeof *chosen);
+    bool *used = calloc(configs, sizeof *used), *of_kind = malloc(configs * sizeof *of_kind);
+    bool *won = calloc(configs, sizeof *won);
+    moet_status status = chosen && used && of_kind && won ? MOET_OK : out_of_memory();
     for (moet_table_kind kind = 0; kind < MOET_TABLE_KIND_COUNT && status == MOET_OK; kind++) {
         if ((status = choose(g, kind, all, chosen)) != MOET_OK) break;
-        for (int32_t p = 0, of_kind = 0; p < g->point_count; p++) {
-            const point *own = &g->points[p];
-            if (own->kind != kind) continue;
-            const int32_t config = chosen[of_kind++];
-            const cell *took = &own->cells[config];
-            const double regret = (double)took->time_ns / (double)own->winner.time_ns - 1;
-            used[config] = true;
-            won[own->winner_config] = true;
-            *regret_sum += regret;
-            if (regret > winners->most_regret) winners->most_regret = regret;
-            winners->items[winners->count++] = (moet_emit_choice){took->trial_id, kind, own->default_ns};
+        memset(of_kind, 0, configs * sizeof *of_kind);
+        for (int32_t p = 0, nth = 0; p < g->point_count; p++) {
+            if (g->points[p].kind != kind) continue;
+            used[chosen[nth]] = of_kind[chosen[nth]] = won[g->points[p].winner_config] = true;
+            nth++;
         }
+        status = add_kind(g, kind, chosen, of_kind, regret_sum, winners);
     }
     for (int32_t c = 0; status == MOET_OK && c < g->config_count; c++) {
         winners->configs += used[c];
@@ -346,6 +401,8 @@ static moet_status add_group(const group *g, bool all, double *regret_sum, moet_
     }
     free(chosen);
     free(used);
+    free(of_kind);
+    free(won);
     return status;
 }
 
@@ -370,7 +427,7 @@ moet_status moet_emit_winners_find(moet_store *store, const char *device, const 
         for (int32_t p = 0; p < f.groups[i].point_count; p++) put_winner(&f.groups[i].points[p]);
         points += f.groups[i].point_count;
     }
-    if (!(found.items = malloc(((size_t)points + 1) * sizeof *found.items))) {
+    if (!(found.items = calloc((size_t)points + 1, sizeof *found.items))) {
         status = out_of_memory();
         goto done;
     }
@@ -380,15 +437,19 @@ moet_status moet_emit_winners_find(moet_store *store, const char *device, const 
     if (points > 0) found.mean_regret = regret_sum / (double)points;
     qsort(found.items, (size_t)found.count, sizeof *found.items, compare_choices);
     *winners = found;
-    found.items = NULL;
+    found = (moet_emit_winners){0};
 done:
-    free(found.items);
+    moet_emit_winners_release(&found);
     release(&f);
     return status;
 }
 
 void moet_emit_winners_release(moet_emit_winners *winners)
 {
+    for (int32_t i = 0; i < winners->count; i++) {
+        for (int32_t j = 0; j < winners->items[i].other_count; j++) free(winners->items[i].others[j].config);
+        free(winners->items[i].others);
+    }
     free(winners->items);
     *winners = (moet_emit_winners){0};
 }

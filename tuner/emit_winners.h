@@ -6,10 +6,18 @@
 #include "parse.h"
 #include "store.h"
 
+/* What another of the table's configurations, or the default, took at the same point. */
+typedef struct moet_emit_other {
+    char *config;
+    int64_t time_ns;
+} moet_emit_other;
+
 typedef struct moet_emit_choice {
     int64_t trial_id;
     moet_table_kind kind;
     int64_t default_ns; /* 0: no default was measured */
+    int32_t other_count;
+    moet_emit_other *others; /* by config */
 } moet_emit_choice;
 
 /* What keeping to a bit class costs: time of the class's winner over the winner of all, of points and kinds. */

@@ -31,8 +31,7 @@ typedef struct moet_plot_sources {
     const char *bench;                      /* JSON lines of `bench`, peer "moe-tune" */
     const char *peers[MOET_PLOT_MAX_FILES]; /* of other programs' benches */
     int32_t peers_count;
-    const char *regrets[MOET_PLOT_MAX_FILES]; /* of `regret --format json`: tables beside each other */
-    int32_t regret_count;
+    const char *regret; /* of `regret --format json` */
 } moet_plot_sources;
 
 const char *moet_plot_name(moet_plot_kind kind);
