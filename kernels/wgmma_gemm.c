@@ -8,6 +8,7 @@
 #include "../src/family.h"
 #include "ffn_path.h"
 #include "tile_cost.h"
+#include "wgmma_maps.h"
 
 extern const char moet_source_wgmma_gemm[];
 extern const moet_family moet_family_wgmma_gemm;
@@ -116,7 +117,6 @@ static const moet_param path_params[MOET_PATH_PARAM_COUNT(PARAM_COUNT)] = {
 
 /* As in wgmma_gemm.cu. */
 enum {
-    BK = 64,
     THREADS = 384,
     MATH_GROUPS = 2,
     TICKETS_WORDS = 7,    /* struct moet_tickets without its mailbox */
@@ -392,24 +392,13 @@ struct choice {
     int32_t group, by_columns, light_rows, quarters, bulk_store, allows_next;
 };
 
-/* One GEMM, or one of the two that are chained. */
-struct product {
-    CUtensorMap x_map, w_map, out_map; /* of the launch before, for mapped_* */
-    const void *mapped_x, *mapped_w, *mapped_out;
-    int64_t mapped_rows;
-    bool is_fused, gathers;
-    int32_t n, k;  /* n: columns of w; fused and kn, rounded up to whole tiles */
-    int32_t out_n; /* columns of out */
-};
-
 struct state {
-    struct product product, next; /* next: chained, the down GEMM */
+    moet_wgmma_product product, next; /* next: chained, the down GEMM */
     const struct moet_cuda_api *cuda;
     moet_cubin cubin;
     void *module;
     void *kernels[KERNEL_COUNT];
     struct shape shape;
-    moet_layout layout;
     bool scatters, chains;
     int32_t experts;
     float clamp;
@@ -451,10 +440,15 @@ static moet_status wgmma_prepare(const moet_prepare_args *args, void **state)
     struct state *wgmma = state_create();
     if (!wgmma) return moet_fail(MOET_NO_MEMORY, "wgmma_gemm: out of host memory");
     wgmma->shape = shape_of(args->config);
-    wgmma->layout = problem->layout;
     wgmma->experts = problem->experts;
-    wgmma->product = (struct product){.n = moet_problem_n(problem), .k = moet_problem_k(problem),
-                                      .out_n = moet_problem_n(problem), .gathers = args->config->gathers};
+    wgmma->product = (moet_wgmma_product){.layout = problem->layout,
+                                          .gathers = args->config->gathers,
+                                          .experts = problem->experts,
+                                          .n = moet_problem_n(problem),
+                                          .k = moet_problem_k(problem),
+                                          .out_n = moet_problem_n(problem),
+                                          .x_box = x_box_rows(&wgmma->shape),
+                                          .w_box = w_box_cols(&wgmma->shape, problem->layout)};
     wgmma->scatters = args->config->scatters;
     wgmma->chains = args->config->chains;
     if (problem->activation != MOET_ACTIVATION_NONE) {
@@ -464,8 +458,12 @@ static moet_status wgmma_prepare(const moet_prepare_args *args, void **state)
         wgmma->clamp = problem->activation == MOET_ACTIVATION_GPT_OSS ? 7.0f : (float)problem->clamp;
         if (problem->layout == MOET_LAYOUT_KN) wgmma->product.n = (2 * problem->inter + cols - 1) / cols * cols;
     }
-    if (wgmma->chains)
-        wgmma->next = (struct product){.n = problem->hidden, .k = problem->inter, .out_n = problem->hidden};
+    if (wgmma->chains) {
+        wgmma->next = wgmma->product;
+        wgmma->next.is_fused = wgmma->next.gathers = false;
+        wgmma->next.n = wgmma->next.out_n = problem->hidden;
+        wgmma->next.k = problem->inter;
+    }
     wgmma->smem_bytes = smem_bytes(problem, args->config);
     const int32_t sms = device->sm_count - moet_config_number(args->config, PARAM_SPARE);
     wgmma->most_ctas = args->max_sms > 0 && args->max_sms < sms ? args->max_sms : sms;
@@ -517,73 +515,11 @@ done:
     return status;
 }
 
-/* A BF16 tensor of `rank` dimensions, dims[0] innermost, the others strides[] bytes apart; boxes of box[] with the
- * 128-byte swizzle, zeros out of bounds. */
-static moet_status encode_strided_map(const struct moet_cuda_api *cuda, CUtensorMap *map, const void *base,
-                                      cuuint32_t rank, const cuuint64_t *dims, const cuuint64_t *strides,
-                                      const cuuint32_t *box)
-{
-    const cuuint32_t steps[5] = {1, 1, 1, 1, 1};
-    CUtensorMap result;
-    CUresult status =
-        cuda->cuTensorMapEncodeTiled(&result, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, (void *)(uintptr_t)base, dims,
-                                     strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                                     CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    if (status != CUDA_SUCCESS) return moet_cuda_fail(status, "wgmma_gemm: tensor map");
-    *map = result;
-    return MOET_OK;
-}
-
-/* The same, dense. */
-static moet_status encode_map(const struct moet_cuda_api *cuda, CUtensorMap *map, const void *base, cuuint32_t rank,
-                              const cuuint64_t *dims, const cuuint32_t *box)
-{
-    const cuuint64_t strides[2] = {dims[0] * 2, dims[0] * dims[1] * 2}; /* bytes */
-    return encode_strided_map(cuda, map, base, rank, dims, strides, box);
-}
-
-/* Makes the maps those of this launch. x has one row for each of `rows`: with counts on the device, rows past the
- * experts' are read (and not used). */
-static moet_status map_operands(const struct state *wgmma, struct product *product, const moet_family_launch_args *args)
-{
-    const struct shape *shape = &wgmma->shape;
-    const cuuint64_t n = (cuuint64_t)product->n, k = (cuuint64_t)product->k, experts = (cuuint64_t)wgmma->experts;
-    if (args->x != product->mapped_x || args->out != product->mapped_out || args->rows != product->mapped_rows) {
-        const cuuint64_t x_dims[2] = {k, (cuuint64_t)args->rows},
-                         out_dims[2] = {(cuuint64_t)product->out_n, (cuuint64_t)args->rows};
-        const cuuint32_t x_box[2] = {BK, (cuuint32_t)x_box_rows(shape)}, out_box[2] = {64, 16};
-        product->mapped_x = NULL;
-        if (!product->gathers) MOET_TRY(encode_map(wgmma->cuda, &product->x_map, args->x, 2, x_dims, x_box));
-        MOET_TRY(encode_map(wgmma->cuda, &product->out_map, args->out, 2, out_dims, out_box));
-        product->mapped_x = args->x;
-        product->mapped_out = args->out;
-        product->mapped_rows = args->rows;
-    }
-    if (args->w != product->mapped_w && product->is_fused && wgmma->layout == MOET_LAYOUT_NK) {
-        /* Gates and ups in turns of 8: w[e][half I + 8 group + i][k]. */
-        const cuuint64_t inter = n / 2, dims[5] = {k, 8, 2, inter / 8, experts};
-        const cuuint64_t strides[4] = {k * 2, inter * k * 2, 8 * k * 2, 2 * inter * k * 2}; /* bytes */
-        const cuuint32_t box[5] = {BK, 8, 2, (cuuint32_t)w_box_cols(shape, wgmma->layout) / 16, 1};
-        product->mapped_w = NULL;
-        MOET_TRY(encode_strided_map(wgmma->cuda, &product->w_map, args->w, 5, dims, strides, box));
-        product->mapped_w = args->w;
-    } else if (args->w != product->mapped_w) {
-        const bool is_kn = wgmma->layout == MOET_LAYOUT_KN;
-        const cuuint64_t columns = product->is_fused ? 2 * (cuuint64_t)product->out_n : n;
-        const cuuint64_t dims[3] = {is_kn ? columns : k, is_kn ? k : columns, experts};
-        const cuuint32_t box[3] = {64, is_kn ? BK : (cuuint32_t)w_box_cols(shape, wgmma->layout), 1};
-        product->mapped_w = NULL;
-        MOET_TRY(encode_map(wgmma->cuda, &product->w_map, args->w, 3, dims, box));
-        product->mapped_w = args->w;
-    }
-    return MOET_OK;
-}
-
 static moet_status wgmma_launch(void *state, const moet_family_launch_args *args)
 {
     struct state *wgmma = state;
     const struct shape *shape = &wgmma->shape;
-    struct product *product = &wgmma->product, *next = &wgmma->next;
+    moet_wgmma_product *product = &wgmma->product, *next = &wgmma->next;
     const int64_t n_tiles =
         (product->n + shape->cols - 1) / shape->cols + (wgmma->chains ? (next->n + shape->cols - 1) / shape->cols : 0);
     int64_t m_tiles;
@@ -602,8 +538,8 @@ static moet_status wgmma_launch(void *state, const moet_family_launch_args *args
         memcpy(wgmma->counts.v, args->counts, (size_t)wgmma->experts * sizeof wgmma->counts.v[0]);
         counts = &wgmma->counts;
     }
-    MOET_TRY(map_operands(wgmma, product, args));
-    if (wgmma->chains) MOET_TRY(map_operands(wgmma, next, args->next));
+    MOET_TRY(moet_wgmma_map(wgmma->cuda, product, args));
+    if (wgmma->chains) MOET_TRY(moet_wgmma_map(wgmma->cuda, next, args->next));
     /* Tickets are at most two a tile, halves; each at least a tile. */
     const int64_t most_tickets = 2 * m_tiles * n_tiles * shape->ctas;
     const int64_t ctas = most_tickets < wgmma->most_ctas ? most_tickets : wgmma->most_ctas;

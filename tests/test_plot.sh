@@ -46,10 +46,16 @@ grep -q '0.500 .*bad 8 balanced up' texts && pass || fail "the worst point is no
 
 # Regret, by hand.
 regret() { echo "{\"name\":\"$1\",\"rows\":8,\"skew\":\"balanced\",\"op\":\"up\",\"hit\":\"$2\",\"regret_pct\":$3,\"default_pct\":$4}"; }
-{ regret a exact 1 5; regret b nearest 3 null; } >regret.jsonl
+{ regret a default 1 5; regret b nearest 3 null; regret c exact 0 9; } >regret.jsonl
 expect 0 "" "$MOE" plot regret --regret regret.jsonl
 drawn regret
 holds "the mean" texts "mean 2.0 %, 95th percentile 3.0 %, most 3.0 %"
+# Two tables beside each other, one of which has a name that gnuplot would read.
+{ regret a default 7 5; regret b nearest -1 9; } >'bal"anced.jsonl'
+expect 0 "" "$MOE" plot regret --regret regret.jsonl --regret 'bal"anced.jsonl'
+drawn regret
+holds "the first table" texts "regret.jsonl: mean 2.0 %, p95 3.0 %, most 3.0 %, n 2"
+holds "the second table" texts "balanced.jsonl: mean 3.0 %, p95 7.0 %, most 7.0 %, n 2"
 
 # One file of either format.
 expect 0 "" "$MOE" plot winners --db small.db --out a.png
@@ -65,6 +71,8 @@ expect 1 "no device matches elsewhere" "$MOE" plot roofline --db small.db --devi
 expect 1 "nothing.db" "$MOE" plot roofline --db nothing.db
 expect 1 "no point of a peer is one of moe-tune's" "$MOE" plot peers --bench ours.jsonl --peers ours.jsonl
 echo '{"name":"x"}' >bad.jsonl
+regret c exact 0 9 >exact.jsonl
+expect 1 "no workload that was not tuned" "$MOE" plot regret --regret exact.jsonl
 expect 2 "bad.jsonl:1: no line of" "$MOE" plot regret --regret bad.jsonl
 expect 1 "nobody" "$MOE" plot roofline --db small.db --out nobody/a.svg
 expect 1 "gnuplot is not here: it draws the pictures: apt install gnuplot-nox" env PATH="$WORK" "$MOE" plot roofline --db small.db

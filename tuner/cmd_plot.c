@@ -33,7 +33,7 @@ static const struct argp_option options[] = {
     {.name = "regret",
      .key = KEY_REGRET,
      .arg = "FILE",
-     .doc = "Kind regret: what `moe-tune regret --format json` printed"},
+     .doc = "Kind regret: what `moe-tune regret --format json` printed; several tables beside each other, up to 8"},
     {.name = "out",
      .key = KEY_OUT,
      .arg = "FILE",
@@ -48,7 +48,7 @@ static void check_together(plot_arguments *a, struct argp_state *state)
         argp_error(state, "give a KIND: roofline, efficiency, winners, peers, regret or sweep");
     } else if (source == MOET_PLOT_FROM_BENCH && s->bench == NULL) {
         argp_error(state, "kind peers is drawn from --bench FILE, with --peers FILE");
-    } else if (source == MOET_PLOT_FROM_REGRET && s->regret == NULL) {
+    } else if (source == MOET_PLOT_FROM_REGRET && s->regret_count == 0) {
         argp_error(state, "kind regret is drawn from --regret FILE");
     } else if (s->db_count > 1 && a->kind != MOET_PLOT_SWEEP) {
         argp_error(state, "--db: several databases are kind sweep's only; moe-tune merge joins them");
@@ -82,7 +82,10 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         s->peers[s->peers_count++] = arg;
         break;
     case KEY_REGRET:
-        s->regret = arg;
+        if (s->regret_count == MOET_PLOT_MAX_FILES) {
+            argp_error(state, "more than %d times --regret", MOET_PLOT_MAX_FILES);
+        }
+        s->regrets[s->regret_count++] = arg;
         break;
     case KEY_OUT:
         if (a->out_count == 2) {

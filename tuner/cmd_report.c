@@ -23,7 +23,10 @@ static const struct argp_option options[] = {
      .arg = "FILE",
      .doc = "What `moe-tune bench --with-default` printed: our times beside the peers' (else the winners' times)"},
     {.name = "peers", .key = KEY_PEERS, .arg = "FILE", .doc = "What bench/peers/peers.py printed; may be given again"},
-    {.name = "regret", .key = KEY_REGRET, .arg = "FILE", .doc = "What `moe-tune regret --format json` printed"},
+    {.name = "regret",
+     .key = KEY_REGRET,
+     .arg = "FILE",
+     .doc = "What `moe-tune regret --format json` printed; may be given again, to compare tables"},
     {.name = "out", .key = KEY_OUT, .arg = "FILE", .doc = "The page (default report.html)"},
     {0}};
 
@@ -48,7 +51,10 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         s->peers[s->peers_count++] = arg;
         break;
     case KEY_REGRET:
-        s->regret = arg;
+        if (s->regret_count == MOET_PLOT_MAX_FILES) {
+            argp_error(state, "more than %d times --regret", MOET_PLOT_MAX_FILES);
+        }
+        s->regrets[s->regret_count++] = arg;
         break;
     case KEY_OUT:
         a->out = arg;

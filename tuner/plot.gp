@@ -113,17 +113,25 @@ if (kind eq "peers") {
 }
 
 if (kind eq "regret") {
-    set title sprintf("Regret on %d workloads that were not tuned: mean %.1f %%, 95th percentile %.1f %%, most %.1f %%", points, mean, p95, most)
+    # One table: its points by how the lookup hit. Several: a line each, with its numbers in the key.
+    if (files == 1) { set title sprintf("Regret on %d workloads that were not tuned: mean %.1f %%, 95th percentile %.1f %%, most %.1f %%", points, mean, p95, most) } \
+    else { set title "Regret on workloads that were not tuned" }
     set xlabel "share of the workloads, %"
     set ylabel "time over the best known, %"
     set key top right
     set xrange [0:100]
     set yrange [(least < 0 ? 1.1 * least : 0) - 0.02 * most:]
-    set label 1 "worst:\n".worst at graph 0.98, graph 0.72 right tc rgb "#202020" font ",12" noenhanced
-    hits = "exact nearest default"
-    plot data index 1 using 1:2 with lines lw 2 dt 2 lc rgb "#606060" title "without a table, sorted by itself", \
-        for [i = 1:3] data index 0 using (strcol(3) eq word(hits, i) ? $1 : NaN):2 \
-        with points pt shape(i) ps 0.8 * small lc rgb colour(i) title "the table's, hit ".word(hits, i)
+    hits = "nearest default"
+    if (files == 1) {
+        set label 1 "worst:\n".worst at graph 0.98, graph 0.72 right tc rgb "#202020" font ",12" noenhanced
+        plot data index 1 using 1:2 with lines lw 2 dt 2 lc rgb "#606060" title "without a table, sorted by itself", \
+            for [i = 1:2] data index 0 using (strcol(3) eq word(hits, i) ? $1 : NaN):2 \
+            with points pt shape(i) ps 0.8 * small lc rgb colour(i) title "the table's, hit ".word(hits, i)
+    } else {
+        plot data index files using 1:2 with lines lw 2 dt 2 lc rgb "#606060" title "without a table", \
+            for [i = 1:files] data index (i - 1) using 1:2 with linespoints lw 1.5 pt shape(i) ps 0.7 * small \
+            lc rgb colour(i) title value("title".i)
+    }
 }
 
 if (kind eq "sweep") {

@@ -31,7 +31,8 @@ typedef struct moet_plot_sources {
     const char *bench;                      /* JSON lines of `bench`, peer "moe-tune" */
     const char *peers[MOET_PLOT_MAX_FILES]; /* of other programs' benches */
     int32_t peers_count;
-    const char *regret; /* of `regret --format json` */
+    const char *regrets[MOET_PLOT_MAX_FILES]; /* of `regret --format json`: tables beside each other */
+    int32_t regret_count;
 } moet_plot_sources;
 
 const char *moet_plot_name(moet_plot_kind kind);

@@ -89,22 +89,29 @@ static int by_default(const void *a, const void *b)
     return (x < y) - (x > y);
 }
 
-/* place_pct regret_pct hit; then, sorted by itself, place_pct default_pct. */
-static void write_rows(regret_row *rows, int32_t count, FILE *data, FILE *settings)
+static double mean_of(const regret_row *rows, int32_t count)
 {
     double sum = 0;
+    for (int32_t i = 0; i < count; i++) sum += rows[i].regret_pct;
+    return sum / count;
+}
+
+/* Of rows that fall: the least value that 95 % of them do not exceed, as `regret` has it. */
+static double p95_of(const regret_row *rows, int32_t count) { return rows[count / 20].regret_pct; }
+
+/* What a table costs, sorted: place_pct regret_pct hit. */
+static void write_rows(regret_row *rows, int32_t count, FILE *data)
+{
     qsort(rows, (size_t)count, sizeof *rows, by_regret);
     for (int32_t i = 0; i < count; i++) {
-        sum += rows[i].regret_pct;
         fprintf(data, "%.6g %.6g %s\n", 100 * (i + 0.5) / count, rows[i].regret_pct, rows[i].hit);
     }
-    const int32_t p95 = (int32_t)(0.05 * count);
-    fprintf(settings, "points = %d\nmean = %.6g\np95 = %.6g\nmost = %.6g\nleast = %.6g\nworst = \"", count, sum / count,
-            rows[p95].regret_pct, rows[0].regret_pct, rows[count - 1].regret_pct);
-    for (int32_t i = 0; i < WORST && i < count; i++) {
-        fprintf(settings, "%s%.1f %%  %s", i > 0 ? "\\n" : "", rows[i].regret_pct, rows[i].name);
-    }
-    fputs("\"\n", settings);
+    fputs("\n\n", data);
+}
+
+/* What no table costs, sorted by itself: place_pct default_pct. Moves rows. */
+static void write_defaults(regret_row *rows, int32_t count, FILE *data)
+{
     int32_t known = 0;
     for (int32_t i = 0; i < count; i++) {
         if (!isnan(rows[i].default_pct)) {
@@ -112,7 +119,6 @@ static void write_rows(regret_row *rows, int32_t count, FILE *data, FILE *settin
         }
     }
     qsort(rows, (size_t)known, sizeof *rows, by_default);
-    fputs("\n\n", data);
     for (int32_t i = 0; i < known; i++) {
         fprintf(data, "%.6g %.6g\n", 100 * (i + 0.5) / known, rows[i].default_pct);
     }
@@ -121,13 +127,35 @@ static void write_rows(regret_row *rows, int32_t count, FILE *data, FILE *settin
     }
 }
 
-moet_status moet_plot_write_regret(const moet_plot_sources *sources, FILE *data, FILE *settings)
+/* title<n> = "FILE: mean 1.0 %, ..."; the file's name without its folder, and without what ends a string there. */
+static void write_title(int32_t number, const char *path, const regret_row *rows, int32_t count, FILE *settings)
+{
+    const char *slash = strrchr(path, '/');
+    fprintf(settings, "title%d = \"", number);
+    for (const char *c = slash != NULL ? slash + 1 : path; *c != '\0'; c++) {
+        if (*c != '"' && *c != '\\') fputc(*c, settings);
+    }
+    fprintf(settings, ": mean %.1f %%, p95 %.1f %%, most %.1f %%, n %d\"\n", mean_of(rows, count), p95_of(rows, count),
+            rows[0].regret_pct, count);
+}
+
+static void write_worst(const regret_row *rows, int32_t count, FILE *settings)
+{
+    fputs("worst = \"", settings);
+    for (int32_t i = 0; i < WORST && i < count; i++) {
+        fprintf(settings, "%s%.1f %%  %s", i > 0 ? "\\n" : "", rows[i].regret_pct, rows[i].name);
+    }
+    fputs("\"\n", settings);
+}
+
+/* *rows is malloc'd. */
+static moet_status read_rows(const char *path, regret_row **read, int32_t *read_count)
 {
     char *text = NULL;
     regret_row *rows = NULL;
     size_t size = 0;
     int32_t count = 0, number = 0;
-    moet_status status = moet_file_read(sources->regret, MAX_LINES_BYTES, &text, &size);
+    moet_status status = moet_file_read(path, MAX_LINES_BYTES, &text, &size);
     for (char *rest = text, *line; status == MOET_OK && rest != NULL && (line = strsep(&rest, "\n")) != NULL;) {
         number++;
         if (line[strspn(line, " \t\r")] == '\0') {
@@ -139,16 +167,44 @@ moet_status moet_plot_write_regret(const moet_plot_sources *sources, FILE *data,
             break;
         }
         rows = grown;
-        status = parse_regret(line, sources->regret, number, &rows[count]);
-        count += status == MOET_OK;
+        status = parse_regret(line, path, number, &rows[count]);
+        /* An exact hit was tuned: what it costs is no regret. */
+        count += status == MOET_OK && strcmp(rows[count].hit, moet_hit_name(MOET_HIT_EXACT)) != 0;
     }
     if (status == MOET_OK && count == 0) {
-        status = moet_fail(MOET_NOT_FOUND, "%s: no point to draw", sources->regret);
+        status =
+            moet_fail(MOET_NOT_FOUND, "%s: no workload that was not tuned; `moe-tune workloads draw` makes some", path);
+    }
+    free(text);
+    if (status != MOET_OK) {
+        free(rows);
+        return status;
+    }
+    *read = rows;
+    *read_count = count;
+    return MOET_OK;
+}
+
+moet_status moet_plot_write_regret(const moet_plot_sources *sources, FILE *data, FILE *settings)
+{
+    regret_row *rows[MOET_PLOT_MAX_FILES] = {NULL};
+    int32_t counts[MOET_PLOT_MAX_FILES] = {0};
+    moet_status status = MOET_OK;
+    double most = 0, least = 0;
+    for (int32_t f = 0; f < sources->regret_count && status == MOET_OK; f++) {
+        status = read_rows(sources->regrets[f], &rows[f], &counts[f]);
+        if (status != MOET_OK) break;
+        write_rows(rows[f], counts[f], data);
+        write_title(f + 1, sources->regrets[f], rows[f], counts[f], settings);
+        most = f == 0 || rows[f][0].regret_pct > most ? rows[f][0].regret_pct : most;
+        least = f == 0 || rows[f][counts[f] - 1].regret_pct < least ? rows[f][counts[f] - 1].regret_pct : least;
     }
     if (status == MOET_OK) {
-        write_rows(rows, count, data, settings);
+        fprintf(settings, "files = %d\npoints = %d\nmean = %.6g\np95 = %.6g\nmost = %.6g\nleast = %.6g\n",
+                sources->regret_count, counts[0], mean_of(rows[0], counts[0]), p95_of(rows[0], counts[0]), most, least);
+        write_worst(rows[0], counts[0], settings);
+        write_defaults(rows[0], counts[0], data);
     }
-    free(rows);
-    free(text);
+    for (int32_t f = 0; f < sources->regret_count; f++) free(rows[f]);
     return status;
 }

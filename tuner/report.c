@@ -447,8 +447,10 @@ static moet_status put_plot_command(report *r, moet_plot_kind kind)
         words[count++] = "--db";
         words[count++] = r->db;
     } else if (moet_plot_source_of(kind) == MOET_PLOT_FROM_REGRET) {
-        words[count++] = "--regret";
-        words[count++] = o->regret;
+        for (int32_t i = 0; i < o->regret_count; i++) {
+            words[count++] = "--regret";
+            words[count++] = o->regrets[i];
+        }
     } else if (o->bench != NULL) {
         words[count++] = "--bench";
         words[count++] = o->bench;
@@ -491,7 +493,7 @@ static moet_status put_pictures(report *r, const moet_plot_sources *sources, boo
     for (int32_t kind = 0; kind < MOET_PLOT_KIND_COUNT; kind++) {
         const moet_plot_source source = moet_plot_source_of((moet_plot_kind)kind);
         const bool wanted = source == MOET_PLOT_FROM_BENCH    ? has_peers
-                            : source == MOET_PLOT_FROM_REGRET ? sources->regret != NULL
+                            : source == MOET_PLOT_FROM_REGRET ? sources->regret_count > 0
                                                               : kind != MOET_PLOT_SWEEP;
         moet_status status = wanted ? put_picture(r, (moet_plot_kind)kind, sources, folder) : MOET_OK;
         if (status == MOET_NOT_FOUND) { /* gnuplot is */
