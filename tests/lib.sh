@@ -52,4 +52,4 @@ cat >small.jsonl <<'EOF'
 {"name":"small/a","experts":4,"hidden":64,"inter":32,"rows":64,"skew":"balanced","counts":[16,16,16,16]}
 {"name":"small/b","experts":4,"hidden":64,"inter":32,"rows":64,"skew":"hot","counts":[61,1,1,1]}
 EOF
-small_sweep() { "$MOE" sweep --device host --families host_blas --workloads small.jsonl --ops up --rounds 3 "$@"; }
+small_sweep() { "$MOE" sweep --effort exhaustive --device host --families host_blas --workloads small.jsonl --ops up --rounds 3 "$@"; }

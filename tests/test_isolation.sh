@@ -11,7 +11,7 @@ family=faulty
 
 # Two experts: on the host sixty calls of a candidate take a millisecond, and nothing but a hang takes seconds.
 echo '{"name":"small","experts":2,"hidden":64,"inter":32,"rows":48,"skew":"balanced","counts":[24,24]}' >small.jsonl
-sweep() { "$MOE" sweep --device "$DEVICE" --families $family --workloads small.jsonl --ops up --rounds 3 --watchdog 5s "$@"; }
+sweep() { "$MOE" sweep --effort exhaustive --noise 100 --device "$DEVICE" --families $family --workloads small.jsonl --ops up --rounds 3 --watchdog 5s "$@"; }
 # field NAME DB FAULT: of the trial of a fault
 field() { query "$2" "SELECT $1 FROM trials WHERE config = '$family:fault=$3' UNION ALL SELECT 'none' LIMIT 1"; }
 # fault NAME STATUS WORDS: what became of it
