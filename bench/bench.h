@@ -155,6 +155,10 @@ bool moet_bench_active(const moet_bench *bench, int32_t subject);
 /* One interleaved round over active subjects and the ceilings. A round with a hardware slowdown is dropped for all
  * and repeated; TIMEOUT after 10 in a row. DEVICE: the device is lost, this process cannot go on with it. */
 moet_status moet_bench_round(moet_bench *bench);
+/* Keeps the device busy with an active subject's launches for a time, so that rounds after it find the clocks and the
+ * heat of steady work. After its first round, which captures it. A subject that fails retires; an error status is the
+ * bench's own. */
+moet_status moet_bench_sustain(moet_bench *bench, int32_t subject, int64_t time_ns);
 /* Forgets samples so far: before fresh rounds that are reported. */
 void moet_bench_clear_samples(moet_bench *bench);
 

@@ -96,6 +96,18 @@ moet_status moet_runner_sample(moet_bench *bench, moet_runner *runner, int64_t *
     return MOET_OK;
 }
 
+moet_status moet_runner_sustain(moet_bench *bench, moet_runner *runner, int64_t time_ns)
+{
+    const moet_backend *backend = bench->device->backend;
+    const int64_t end_ns = moet_clock_ns() + time_ns;
+    do {
+        MOET_TRY(runner->graph ? backend->graph_launch(bench->device, runner->graph, bench->stream)
+                               : launch_calls(runner, runner->calls));
+        MOET_TRY(backend->stream_synchronize(bench->device, bench->stream));
+    } while (moet_clock_ns() < end_ns);
+    return MOET_OK;
+}
+
 void moet_runner_release(moet_bench *bench, moet_runner *runner)
 {
     if (runner->graph) bench->device->backend->graph_destroy(bench->device, runner->graph);

@@ -583,6 +583,14 @@ static moet_status run_round(moet_bench *bench, bool with_subjects)
 
 moet_status moet_bench_round(moet_bench *bench) { return run_round(bench, true); }
 
+moet_status moet_bench_sustain(moet_bench *bench, int32_t subject, int64_t time_ns)
+{
+    moet_subject *s = bench->subjects[subject];
+    moet_bench_step(bench, s, MOET_STEP_TIME);
+    moet_status status = moet_runner_sustain(bench, &s->runner, time_ns);
+    return status == MOET_OK ? MOET_OK : leave_bench(s, fail_subject(s, status, MOET_TRIAL_FAILED));
+}
+
 void moet_bench_clear_samples(moet_bench *bench)
 {
     for (int32_t i = 0; i < bench->subject_count; i++) bench->subjects[i]->trial.sample_count = 0;

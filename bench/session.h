@@ -35,6 +35,8 @@ moet_status moet_runner_prepare(moet_bench *bench, moet_runner *runner, bool cap
                                 double call_us);
 /* One sample: an untimed replay, then a timed one, then a pause. *sm_mhz: the clock during the pause; 0: unknown. */
 moet_status moet_runner_sample(moet_bench *bench, moet_runner *runner, int64_t *time_ns, int32_t *sm_mhz);
+/* Samples' work without their pauses, one after the other, until the time has passed. */
+moet_status moet_runner_sustain(moet_bench *bench, moet_runner *runner, int64_t time_ns);
 void moet_runner_release(moet_bench *bench, moet_runner *runner);
 
 /* ---- ceilings.c ---- */

@@ -1,6 +1,8 @@
 /* faulty: families that misbehave, one way a config, to see that it costs nothing but themselves. They compute by
  * another family and do the harm beside it. $MOET_FAULTS, a list of names, lets only these faults apply.
  *
+ * Where $MOET_FAULT_SLOW is set, every launch takes 20 ms: what has become slow since it was tuned.
+ *
  * `told` waits for the file $MOET_FAULT_FILE to exist: it removes it and crashes. */
 #include <signal.h>
 #include <stdio.h>
@@ -42,6 +44,7 @@ static const moet_param params[] = {{"fault", fault_values, MOET_SEARCH_FIRST}};
 
 #define HANG_S 40
 #define SLOW_NS 400000000L
+#define SLOWER_NS 20000000L
 #define GREEDY_BYTES ((size_t)1 << 46)
 
 typedef struct faulty_state {
@@ -188,6 +191,7 @@ static moet_status faulty_launch(void *state, const moet_family_launch_args *arg
     if (s->fault == FAULT_EXIT) _exit(7);
     if (s->fault == FAULT_HANG || (s->fault == FAULT_HANG_LATE && late)) spin();
     if (s->fault == FAULT_SLOW_ONCE && launch == 0) nanosleep(&(struct timespec){.tv_nsec = SLOW_NS}, NULL);
+    if (getenv("MOET_FAULT_SLOW")) nanosleep(&(struct timespec){.tv_nsec = SLOWER_NS}, NULL);
     if (s->fault == FAULT_ERROR) return moet_fail(MOET_DEVICE, "faulty: an error that is no lasting one");
     MOET_TRY(s->config.family->launch(s->inner, args));
     if (s->fault == FAULT_WRONG) *(uint16_t *)args->out ^= 0x4000;

@@ -11,7 +11,7 @@ expect 2 "did you mean 'sweep'" "$MOE" sweeep
 expect 2 "no command 'bogus'" "$MOE" bogus
 expect 0 "" "$MOE" --help
 expect 0 "" "$MOE" --version
-for command in doctor workloads sweep show emit diff merge bench compare regret verify; do
+for command in doctor workloads sweep show emit diff merge bench compare regret verify recheck; do
     expect 0 "" "$MOE" $command --help
     holds "$command --help" out "Example:"
     expect 2 "--nonsense" "$MOE" $command --nonsense

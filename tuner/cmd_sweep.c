@@ -8,6 +8,7 @@
 #include "compile_ahead.h"
 #include "parse.h"
 #include "progress.h"
+#include "stale.h"
 #include "sweep.h"
 
 #define SUMMARY "measure every kernel configuration on a list of workloads"
@@ -19,7 +20,7 @@
 
 typedef struct sweep_arguments {
     moet_sweep_options sweep;
-    const char *workloads, *device;
+    const char *workloads, *stale, *device;
     moet_text_list models, skews, devices;
     moet_int_list ep, experts, hidden, inter, rows;
     bool dry_run, list_models;
@@ -51,6 +52,7 @@ enum option_key {
     KEY_ROUNDS,
     KEY_WATCHDOG,
     KEY_IN_PROCESS,
+    KEY_STALE,
     KEY_LIST_MODELS
 };
 
@@ -68,6 +70,10 @@ static const struct argp_option options[] = {
      .doc = "How rows are spread: balanced, uniform, lognormal:S, zipf:S, powerlaw:A, hot:F, idle:F "
             "(default " DEFAULT_SKEWS ")"},
     {.name = "workloads", .key = KEY_WORKLOADS, .arg = "FILE", .doc = "Workloads from a .jsonl file (- for stdin)"},
+    {.name = "stale",
+     .key = KEY_STALE,
+     .arg = "FILE",
+     .doc = "Only what a file of `recheck` has lost, stale, wrong or not running, measured again (- for stdin)"},
     {.name = "list-models", .key = KEY_LIST_MODELS, .doc = "Print the models and end"},
     {.doc = "The sweep", .group = 3},
     {.name = "db", .key = KEY_DB, .arg = "FILE", .doc = "Database of trials (default moe-tune.db)"},
@@ -151,6 +157,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case KEY_WORKLOADS:
         a->workloads = arg;
         break;
+    case KEY_STALE:
+        a->stale = arg;
+        break;
     case KEY_FAMILIES:
         moet_text_list_release(&a->sweep.families);
         status = moet_parse_texts(arg, "--families", &a->sweep.families);
@@ -206,7 +215,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         a->list_models = true;
         break;
     case ARGP_KEY_END: {
-        int32_t sources = (a->models.count > 0) + (a->workloads != NULL) +
+        int32_t sources = (a->models.count > 0) + (a->workloads != NULL) + (a->stale != NULL) +
                           (a->experts.count > 0 || a->hidden.count > 0 || a->inter.count > 0);
         if (a->list_models) {
             break;
@@ -214,10 +223,12 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         if (a->device != NULL && a->devices.count > 0) {
             argp_error(state, "--device is one device, --devices are several: give one of them");
         } else if (sources != 1) {
-            argp_error(state, "give one of --model with --ep; --experts, --hidden and --inter; --workloads");
+            argp_error(state, "give one of --model with --ep; --experts, --hidden and --inter; --workloads; --stale");
         } else if ((a->models.count > 0) != (a->ep.count > 0)) {
             argp_error(state, "--model and --ep go together: a model's experts are spread over --ep ranks");
-        } else if (a->workloads == NULL && a->models.count == 0 &&
+        } else if (a->stale != NULL && (a->rows.count > 0 || a->skews.count > 0 || a->sweep.problem.any_given)) {
+            argp_error(state, "--rows, --skew and the problem are in the --stale file already");
+        } else if (a->workloads == NULL && a->stale == NULL && a->models.count == 0 &&
                    (a->experts.count == 0 || a->hidden.count == 0 || a->inter.count == 0)) {
             argp_error(state, "a shape needs --experts, --hidden and --inter");
         } else if (a->workloads != NULL && (a->rows.count > 0 || a->skews.count > 0)) {
@@ -336,6 +347,14 @@ static moet_status make_workloads(sweep_arguments *a, moet_workloads *list)
         MOET_TRY(moet_parse_texts(DEFAULT_SKEWS, "--skew", &a->skews));
     }
     return a->models.count > 0 ? add_models(a, list) : add_shapes(a, list);
+}
+
+/* Of a file of `recheck`. The device is that of the file. */
+static moet_status read_stale(sweep_arguments *a, moet_stale *stale)
+{
+    MOET_TRY(moet_stale_read(a->stale, &a->sweep.shard, stale));
+    a->sweep.device_key = stale->device_key;
+    return MOET_OK;
 }
 
 /* ---- running ---- */
@@ -477,7 +496,8 @@ static int run(int argc, char **argv)
                                    .interrupted = &interrupted}};
     moet_problem_options_default(&a.sweep.problem);
     moet_workloads workloads = {0};
-    moet_sweep_tasks tasks = {0};
+    moet_sweep_tasks made = {0};
+    moet_stale stale = {0};
     moet_device *device = NULL;
     char *command = moet_command_line(argc, argv); /* before argp reorders argv */
     int code = moet_command_parse(&argp, argc, argv, &a);
@@ -490,9 +510,15 @@ static int run(int argc, char **argv)
         if (code != MOET_EXIT_OK) goto done;
     }
     a.sweep.command = command != NULL ? command : "moe-tune sweep";
-    moet_status status = make_workloads(&a, &workloads);
-    if (status == MOET_OK) status = moet_sweep_plan(&a.sweep, &workloads, &tasks);
+    moet_status status = a.stale != NULL ? read_stale(&a, &stale) : make_workloads(&a, &workloads);
+    if (status == MOET_OK && a.stale == NULL) status = moet_sweep_plan(&a.sweep, &workloads, &made);
+    const moet_sweep_tasks tasks = a.stale != NULL ? stale.tasks : made;
+    const int32_t workload_count = a.stale != NULL ? stale.workloads.count : workloads.count;
     if (status == MOET_NOT_FOUND && a.models.count > 0) status = MOET_INVALID; /* a wrong model is a wrong argument */
+    if (status == MOET_OK && tasks.count == 0 && a.stale != NULL && workload_count == 0) {
+        moet_command_note("nothing to do: %s has no winner that is lost or stale", a.stale);
+        goto done;
+    }
     if (status == MOET_OK && tasks.count == 0) {
         moet_command_note("nothing to do: no race falls into shard %d/%d", a.sweep.shard.index, a.sweep.shard.count);
         goto done;
@@ -503,7 +529,7 @@ static int run(int argc, char **argv)
         goto done;
     }
     if (a.dry_run) {
-        code = moet_command_fail(print_size(&a, &tasks, workloads.count, &device->info));
+        code = moet_command_fail(print_size(&a, &tasks, workload_count, &device->info));
         goto done;
     }
     catch_signals();
@@ -512,7 +538,8 @@ static int run(int argc, char **argv)
     code = finish(&a, &tasks, &summary, status);
 done:
     moet_device_close(device);
-    moet_sweep_tasks_release(&tasks);
+    moet_sweep_tasks_release(&made);
+    moet_stale_release(&stale);
     moet_workloads_release(&workloads);
     release_arguments(&a);
     free(command);

@@ -21,8 +21,8 @@ typedef struct moet_command {
 #define MOET_COMMAND_TABLE(X)                                                                                          \
     X(doctor)                                                                                                          \
     X(workloads)                                                                                                       \
-    X(sweep) X(show) X(emit) X(diff) X(merge) X(bench) X(compare) X(regret) X(verify) X(profile) X(plot) X(report)     \
-        X(ep)
+    X(sweep) X(show) X(emit) X(diff) X(merge) X(bench) X(compare) X(regret) X(verify) X(recheck) X(profile) X(plot)    \
+        X(report) X(ep)
 #define MOET_X(name) extern const moet_command moet_command_##name;
 MOET_COMMAND_TABLE(MOET_X)
 #undef MOET_X

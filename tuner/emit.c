@@ -152,6 +152,11 @@ static void open_point(builder *b, const moet_store_trial_row *trial)
     add_integer(b, point, "rows", trial->rows);
     add_integer(b, point, "active", trial->active);
     add_integer(b, point, "max", trial->max);
+    const int64_t tokens = moet_store_problem_tokens(trial->problem_key);
+    if (tokens > 0)
+        add_integer(b, point, "tokens", tokens);
+    else
+        add(b, point, "tokens", cJSON_CreateNull());
     add(b, point, "counts", cJSON_CreateIntArray(trial->counts, trial->experts));
     for (moet_table_kind kind = 0; kind < MOET_TABLE_KIND_COUNT; kind++)
         add(b, point, moet_store_kind_name(kind), cJSON_CreateNull());
@@ -242,6 +247,7 @@ static moet_status add_winner(builder *b, const moet_store_trial_row *trial, con
     else
         add(b, winner, "default_time_ns", cJSON_CreateNull());
     add_others(b, winner, choice);
+    add(b, winner, "runner_up", choice->runner_up ? cJSON_CreateString(choice->runner_up) : cJSON_CreateNull());
     if (!winner || !cJSON_ReplaceItemInObjectCaseSensitive(b->point, moet_store_kind_name(choice->kind), winner)) {
         cJSON_Delete(winner);
         b->failed = true;

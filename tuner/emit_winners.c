@@ -30,6 +30,7 @@ typedef struct point {
     char *default_text; /* NULL: none was measured */
     int64_t default_ns;
     int32_t default_config; /* -1: not among the winners' */
+    char *runner_up;        /* NULL: none */
     cell fastest;           /* of those that may win */
     rival best, standard;   /* with bits, of the class: the fastest, the default */
     int64_t free_ns;        /* with bits: the winner of all */
@@ -74,6 +75,7 @@ static void release(finder *f)
         for (int32_t p = 0; p < g->point_count; p++) {
             free(g->points[p].cells);
             free(g->points[p].default_text);
+            free(g->points[p].runner_up);
         }
         for (int32_t c = 0; c < g->config_count; c++) free(g->configs[c]);
         free(g->points);
@@ -137,6 +139,13 @@ static moet_status visit_winner(void *context, const moet_store_winner_row *row)
     const moet_store_rival *fallback = &row->default_trial;
     char *default_text = fallback->config && !f->bits ? strdup(fallback->config) : NULL;
     if (fallback->config && !f->bits && !default_text) return out_of_memory();
+    /* With bits, the fastest of all may be of another class. */
+    const bool has_runner_up = row->runner_up.config && !f->bits;
+    char *runner_up = has_runner_up ? strdup(row->runner_up.config) : NULL;
+    if (has_runner_up && !runner_up) {
+        free(default_text);
+        return out_of_memory();
+    }
     g->points[g->point_count++] = (point){.workload_id = t->workload_id,
                                           .kind = row->kind,
                                           .winner = {t->trial_id, t->median_ns, t->noise_ns},
@@ -144,7 +153,8 @@ static moet_status visit_winner(void *context, const moet_store_winner_row *row)
                                           .default_text = default_text,
                                           .default_ns = fallback->config ? fallback->median_ns : 0,
                                           .free_ns = t->median_ns,
-                                          .default_config = -1};
+                                          .default_config = -1,
+                                          .runner_up = runner_up};
     return MOET_OK;
 }
 
@@ -206,7 +216,7 @@ static void put_rivals(finder *f, moet_bits_cost *cost)
         for (int32_t p = 0; p < g->point_count; p++) {
             point own = g->points[p];
             if (own.winner_config < 0 && own.best.took.time_ns == 0) {
-                cost->left_out++;
+                cost->left_out++; /* it has no runner-up: with bits none is taken */
                 continue;
             }
             if (own.winner_config < 0) {
@@ -374,6 +384,9 @@ static moet_status add_kind(const group *g, moet_table_kind kind, const int32_t 
         moet_emit_choice *choice = &winners->items[winners->count++];
         *choice = (moet_emit_choice){.trial_id = took->trial_id, .kind = kind, .default_ns = own->default_ns};
         MOET_TRY(find_others(g, own, config, of_kind, choice));
+        /* Where another than the winner was chosen, the winner is the one to beat. */
+        const char *beaten = config == own->winner_config ? own->runner_up : g->configs[own->winner_config];
+        if (beaten && !(choice->runner_up = strdup(beaten))) return out_of_memory();
     }
     return MOET_OK;
 }
@@ -449,6 +462,7 @@ void moet_emit_winners_release(moet_emit_winners *winners)
     for (int32_t i = 0; i < winners->count; i++) {
         for (int32_t j = 0; j < winners->items[i].other_count; j++) free(winners->items[i].others[j].config);
         free(winners->items[i].others);
+        free(winners->items[i].runner_up);
     }
     free(winners->items);
     *winners = (moet_emit_winners){0};

@@ -18,6 +18,7 @@ typedef struct moet_emit_choice {
     int64_t default_ns; /* 0: no default was measured */
     int32_t other_count;
     moet_emit_other *others; /* by config */
+    char *runner_up;         /* the fastest other configuration there; NULL: none was measured */
 } moet_emit_choice;
 
 /* What keeping to a bit class costs: time of the class's winner over the winner of all, of points and kinds. */

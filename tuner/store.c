@@ -50,6 +50,8 @@
                 "(SELECT id FROM workloads WHERE counts = ?3 AND hidden = ?4 AND inter = ?5), ?6, ?7, ?8) "            \
                 "ON CONFLICT DO UPDATE SET effort = excluded.effort, run_id = excluded.run_id "                        \
                 "WHERE excluded.effort > done.effort")                                                                 \
+    X(REOPEN_DONE, "DELETE FROM done WHERE " IDENTITY " AND run_id IN (SELECT id FROM runs WHERE started_at < ?6)")    \
+    X(REOPEN_TRIALS, "UPDATE trials SET final_rounds = 0 WHERE " IDENTITY " AND measured_at < ?6")                     \
     X(FIND_DONE, "SELECT 1 FROM done WHERE " IDENTITY " AND candidates = ?6 AND effort >= ?7")                         \
     X(PUT_COST, "INSERT OR REPLACE INTO cost_models (device_id, points, error, " COST_COLUMNS ") VALUES ("             \
                 "(SELECT id FROM devices WHERE key = ?1), ?2, ?3, ?4, ?5, ?6, ?7, ?8)")                                \
@@ -167,6 +169,12 @@ size_t moet_store_problem_length(const char *key)
 {
     const char *tokens = strstr(key, tokens_field);
     return tokens ? (size_t)(tokens - key) : strlen(key);
+}
+
+int64_t moet_store_problem_tokens(const char *key)
+{
+    const char *tokens = strstr(key, tokens_field);
+    return tokens ? strtoll(tokens + strlen(tokens_field), NULL, 10) : 0;
 }
 
 static moet_status make_texts(const moet_store_key *key, key_texts *texts)
@@ -453,6 +461,29 @@ moet_status moet_store_put_done(moet_store *store, int64_t run_id, const moet_st
     MOET_TRY(make_texts(key, &texts));
     moet_status status = moet_store_begin(store);
     if (status == MOET_OK) status = moet_store_end(store, put_done(store, run_id, key, &texts, candidates, effort));
+    free(texts.counts);
+    return status;
+}
+
+static moet_status reopen(moet_store *store, const moet_store_key *key, const key_texts *texts, const char *before)
+{
+    static const statement_index statements[] = {STATEMENT_REOPEN_DONE, STATEMENT_REOPEN_TRIALS};
+    for (int32_t i = 0; i < MOET_COUNT_OF(statements); i++) {
+        binder b = use(store, statements[i]);
+        bind_point(&b, key, texts);
+        bind_text(&b, before);
+        step(&b, NULL);
+        MOET_TRY(release(&b));
+    }
+    return MOET_OK;
+}
+
+moet_status moet_store_reopen(moet_store *store, const moet_store_key *key, const char *before)
+{
+    key_texts texts = {0};
+    MOET_TRY(make_texts(key, &texts));
+    moet_status status = moet_store_begin(store);
+    if (status == MOET_OK) status = moet_store_end(store, reopen(store, key, &texts, before));
     free(texts.counts);
     return status;
 }

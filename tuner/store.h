@@ -20,6 +20,8 @@ void moet_store_problem_key(const moet_problem *problem, const moet_workload *wo
                             char text[MOET_STORE_PROBLEM_SIZE]);
 /* How much of it is the canonical text. */
 size_t moet_store_problem_length(const char *key);
+/* The tokens behind it; 0: none, they are as many as the rows. */
+int64_t moet_store_problem_tokens(const char *key);
 
 /* SQLite's version, "3.40.1". */
 const char *moet_store_library(void);
@@ -70,6 +72,10 @@ moet_status moet_store_put_done(moet_store *store, int64_t run_id, const moet_st
                                 moet_effort effort);
 moet_status moet_store_is_done(moet_store *store, const moet_store_key *key, const char *candidates, moet_effort effort,
                                bool *done);
+/* Makes a workload unfinished whose results no longer hold: done marks of runs that began before a moment (as
+ * measured_at) go, and trials measured before it stay but no longer count as of final rounds: they win only until others
+ * have some. */
+moet_status moet_store_reopen(moet_store *store, const moet_store_key *key, const char *before);
 
 /* A device's cost model. get: NOT_FOUND where it has none. put replaces it; its device is in the store (begin_run). */
 typedef struct moet_store_cost {

@@ -157,6 +157,9 @@ static moet_status race_task(sweep_state *s, const moet_sweep_task *task, moet_c
     const moet_store_key key = key_of(s, task);
     moet_routing routing;
     MOET_TRY(moet_routing_summarize(task->workload->counts, task->workload->experts, &routing));
+    if (task->since[0] != '\0') {
+        MOET_TRY(moet_store_reopen(s->store, &key, task->since));
+    }
     MOET_TRY(find_done(s, task, candidates, hash, &done));
     if (done) {
         s->summary->already_done++;
@@ -178,7 +181,7 @@ static moet_status race_task(sweep_state *s, const moet_sweep_task *task, moet_c
                       .final_rounds = s->options->final_rounds,
                       .effort = s->options->effort,
                       .noise = s->options->noise,
-                      .retune = s->options->retune,
+                      .retune = s->options->retune || task->since[0] != '\0',
                       .deadline_ns = deadline(s),
                       .ahead = s->handout->ahead,
                       .should_stop = should_stop,

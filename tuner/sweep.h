@@ -26,13 +26,17 @@ typedef struct moet_sweep_options {
     const moet_text_list *devices; /* each as moet_device_open takes it, or host/N: N parts of the processors; "all" */
     int64_t watchdog_ns;           /* of the worker: 0: its own */
     bool in_process;
+    const char *device_key; /* NULL; else INVALID where the device is another */
     const volatile sig_atomic_t *interrupted;
 } moet_sweep_options;
 
 /* One problem on one workload: what is raced. */
+#define MOET_SINCE_SIZE 32
 typedef struct moet_sweep_task {
     moet_problem problem;
     const moet_workload *workload; /* of the list given to moet_sweep_plan */
+    char since[MOET_SINCE_SIZE];   /* "", else a moment as the store has them: what was measured before it no longer
+                                      wins, and is measured again */
 } moet_sweep_task;
 /* "deepseek-v3/ep32 512 rows balanced up nk" into text. */
 #define MOET_SWEEP_TASK_SIZE 256
@@ -46,6 +50,7 @@ typedef struct moet_sweep_tasks {
  * shard follows from its problem, counts and (op ffn) tokens alone. INVALID names a workload that cannot be served. */
 moet_status moet_sweep_plan(const moet_sweep_options *options, const moet_workloads *workloads,
                             moet_sweep_tasks *tasks);
+moet_status moet_sweep_is_in_shard(const moet_shard *shard, const moet_sweep_task *task, bool *inside);
 void moet_sweep_tasks_release(moet_sweep_tasks *tasks);
 
 /* Begins a task's range for profilers (src/nvtx.h), which moet_nvtx_end ends. */

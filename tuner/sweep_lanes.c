@@ -236,6 +236,10 @@ moet_status moet_sweep_run(const moet_sweep_options *options, const moet_sweep_t
     if (status == MOET_OK) status = open_workers(l);
     if (status == MOET_OK) /* before a database is made */
         status = moet_candidates_check(moet_worker_info(l->items[0].worker), &options->families);
+    if (status == MOET_OK && options->device_key != NULL &&
+        strcmp(options->device_key, moet_worker_key(l->items[0].worker)) != 0)
+        status = moet_fail(MOET_INVALID, "--stale: rechecked on another device: %.200s expected, %.200s found",
+                           options->device_key, moet_worker_key(l->items[0].worker));
     if (status == MOET_OK && options->jobs > 0 && strcmp(moet_worker_info(l->items[0].worker)->backend, "cuda") == 0)
         status = moet_compile_ahead_create(options->jobs, &handout.ahead);
     if (status != MOET_OK) goto done;

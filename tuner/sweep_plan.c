@@ -9,7 +9,7 @@
 #include "sweep.h"
 
 /* Whether a task falls into the shard: by a hash of what it is, so that shards agree whatever else they sweep. */
-static moet_status is_in_shard(const moet_shard *shard, const moet_sweep_task *task, bool *inside)
+moet_status moet_sweep_is_in_shard(const moet_shard *shard, const moet_sweep_task *task, bool *inside)
 {
     const moet_workload *workload = task->workload;
     size_t size = MOET_STORE_PROBLEM_SIZE + (size_t)workload->experts * 12;
@@ -42,7 +42,7 @@ static moet_status make_task(const moet_sweep_options *options, const moet_workl
         snprintf(message, sizeof message, "%s", moet_last_error());
         return moet_fail(MOET_INVALID, "workload %s, op %s: %s", workload->name, moet_op_text(op), message);
     }
-    *task = (moet_sweep_task){problem, workload};
+    *task = (moet_sweep_task){.problem = problem, .workload = workload};
     return MOET_OK;
 }
 
@@ -82,7 +82,7 @@ moet_status moet_sweep_plan(const moet_sweep_options *options, const moet_worklo
             for (int32_t i = begin; i < end; i++) {
                 bool inside = false;
                 status = make_task(options, &workloads->items[i], op, layout, &items[count]);
-                if (status == MOET_OK) status = is_in_shard(&options->shard, &items[count], &inside);
+                if (status == MOET_OK) status = moet_sweep_is_in_shard(&options->shard, &items[count], &inside);
                 if (status != MOET_OK) {
                     free(items);
                     return status;
