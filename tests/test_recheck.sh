@@ -108,7 +108,7 @@ for row in c.execute("SELECT * FROM done " + of, sys.argv[1:]):
 EOF
 }
 trials() { query a.db "SELECT count(*) FROM trials WHERE workload_id = (SELECT workload_id FROM workload_names WHERE name = 'small/b') AND $1"; }
-stale() { "$MOE" sweep --device host --families host_blas --rounds 3 --db a.db --stale "$@" >log 2>&1; }
+stale() { "$MOE" sweep --effort exhaustive --device host --families host_blas --rounds 3 --db a.db --stale "$@" >log 2>&1; }
 winner() {
     "$MOE" show --db a.db --workload small/b --format json |
         python3 -c 'import json,sys; print(*[r["config"] for r in map(json.loads, sys.stdin) if r["kind"] == "any"])'
