@@ -14,7 +14,7 @@ BUILD=${1:-build}
 DEVICE=${2:-cuda}
 BUILD=$(cd "$BUILD" && pwd) || exit 1
 SOURCE=$(cd "$(dirname "$0")/.." && pwd) || exit 1
-for program in moe-tune test_conformance test_bits test_capture test_chain test_device test_stages test_ffn test_ffn_odd test_ep test_fast test_act test_fused test_compile; do
+for program in moe-tune test_conformance test_bits test_capture test_launch_cost test_chain test_device test_stages test_ffn test_ffn_odd test_ep test_fast test_act test_fused test_compile; do
     [ -x "$BUILD/$program" ] || { echo "gpu_test: $BUILD/$program is not there: build with tests (libcmocka-dev)" >&2; exit 1; }
 done
 # Libraries that this machine may lack travel in the build folder.
@@ -33,7 +33,7 @@ check() {
     if [ "$code" = 0 ]; then
         passed=$((passed + 1))
         echo "ok      $name ($((SECONDS - start)) s)"
-        grep -E '^[a-z_0-9]+: [0-9]+ (runs of a config|configs on)' "$WORK/log" | sed 's/^/        /'
+        grep -E '^[a-z_0-9]+: [0-9]+ (runs of a config|configs on)|a launch takes' "$WORK/log" | sed 's/^/        /'
     elif [ "$code" = 77 ]; then
         skip "$name: $(sed -n 's/^skipped: //p' "$WORK/log" | head -n 1)"
     else
@@ -86,6 +86,7 @@ for family in $families; do
 done
 
 check "plans captured in CUDA graphs" 60 "$BUILD/test_capture" --device "$DEVICE"
+check "what a launch costs the host" 120 "$BUILD/test_launch_cost" --device "$DEVICE"
 check "launches that follow each other without a wait" 150 "$BUILD/test_chain" --device "$DEVICE"
 
 # ---- a fresh table ----

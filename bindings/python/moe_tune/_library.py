@@ -47,9 +47,13 @@ class ChoiceStruct(Structure):
                 ("tuned_time_us", c_double)]
 
 
+class StatsStruct(Structure):
+    _fields_ = [("exact", c_int64), ("nearest", c_int64), ("fallback", c_int64), ("refused", c_int64)]
+
+
 # C name of each structure, for tests/test_abi.py
 STRUCTURES = {"moet_plan_options": PlanOptions, "moet_launch_args": LaunchArgs, "moet_ffn_args": FfnArgs,
-              "moet_routing": Routing, "moet_choice": ChoiceStruct}
+              "moet_routing": Routing, "moet_choice": ChoiceStruct, "moet_stats": StatsStruct}
 
 # name: result, arguments
 FUNCTIONS = {
@@ -65,6 +69,7 @@ FUNCTIONS = {
     "moet_refusal_count": (c_int32, [c_void_p]),
     "moet_refusal": (c_char_p, [c_void_p, c_int32]),
     "moet_device_key": (c_char_p, [c_void_p]),
+    "moet_stats_read": (None, [c_void_p, POINTER(StatsStruct)]),
     "moet_record_start": (c_int, [c_void_p, c_int32]),
     "moet_record_save": (c_int, [c_void_p, c_char_p]),
     "moet_record_stop": (None, [c_void_p]),

@@ -9,8 +9,8 @@ from collections import namedtuple
 from ctypes import byref, c_int32, c_void_p
 
 from . import _cuda, _tensor
-from ._library import (COMMAND_SIZE, HITS, ChoiceStruct, FfnArgs, LaunchArgs, PlanOptions, Routing, check, lib,
-                       make_problem)
+from ._library import (COMMAND_SIZE, HITS, ChoiceStruct, FfnArgs, LaunchArgs, PlanOptions, Routing, StatsStruct,
+                       check, lib, make_problem)
 
 Choice = namedtuple("Choice", "hit config distance tuned_rows tuned_time_us")
 Choice.__doc__ = "What a launch runs: hit is 'exact', 'nearest' or 'default'; moet_choice in moet.h says the rest."
@@ -60,6 +60,13 @@ class Table:
     def refusals(self):
         """One line for each entry that does not serve here, with the reason."""
         return [lib.moet_refusal(self._handle, i).decode() for i in range(lib.moet_refusal_count(self._handle))]
+
+    @property
+    def stats(self):
+        """How launches were answered so far: {"exact": 3, "nearest": 20, "fallback": 0, "refused": 0} (moet_stats)."""
+        stats = StatsStruct()
+        lib.moet_stats_read(self._handle, byref(stats))
+        return {name: getattr(stats, name) for name, _ in StatsStruct._fields_}
 
     def gemm(self, op="down", *, experts, hidden, inter, max_rows, layout="nk", bias=False, numerics="train",
              device_counts=False, expected_rows=0, expected_max_over_mean=0.0, max_sms=0):

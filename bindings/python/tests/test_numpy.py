@@ -151,6 +151,7 @@ class Gemm(Base):
                 met = [json.loads(line) for line in file]
         self.assertEqual([(one["counts"], one["weight"]) for one in met], [(COUNTS, 3)])
         table.record_stop()
+        self.assertEqual(table.stats, {"exact": 0, "nearest": 0, "fallback": 3, "refused": 0})
 
     @unittest.skipUnless(TABLE, "needs MOET_TEST_TABLE")
     def test_a_tuned_table_answers(self):
