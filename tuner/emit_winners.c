@@ -12,7 +12,14 @@
 /* What a configuration took at a point. */
 typedef struct cell {
     int64_t trial_id, time_ns, noise_ns; /* time 0: not measured */
+    bool is_final;                       /* of final rounds */
 } cell;
+
+/* Times of a race's first rounds are taken on a device that has worked less, and are 1 to 2 % shorter than those of final
+ * rounds at the power limit: they count this much more. */
+#define RACING_FACTOR 1.02
+
+static double comparable_ns(const cell *took) { return (double)took->time_ns * (took->is_final ? 1 : RACING_FACTOR); }
 
 /* Of a bit class at a point: what may take the winner's place. */
 typedef struct rival {
@@ -148,7 +155,7 @@ static moet_status visit_winner(void *context, const moet_store_winner_row *row)
     }
     g->points[g->point_count++] = (point){.workload_id = t->workload_id,
                                           .kind = row->kind,
-                                          .winner = {t->trial_id, t->median_ns, t->noise_ns},
+                                          .winner = {t->trial_id, t->median_ns, t->noise_ns, t->final_rounds},
                                           .winner_config = config,
                                           .default_text = default_text,
                                           .default_ns = fallback->config ? fallback->median_ns : 0,
@@ -188,7 +195,7 @@ static moet_status visit_rival(void *context, const moet_store_trial_row *t)
     for (int32_t p = 0; g && p < g->point_count; p++) {
         point *own = &g->points[p];
         if (own->winner_config >= 0 || !is_of_point(own, t)) continue;
-        rival found = {{t->trial_id, t->median_ns, t->noise_ns}, -1, t->final_rounds};
+        rival found = {{t->trial_id, t->median_ns, t->noise_ns, t->final_rounds}, -1, t->final_rounds};
         const bool is_best = own->best.took.time_ns == 0 || (t->final_rounds && !own->best.final_rounds);
         if (!is_best && !is_default_of(own, t)) continue;
         MOET_TRY(put_config(g, t->config, &found.config));
@@ -251,7 +258,7 @@ static moet_status make_cells(finder *f)
 
 static void keep_faster(cell *best, const cell *other)
 {
-    if (best->time_ns == 0 || other->time_ns < best->time_ns) *best = *other;
+    if (best->time_ns == 0 || comparable_ns(other) < comparable_ns(best)) *best = *other;
 }
 
 static moet_status visit_trial(void *context, const moet_store_trial_row *t)
@@ -265,7 +272,7 @@ static moet_status visit_trial(void *context, const moet_store_trial_row *t)
     for (int32_t p = 0; p < g->point_count; p++) {
         point *own = &g->points[p];
         if (!is_of_point(own, t)) continue;
-        const cell found = {t->trial_id, t->median_ns, t->noise_ns};
+        const cell found = {t->trial_id, t->median_ns, t->noise_ns, t->final_rounds};
         if (t->final_rounds) keep_faster(&own->fastest, &found);
         if (config < 0) continue;
         keep_faster(&own->cells[config], &found);
@@ -278,7 +285,7 @@ static moet_status visit_trial(void *context, const moet_store_trial_row *t)
 static void put_winner(point *p)
 {
     p->cells[p->winner_config] = p->winner;
-    if (p->fastest.time_ns == 0 || p->winner.time_ns < p->fastest.time_ns) p->fastest = p->winner;
+    if (p->fastest.time_ns == 0 || comparable_ns(&p->winner) < comparable_ns(&p->fastest)) p->fastest = p->winner;
 }
 
 /* Costs of a kind's points and what is allowed of them; the number of points. */
@@ -288,12 +295,12 @@ static int32_t fill_costs(const group *g, moet_table_kind kind, double *cost, do
     for (int32_t p = 0; p < g->point_count; p++) {
         const point *own = &g->points[p];
         if (own->kind != kind) continue;
-        const double fastest = (double)own->fastest.time_ns;
-        allowed[count] = (double)own->winner.time_ns / fastest;
+        const double fastest = comparable_ns(&own->fastest);
+        allowed[count] = comparable_ns(&own->winner) / fastest;
         for (int32_t c = 0; c < g->config_count; c++) {
             const cell *took = &own->cells[c];
             const double tie = tie_of(took, &own->fastest);
-            const double ratio = (double)took->time_ns / fastest;
+            const double ratio = comparable_ns(took) / fastest;
             /* One that is a tie costs what it costs, the others more than is allowed. */
             cost[(int64_t)count * g->config_count + c] = ratio == 0 || ratio <= tie ? ratio : ratio + 1e9;
             if (ratio > 0 && ratio <= tie && ratio > allowed[count]) allowed[count] = ratio;
@@ -361,7 +368,7 @@ static moet_status find_others(const group *g, const point *own, int32_t config,
     for (int32_t c = 0; c < g->config_count; c++) {
         const cell *took = &own->cells[c];
         if (c == config || !(chosen[c] || c == own->default_config) || took->time_ns == 0) continue;
-        if (!add_other(choice, g->configs[c], took->time_ns)) return out_of_memory();
+        if (!add_other(choice, g->configs[c], (int64_t)comparable_ns(took))) return out_of_memory();
         has_default |= own->default_text && strcmp(own->default_text, g->configs[c]) == 0;
     }
     if (!has_default && !add_other(choice, own->default_text, own->default_ns)) return out_of_memory();
@@ -378,7 +385,7 @@ static moet_status add_kind(const group *g, moet_table_kind kind, const int32_t 
         if (own->kind != kind) continue;
         const int32_t config = chosen[nth++];
         const cell *took = &own->cells[config];
-        const double regret = (double)took->time_ns / (double)own->winner.time_ns - 1;
+        const double regret = comparable_ns(took) / comparable_ns(&own->winner) - 1;
         *regret_sum += regret;
         if (regret > winners->most_regret) winners->most_regret = regret;
         moet_emit_choice *choice = &winners->items[winners->count++];
