@@ -155,6 +155,30 @@ stale good.jsonl
 is "sweep --stale of what holds" $? 0
 holds "sweep --stale of what holds" log "no winner that is lost or stale"
 
+# ---- emit --rerun ----
+# The winner of a point has become slow since: told, and emitted all the same, as a table is its database's.
+python3 - <<'PYTHON'
+import sqlite3
+c = sqlite3.connect("a.db")
+of = "workload_id = (SELECT workload_id FROM workload_names WHERE name = 'small/b')"
+assert c.execute(f"UPDATE trials SET median_ns = 1, noise_ns = 0, final_rounds = 1 WHERE config = 'faulty:fault=none' AND NOT device_counts AND {of}").rowcount == 1
+c.execute(f"UPDATE trials SET noise_ns = 0 WHERE {of}")
+c.commit()
+PYTHON
+expect 0 "" "$MOE" emit --db a.db --out plain --all-winners
+began=$SECONDS
+MOET_FAULT_SLOW=1 TMPDIR=$WORK "$MOE" emit --db a.db --out rerun --all-winners --rerun host --format json >out 2>err
+is "emit --rerun of a winner that is slow now" $? 4
+[ $((SECONDS - began)) -ge 4 ] && pass || fail "two points took less than their two seconds of load"
+holds "emit --rerun" err "small/b 64 rows hot up any: under load the default is faster"
+holds "emit --rerun" out '"reranked":1'
+cmp -s plain/table.json rerun/table.json && pass || fail "emit --rerun emits another table"
+is "what emit --rerun leaves" "$(echo moe-tune-rerun-*)" "moe-tune-rerun-*"
+sqlite_wrong="UPDATE trials SET config = 'faulty:fault=wrong' WHERE config = 'faulty:fault=none' AND median_ns = 1"
+python3 -c 'import sqlite3,sys; c = sqlite3.connect("a.db"); c.execute("DELETE FROM trials WHERE config = \"faulty:fault=wrong\""); c.execute(sys.argv[1]); c.commit()' "$sqlite_wrong"
+SEVERAL_LINES=1 expect 3 "nothing was emitted" "$MOE" emit --db a.db --out none --all-winners --rerun host
+[ ! -e none ] && pass || fail "emit --rerun emitted what is wrong"
+
 # ---- bad files ----
 bad() { expect "$1" "$2" "$MOE" sweep --device host --db b.db --stale "$3"; }
 echo hello >bad.jsonl

@@ -2,15 +2,17 @@
 #include "command.h"
 #include "emit.h"
 #include "output.h"
+#include "rerun.h"
 #include "store.h"
 
 typedef struct emit_options {
     const char *db, *out;
+    const char *rerun; /* on which device; NULL: none */
     moet_emit_options emit;
     moet_output_format format;
 } emit_options;
 
-enum { OPTION_DB = 256, OPTION_OUT, OPTION_DEVICE, OPTION_FORMAT, OPTION_ALL_WINNERS, OPTION_SKEW, OPTION_BITS };
+enum { OPTION_DB = 256, OPTION_OUT, OPTION_DEVICE, OPTION_FORMAT, OPTION_ALL_WINNERS, OPTION_SKEW, OPTION_BITS, OPTION_RERUN };
 
 static const struct argp_option options_table[] = {
     {"db", OPTION_DB, "FILE", 0, "database of moe-tune sweep (default moe-tune.db)", 0},
@@ -21,6 +23,8 @@ static const struct argp_option options_table[] = {
     {"skew", OPTION_SKEW, "LIST", 0, "only points of these skews, as they are in workloads: balanced, zipf, zipf:1...", 0},
     {"bits", OPTION_BITS, "CLASS", 0,
      "only configurations with equal bits: seq, which training's GEMMs without split-K have, or a family, whose own", 0},
+    {"rerun", OPTION_RERUN, "SPEC", 0,
+     "before, run winners and defaults again on this device (auto, host, cuda or cuda:N), each after two seconds of load", 0},
     {"format", OPTION_FORMAT, "FORMAT", 0, "of the summary: text, csv or json (default text)", 0},
     {0},
 };
@@ -48,6 +52,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     case OPTION_BITS:
         options->emit.bits = argument;
         return 0;
+    case OPTION_RERUN:
+        options->rerun = argument;
+        return 0;
     case OPTION_FORMAT:
         moet_command_check(state, moet_output_format_parse(argument, &options->format));
         return 0;
@@ -59,7 +66,8 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     }
 }
 
-static moet_status print_summary(const emit_options *options, const moet_emitted *emitted)
+/* rerun NULL: nothing was. */
+static moet_status print_summary(const emit_options *options, const moet_emitted *emitted, const moet_rerun *rerun)
 {
     static const moet_output_column columns[] = {
         {"table", MOET_OUTPUT_TEXT, 0},     {"devices", MOET_OUTPUT_INTEGER, 0}, {"problems", MOET_OUTPUT_INTEGER, 0},
@@ -68,6 +76,7 @@ static moet_status print_summary(const emit_options *options, const moet_emitted
         {"mean_regret_pct", MOET_OUTPUT_REAL, 2}, {"most_regret_pct", MOET_OUTPUT_REAL, 2},
         {"bits", MOET_OUTPUT_TEXT, 0}, {"bits_cost_pct", MOET_OUTPUT_REAL, 2}, {"bits_worst_pct", MOET_OUTPUT_REAL, 2},
         {"bits_left_out", MOET_OUTPUT_INTEGER, 0},
+        {"rerun", MOET_OUTPUT_INTEGER, 0},  {"reranked", MOET_OUTPUT_INTEGER, 0},
         {"changed", MOET_OUTPUT_BOOL, 0},   {"hash", MOET_OUTPUT_TEXT, 0},
     };
     moet_output *out = NULL;
@@ -89,6 +98,12 @@ static moet_status print_summary(const emit_options *options, const moet_emitted
         moet_output_integer(out, emitted->bits_cost.left_out);
     } else {
         for (int32_t i = 0; i < 3; i++) moet_output_none(out);
+    }
+    if (rerun) {
+        moet_output_integer(out, rerun->entries);
+        moet_output_integer(out, rerun->reranked);
+    } else {
+        for (int32_t i = 0; i < 2; i++) moet_output_none(out);
     }
     moet_output_bool(out, emitted->changed);
     moet_output_text(out, emitted->hash);
@@ -115,7 +130,9 @@ static const struct argp argp = {
                             "kernels, and choices that hold between the points; configs of of_winners says how few. "
                             "A table in the folder is replaced whole, and "
                             "its hash kept as the new "
-                            "one's parent; moe-tune diff OLD NEW shows what changed."),
+                            "one's parent; moe-tune diff OLD NEW shows what changed. With --rerun: what ranks "
+                            "otherwise is told, and is exit code 4; something wrong is 3, and nothing is written. The "
+                            "table is the database's all the same."),
 };
 
 static int run_emit(int argc, char **argv)
@@ -125,13 +142,23 @@ static int run_emit(int argc, char **argv)
     if (code != MOET_EXIT_OK) return code;
     moet_store *store = NULL;
     moet_emitted emitted;
+    moet_rerun rerun = {0};
     moet_status status = moet_store_open(options.db, MOET_STORE_READ, &store);
+    if (status == MOET_OK && options.rerun)
+        status = moet_rerun_winners(store, &options.emit, options.rerun, &rerun);
     if (status == MOET_OK) status = moet_emit(store, options.out, &options.emit, &emitted);
     if (status == MOET_OK && options.emit.bits) note_bits(options.emit.bits, &emitted.bits_cost);
-    if (status == MOET_OK) status = print_summary(&options, &emitted);
+    if (status == MOET_OK) status = print_summary(&options, &emitted, options.rerun ? &rerun : NULL);
     moet_store_close(store);
     moet_text_list_release(&options.emit.skews);
-    return moet_command_fail(status);
+    code = moet_command_fail(status);
+    if (code == MOET_EXIT_OK && rerun.reranked > 0) {
+        moet_command_note("%d of %d winners rank otherwise under load; the table has them all the same. To measure "
+                          "everything of theirs again: moe-tune sweep --retune",
+                          rerun.reranked, rerun.entries);
+        code = MOET_EXIT_SLOWER;
+    }
+    return code;
 }
 
 const moet_command moet_command_emit = {
