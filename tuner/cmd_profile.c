@@ -1,5 +1,6 @@
 /* moe-tune profile: one launch under a profiler, and what holds it. */
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,8 +13,10 @@
 #include "command.h"
 #include "parse.h"
 #include "planned.h"
+#include "store.h"
 #include "sweep.h"
 #include "why.h"
+#include "workload_find.h"
 
 #define SUMMARY "say why a launch takes as long as it does, by Nsight Compute's counters"
 #define EXAMPLE "moe-tune profile deepseek-v3/ep32/8192/zipf:1 --table table"
@@ -40,7 +43,7 @@ static const char *const tool_names[] = {
 };
 
 typedef struct profile_arguments {
-    const char *workload, *match, *table, *device, *counters, *keep;
+    const char *workload, *match, *table, *device, *counters, *keep, *db;
     bool has_config, device_counts, keep_source;
     moet_config config;
     tool tool;
@@ -57,6 +60,7 @@ enum option_key {
     KEY_TABLE,
     KEY_TOOL,
     KEY_COUNTERS,
+    KEY_DB,
     KEY_KEEP,
     KEY_KEEP_SOURCE,
     KEY_MATCH,
@@ -78,6 +82,11 @@ static const struct argp_option options[] = {
      .key = KEY_COUNTERS,
      .arg = "FILE",
      .doc = "Run nothing: read what ncu printed of a report as CSV, of its page raw (wants --config)"},
+    {.name = "db",
+     .key = KEY_DB,
+     .arg = "FILE",
+     .doc = "Put the counters beside the trial in this database (`show --counters`); without --config and --table, "
+            "profile its winner"},
     {.name = "keep", .key = KEY_KEEP, .arg = "FILE", .doc = "Keep the tool's report (.ncu-rep, .nsys-rep)"},
     {.name = "keep-source",
      .key = KEY_KEEP_SOURCE,
@@ -95,8 +104,10 @@ static void check_together(const profile_arguments *a, struct argp_state *state)
         argp_error(state, "give a WORKLOAD: MODEL/epN/ROWS/SKEW, or a .jsonl file");
     } else if (a->table != NULL && a->has_config) {
         argp_error(state, "give either --config CONFIG or --table DIR");
-    } else if (a->counters != NULL && !a->has_config) {
-        argp_error(state, "--counters wants --config: the file does not say what was launched");
+    } else if (a->counters != NULL && !a->has_config && a->db == NULL) {
+        argp_error(state, "--counters wants --config, or --db: the file does not say what was launched");
+    } else if (a->db != NULL && a->tool == TOOL_NSYS) {
+        argp_error(state, "--db keeps counters, which ncu has: --tool ncu");
     } else if (a->counters != NULL && a->tool != TOOL_UNSET) {
         argp_error(state, "--counters runs nothing, --tool does");
     } else if (strcmp(a->workload, "-") == 0 && a->counters == NULL && a->tool != TOOL_NONE) {
@@ -137,6 +148,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case KEY_COUNTERS:
         a->counters = arg;
         break;
+    case KEY_DB:
+        a->db = arg;
+        break;
     case KEY_KEEP:
         a->keep = arg;
         break;
@@ -174,80 +188,6 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     }
     moet_command_check(state, status);
     return 0;
-}
-
-/* ---- the workload ---- */
-
-/* MODEL/epN/ROWS/SKEW, as a sweep of --model MODEL --ep N --rows ROWS --skew SKEW has it. */
-static moet_status draw_workload(profile_arguments *a, moet_workload *w)
-{
-    char name[MOET_WORKLOAD_NAME_SIZE], *rest = name, *parts[4];
-    int64_t ranks = 0;
-    moet_model model;
-    snprintf(name, sizeof name, "%s", a->workload);
-    for (int32_t i = 0; i < 4; i++) {
-        parts[i] = strsep(&rest, i < 3 ? "/" : "");
-        if (parts[i] == NULL || (i == 1 && strncmp(parts[i], "ep", 2) != 0)) {
-            return moet_fail(MOET_INVALID,
-                             "'%.90s' is no file and no workload: give MODEL/epN/ROWS/SKEW, as "
-                             "deepseek-v3/ep32/8192/balanced (`moe-tune sweep --list-models`)",
-                             a->workload);
-        }
-    }
-    MOET_TRY(moet_model_find(parts[0], &model));
-    MOET_TRY(moet_parse_integer(parts[1] + 2, "epN", 1, 4096, &ranks));
-    MOET_TRY(moet_parse_integer(parts[2], "ROWS", 1, MOET_MAX_ROWS, &w->rows));
-    if (model.experts % ranks != 0 || model.experts / ranks > MOET_MAX_EXPERTS) {
-        return moet_fail(MOET_INVALID, "%lld ranks do not divide the %d experts of %s", (long long)ranks, model.experts,
-                         model.name);
-    }
-    w->experts = (int32_t)(model.experts / ranks);
-    w->hidden = model.hidden;
-    w->inter = model.inter;
-    w->seed = a->plan.seed;
-    snprintf(w->name, sizeof w->name, "%s/ep%lld", model.name, (long long)ranks);
-    snprintf(w->skew, sizeof w->skew, "%s", parts[3]);
-    w->counts = malloc((size_t)w->experts * sizeof *w->counts);
-    if (w->counts == NULL) {
-        return moet_fail(MOET_NO_MEMORY, "no memory for a workload of %d experts", w->experts);
-    }
-    if (!a->plan.problem.bias_given) {
-        a->plan.problem.bias = a->plan.problem.down_bias = model.bias;
-    }
-    return moet_skew_draw(parts[3], w->experts, w->rows, w->seed, w->counts);
-}
-
-/* The file's workload that --match names, alone in the list. */
-static moet_status read_workload(const profile_arguments *a, moet_workloads *list)
-{
-    moet_workloads all = {0};
-    MOET_TRY(moet_workloads_read(a->workload, &all));
-    moet_status status = MOET_OK;
-    int32_t found = 0;
-    for (int32_t i = 0; i < all.count && status == MOET_OK; i++) {
-        if (a->match == NULL || strstr(all.items[i].name, a->match) != NULL) {
-            found++;
-            if (found == 1) status = moet_workloads_add(list, &all.items[i]);
-        }
-    }
-    if (status == MOET_OK && found != 1) {
-        status = moet_fail(MOET_INVALID, "%s: %d workloads%s%s, one is profiled: --match TEXT names it", a->workload,
-                           found, a->match != NULL ? " match " : "", a->match != NULL ? a->match : "");
-    }
-    moet_workloads_release(&all);
-    return status;
-}
-
-static moet_status find_workload(profile_arguments *a, moet_workloads *list)
-{
-    if (strcmp(a->workload, "-") == 0 || access(a->workload, F_OK) == 0) {
-        return read_workload(a, list);
-    }
-    moet_workload drawn = {0};
-    moet_status status = draw_workload(a, &drawn);
-    if (status == MOET_OK) status = moet_workloads_add(list, &drawn);
-    moet_workload_release(&drawn);
-    return status;
 }
 
 /* ---- the launch ---- */
@@ -315,7 +255,7 @@ static moet_status run_launch(const profile_arguments *a, const moet_sweep_task 
 typedef struct tool_line {
     const char *argv[MOST_ARGUMENTS + 1];
     int32_t count;
-    char self[4096];
+    char self[4096], config[MOET_CONFIG_SIZE];
 } tool_line;
 
 static void add(tool_line *line, const char *argument)
@@ -332,13 +272,18 @@ static moet_status add_self(const profile_arguments *a, tool_line *line)
         return moet_fail(MOET_IO, "/proc/self/exe: %s", strerror(errno));
     }
     line->self[length] = '\0';
-    if (line->count + a->argc + 4 > MOST_ARGUMENTS) {
-        return moet_fail(MOET_INVALID, "more than %d arguments", MOST_ARGUMENTS - line->count - 4);
+    if (line->count + a->argc + 6 > MOST_ARGUMENTS) {
+        return moet_fail(MOET_INVALID, "more than %d arguments", MOST_ARGUMENTS - line->count - 6);
     }
     add(line, line->self);
     add(line, "profile");
     for (int i = 1; i < a->argc; i++) {
         add(line, a->argv[i]);
+    }
+    if (a->db != NULL && a->has_config) { /* perhaps the database's winner */
+        moet_config_format(&a->config, line->config);
+        add(line, "--config");
+        add(line, line->config);
     }
     add(line, "--tool"); /* the last one counts */
     add(line, "none");
@@ -456,6 +401,100 @@ static moet_status run_nsys(const profile_arguments *a, const char *folder)
     return status;
 }
 
+/* ---- the database ---- */
+
+/* The trial that is profiled: of this config, or the winner. */
+typedef struct trial_search {
+    const profile_arguments *arguments;
+    const char *config; /* NULL: the winner */
+    int32_t found;
+    int64_t trial_id;
+    char config_text[MOET_CONFIG_SIZE];
+} trial_search;
+
+static moet_status visit_trial(void *context, const moet_store_trial_row *row)
+{
+    trial_search *s = context;
+    const bool device_counts = s->arguments->device_counts;
+    const bool is_it = s->config != NULL ? row->is_current && row->device_counts == device_counts &&
+                                               strcmp(row->config, s->config) == 0
+                                         : row->is_winner[device_counts ? MOET_TABLE_DEVICE_COUNTS : MOET_TABLE_ANY];
+    if (is_it) {
+        s->found++;
+        s->trial_id = row->trial_id;
+        snprintf(s->config_text, sizeof s->config_text, "%s", row->config);
+    }
+    return MOET_OK;
+}
+
+/* Of this machine's device, or, where it has no GPU (counters of a file), of any. */
+static moet_status find_trial(const profile_arguments *a, const moet_sweep_task *task, trial_search *search)
+{
+    char problem_key[MOET_STORE_PROBLEM_SIZE];
+    moet_store *store = NULL;
+    moet_device *device = NULL;
+    const bool is_known =
+        moet_device_open(a->device, &device) == MOET_OK && (a->counters == NULL || device->info.cc_major > 0);
+    moet_store_problem_key(&task->problem, task->workload, problem_key);
+    const moet_store_filter filter = {.device_key = is_known ? device->key : NULL,
+                                      .problem_key = problem_key,
+                                      .workload = task->workload,
+                                      .ok_only = true};
+    moet_status status = moet_store_open(a->db, MOET_STORE_READ, &store);
+    if (status == MOET_OK) status = moet_store_each_trial(store, &filter, visit_trial, search);
+    if (status == MOET_OK && search->found != 1) {
+        status = moet_fail(
+            MOET_NOT_FOUND, "%s: %s %s of this workload%s: %s", a->db, search->found == 0 ? "no" : "more than one",
+            search->config != NULL ? "trial of the configuration" : "winner", is_known ? " on this device" : "",
+            search->found == 0 ? "sweep it first, or leave --db out" : "several devices have one");
+    }
+    moet_store_close(store);
+    moet_device_close(device);
+    return status;
+}
+
+/* Before anything runs: the winner becomes the config, for the program under the tool too; a trial must be there. */
+static moet_status choose_trial(profile_arguments *a, const moet_sweep_task *task)
+{
+    char config[MOET_CONFIG_SIZE] = "";
+    trial_search search = {.arguments = a, .config = a->has_config ? config : NULL};
+    if (a->db == NULL || a->table != NULL) {
+        return MOET_OK;
+    }
+    if (a->has_config) moet_config_format(&a->config, config);
+    MOET_TRY(find_trial(a, task, &search));
+    a->has_config = true;
+    return moet_config_parse(search.config_text, &a->config);
+}
+
+static moet_status put_counters(const profile_arguments *a, const moet_sweep_task *task, const moet_ncu_report *report)
+{
+    char config[MOET_CONFIG_SIZE];
+    trial_search search = {.arguments = a, .config = config};
+    moet_store *store = NULL;
+    int32_t count = 0;
+    moet_config_format(&a->config, config);
+    MOET_TRY(find_trial(a, task, &search));
+    moet_store_counter *counters = calloc((size_t)report->count * MOET_NCU_METRIC_COUNT, sizeof *counters);
+    if (counters == NULL) {
+        return moet_fail(MOET_NO_MEMORY, "no memory for the counters of %d kernels", report->count);
+    }
+    for (int32_t k = 0; k < report->count; k++) {
+        for (int32_t m = 0; m < MOET_NCU_METRIC_COUNT; m++) {
+            const double value = report->kernels[k].values[m];
+            if (!isnan(value)) {
+                counters[count++] =
+                    (moet_store_counter){k, report->kernels[k].name, moet_ncu_metric_name((moet_ncu_metric)m), value};
+            }
+        }
+    }
+    moet_status status = moet_store_open(a->db, MOET_STORE_WRITE, &store);
+    if (status == MOET_OK) status = moet_store_put_profile(store, search.trial_id, "ncu", counters, count);
+    moet_store_close(store);
+    free(counters);
+    return status;
+}
+
 /* ---- the answer ---- */
 
 /* The device that was profiled, of which an answer wants the SMs: this machine's, if it has one of as many. */
@@ -494,6 +533,7 @@ static moet_status answer(const profile_arguments *a, const moet_sweep_task *tas
     if (status == MOET_OK) {
         moet_why_judge(&launch, &verdict);
         moet_why_print(&launch, &verdict);
+        if (a->db != NULL) status = put_counters(a, task, &report);
     }
     moet_ncu_report_release(&report);
     free(text);
@@ -504,6 +544,7 @@ static moet_status answer(const profile_arguments *a, const moet_sweep_task *tas
 static moet_status profile(profile_arguments *a, const moet_sweep_task *task)
 {
     char folder[MOET_CHILD_FOLDER_SIZE], csv_path[MOET_CHILD_FOLDER_SIZE + 16];
+    MOET_TRY(choose_trial(a, task));
     if (a->tool == TOOL_NONE) {
         return run_launch(a, task);
     }
@@ -531,7 +572,8 @@ static const struct argp argp = {
         "WORKLOAD is MODEL/epN/ROWS/SKEW, as `sweep` draws it, or a .jsonl file (- for stdin) of which --match names "
         "one. Without --ops it is the up GEMM. Counters need permission: where the driver keeps them to root, the "
         "message says how to allow them. Times under ncu are no trials: it runs a kernel several times, with flushed "
-        "caches, and none of them is stored. scripts/profile_ncu.sh and scripts/profile_nsys.sh are the same by hand."),
+        "caches, and --db keeps counters only beside a trial's times. scripts/profile_ncu.sh and "
+        "scripts/profile_nsys.sh are the same by hand."),
     children,
     NULL,
     NULL};
@@ -549,7 +591,11 @@ static int run(int argc, char **argv)
     }
     a.argc = argc;
     a.argv = argv;
-    moet_status status = find_workload(&a, &workloads);
+    bool has_bias = false;
+    moet_status status = moet_workload_find(a.workload, a.match, a.plan.seed, &workloads, &has_bias);
+    if (!a.plan.problem.bias_given) {
+        a.plan.problem.bias = a.plan.problem.down_bias = has_bias;
+    }
     if (status == MOET_OK) status = moet_sweep_plan(&a.plan, &workloads, &tasks);
     if (status == MOET_OK && tasks.count != 1) {
         status = moet_fail(MOET_INVALID, "one launch is profiled: give one of --ops and one of --layout");

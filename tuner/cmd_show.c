@@ -12,7 +12,7 @@
 
 typedef struct show_options {
     const char *db, *device, *workload, *why;
-    bool trials;
+    bool trials, counters;
     moet_output_format format;
 } show_options;
 
@@ -264,13 +264,73 @@ static moet_status show_all(const show_options *options, moet_store *store, show
     return MOET_OK;
 }
 
+/* ---- counters ---- */
+
+static const moet_output_column counter_columns[] = {
+    {"device", MOET_OUTPUT_TEXT, 0},    {"problem", MOET_OUTPUT_TEXT, 0}, {"workload", MOET_OUTPUT_TEXT, 0},
+    {"rows", MOET_OUTPUT_INTEGER, 0},   {"skew", MOET_OUTPUT_TEXT, 0},    {"config", MOET_OUTPUT_TEXT, 0},
+    {"counts_on", MOET_OUTPUT_TEXT, 0}, {"tool", MOET_OUTPUT_TEXT, 0},    {"position", MOET_OUTPUT_INTEGER, 0},
+    {"kernel", MOET_OUTPUT_TEXT, 0},    {"metric", MOET_OUTPUT_TEXT, 0},  {"value", MOET_OUTPUT_REAL, 3},
+};
+
+typedef struct counters_walk {
+    moet_store *store;
+    moet_output *out;
+    const moet_store_trial_row *trial; /* at hand */
+    bool brief;
+    int64_t rows;
+} counters_walk;
+
+static moet_status show_counter(void *context, const char *tool, const moet_store_counter *counter)
+{
+    counters_walk *w = context;
+    const shown s = {.trial = w->trial, .brief = w->brief};
+    put_device(w->out, &s);
+    put_problem(w->out, &s);
+    put_workload(w->out, &s);
+    put_rows(w->out, &s);
+    put_skew(w->out, &s);
+    put_config(w->out, &s);
+    put_counts_on(w->out, &s);
+    moet_output_text(w->out, tool);
+    moet_output_integer(w->out, counter->position);
+    moet_output_text(w->out, counter->kernel);
+    moet_output_text(w->out, counter->metric);
+    moet_output_real(w->out, counter->value);
+    w->rows++;
+    return MOET_OK;
+}
+
+static moet_status show_counters_of(void *context, const moet_store_trial_row *row)
+{
+    counters_walk *w = context;
+    w->trial = row;
+    return moet_store_each_counter(w->store, row->trial_id, show_counter, w);
+}
+
+static moet_status show_counters(const show_options *options, moet_store *store)
+{
+    const moet_store_filter filter = {.device_key = options->device, .name = options->workload, .ok_only = true};
+    counters_walk w = {.store = store, .brief = options->format == MOET_FORMAT_TEXT};
+    MOET_TRY(moet_output_create(stdout, options->format, counter_columns, MOET_COUNT_OF(counter_columns), &w.out));
+    moet_status status = moet_store_each_trial(store, &filter, show_counters_of, &w);
+    moet_status finished = moet_output_finish(w.out);
+    if (status == MOET_OK && finished == MOET_OK && w.rows == 0) {
+        moet_command_note("'%s' has no counters%s", options->db,
+                          options->device || filter.name ? " that these options choose"
+                                                         : " yet; moe-tune profile --db puts them there");
+    }
+    return status == MOET_OK ? finished : status;
+}
+
 /* ---- command ---- */
 
-enum { OPTION_DB = 256, OPTION_TRIALS, OPTION_WHY, OPTION_DEVICE, OPTION_WORKLOAD, OPTION_FORMAT };
+enum { OPTION_DB = 256, OPTION_TRIALS, OPTION_COUNTERS, OPTION_WHY, OPTION_DEVICE, OPTION_WORKLOAD, OPTION_FORMAT };
 
 static const struct argp_option options_table[] = {
     {"db", OPTION_DB, "FILE", 0, "database of moe-tune sweep (default moe-tune.db)", 0},
     {"trials", OPTION_TRIALS, NULL, 0, "every trial instead of the winners", 0},
+    {"counters", OPTION_COUNTERS, NULL, 0, "what `profile --db` counted, instead of the winners", 0},
     {"why", OPTION_WHY, "WORKLOAD", 0,
      "every candidate of a workload (NAME, NAME/ROWS or NAME/ROWS/SKEW) with its time or "
      "the reason for its refusal",
@@ -291,6 +351,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     case OPTION_TRIALS:
         options->trials = true;
         return 0;
+    case OPTION_COUNTERS:
+        options->counters = true;
+        return 0;
     case OPTION_WHY:
         options->why = argument;
         return 0;
@@ -302,6 +365,11 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
         return 0;
     case OPTION_FORMAT:
         moet_command_check(state, moet_output_format_parse(argument, &options->format));
+        return 0;
+    case ARGP_KEY_END:
+        if (options->counters && (options->trials || options->why)) {
+            argp_error(state, "--counters goes with neither --trials nor --why; --workload NAME chooses");
+        }
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -327,7 +395,7 @@ static int run_show(int argc, char **argv)
     show w = {.workload_id = -1};
     moet_store *store = NULL;
     moet_status status = moet_store_open(options.db, MOET_STORE_READ, &store);
-    if (status == MOET_OK) status = show_all(&options, store, &w);
+    if (status == MOET_OK) status = options.counters ? show_counters(&options, store) : show_all(&options, store, &w);
     moet_store_close(store);
     return moet_command_fail(status);
 }

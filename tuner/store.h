@@ -9,7 +9,7 @@
 #include "workload.h"
 
 #define MOET_STORE_APPLICATION_ID 0x6d6f6574 /* "moet" */
-#define MOET_STORE_VERSION 4
+#define MOET_STORE_VERSION 5
 
 typedef struct moet_store moet_store;
 
@@ -59,15 +59,17 @@ typedef struct moet_store_key {
 } moet_store_key;
 
 /* Writes trial, samples and cubins in one transaction. A trial with the same key is replaced only if `replace`;
- * otherwise the stored one stays and *inserted (may be NULL) is false. So does one that a run of a higher effort measured
- * in final rounds, unless the new one says that the candidate does not work. final_rounds: measured in the fresh rounds at
- * the end (winner, default, runner-up). is_default: the family default for this workload and kind of counts. */
+ * otherwise the stored one stays and *inserted (may be NULL) is false. So does one that a run of a higher effort
+ * measured in final rounds, unless the new one says that the candidate does not work. final_rounds: measured in the
+ * fresh rounds at the end (winner, default, runner-up). is_default: the family default for this workload and kind of
+ * counts. */
 moet_status moet_store_put_trial(moet_store *store, int64_t run_id, const moet_store_key *key, const moet_trial *trial,
                                  bool is_default, bool final_rounds, bool replace, bool *inserted);
 /* Whether a finished trial with this key is there; *final_rounds (may be NULL) as it was put. */
 moet_status moet_store_has_trial(moet_store *store, const moet_store_key *key, bool *present, bool *final_rounds);
-/* Marks that a workload is tuned, its final rounds done, for a candidate set (a hash text of candidates) with an effort,
- * so that a resumed sweep skips it whole. A mark of a higher effort stays. is_done: with this effort or a higher one. */
+/* Marks that a workload is tuned, its final rounds done, for a candidate set (a hash text of candidates) with an
+ * effort, so that a resumed sweep skips it whole. A mark of a higher effort stays. is_done: with this effort or a
+ * higher one. */
 moet_status moet_store_put_done(moet_store *store, int64_t run_id, const moet_store_key *key, const char *candidates,
                                 moet_effort effort);
 moet_status moet_store_is_done(moet_store *store, const moet_store_key *key, const char *candidates, moet_effort effort,
@@ -164,6 +166,19 @@ moet_status moet_store_get_algorithms(moet_store *store, int64_t trial_id, moet_
 /* The device; driver and ceilings of its latest run that has a trial, else of its latest run. */
 moet_status moet_store_device_info(moet_store *store, const char *device_key, moet_device_info *info,
                                    moet_ceilings *ceilings);
+
+/* What a profiler counted of the kernels of a trial's launch (tuner/ncu.h): beside the trial, none of its times. */
+typedef struct moet_store_counter {
+    int32_t position; /* of the kernel in the launch */
+    const char *kernel, *metric;
+    double value; /* finite */
+} moet_store_counter;
+/* In place of what an earlier profile of the trial counted. tool: its name. */
+moet_status moet_store_put_profile(moet_store *store, int64_t trial_id, const char *tool,
+                                   const moet_store_counter *counters, int32_t count);
+typedef moet_status (*moet_store_visit_counter)(void *context, const char *tool, const moet_store_counter *counter);
+/* By kernel, then by metric; none where the trial was not profiled. Texts live until the next one. */
+moet_status moet_store_each_counter(moet_store *store, int64_t trial_id, moet_store_visit_counter visit, void *context);
 
 /* Runs of a device that have trials, by their start: where its numbers come from. Texts live until the next one. */
 typedef struct moet_store_run_row {

@@ -67,6 +67,11 @@ moet_status moet_store_put_algorithms(moet_store *store, int64_t trial_id, const
 #define MOET_STORE_ALGORITHMS_2 "SELECT 0 AS id, '' AS library, x'' AS bytes, '' AS text WHERE false"
 #define MOET_STORE_TRIAL_ALGORITHMS_2 "SELECT 0 AS trial_id, 0 AS position, 0 AS rows, 0 AS algorithm_id WHERE false"
 
+/* Versions before 5 have no profiles. */
+#define MOET_STORE_PROFILES_4 "SELECT 0 AS trial_id, '' AS tool, '' AS measured_at WHERE false"
+#define MOET_STORE_COUNTERS_4                                                                                          \
+    "SELECT 0 AS trial_id, 0 AS position, '' AS kernel, '' AS metric, 0.0 AS value WHERE false"
+
 /* Never NULL. */
 const char *moet_store_text(sqlite3_stmt *statement, int column);
 

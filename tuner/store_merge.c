@@ -20,13 +20,19 @@
     "CREATE TEMP VIEW source_runs AS SELECT *, " MOET_STORE_EFFORT_3 " AS effort FROM source.runs;"                    \
     "CREATE TEMP VIEW source_done AS SELECT *, " MOET_STORE_EFFORT_3 " AS effort FROM source.done;"                    \
     "CREATE TEMP VIEW source_costs AS " MOET_STORE_COST_MODELS_3
+#define EFFORTS_4                                                                                                      \
+    "CREATE TEMP VIEW source_runs AS SELECT * FROM source.runs;"                                                       \
+    "CREATE TEMP VIEW source_done AS SELECT * FROM source.done;"                                                       \
+    "CREATE TEMP VIEW source_costs AS SELECT * FROM source.cost_models"
+#define PROFILES(profiles, counters)                                                                                   \
+    ";CREATE TEMP VIEW source_profiles AS " profiles ";CREATE TEMP VIEW source_counters AS " counters
+#define PROFILES_4 PROFILES(MOET_STORE_PROFILES_4, MOET_STORE_COUNTERS_4)
 static const char *const source_views[] = {
-    [1] = "CREATE TEMP VIEW source_cubins AS " MOET_STORE_TRIAL_CUBINS_1("source") ";" ALGORITHMS_2 EFFORTS_3,
-    [2] = CUBINS ALGORITHMS_2 EFFORTS_3,
-    [3] = CUBINS ALGORITHMS_3 EFFORTS_3,
-    [4] = CUBINS ALGORITHMS_3 "CREATE TEMP VIEW source_runs AS SELECT * FROM source.runs;"
-                              "CREATE TEMP VIEW source_done AS SELECT * FROM source.done;"
-                              "CREATE TEMP VIEW source_costs AS SELECT * FROM source.cost_models",
+    [1] = "CREATE TEMP VIEW source_cubins AS " MOET_STORE_TRIAL_CUBINS_1("source") ";" ALGORITHMS_2 EFFORTS_3 PROFILES_4,
+    [2] = CUBINS ALGORITHMS_2 EFFORTS_3 PROFILES_4,
+    [3] = CUBINS ALGORITHMS_3 EFFORTS_3 PROFILES_4,
+    [4] = CUBINS ALGORITHMS_3 EFFORTS_4 PROFILES_4,
+    [5] = CUBINS ALGORITHMS_3 EFFORTS_4 PROFILES("SELECT * FROM source.profiles", "SELECT * FROM source.counters"),
 };
 _Static_assert(sizeof source_views / sizeof source_views[0] == MOET_STORE_VERSION + 1, "views a version");
 
@@ -93,6 +99,12 @@ static const char *const steps[] = {
     "AND o.validator = s.validator LEFT JOIN main.runs oor ON oor.id = o.run_id "
     "WHERE o.id IS NULL OR " RANK("s", "sr") " < " RANK("o", "oor"),
 
+    /* A profile is of what a trial is of: it goes over to the one that replaces it. */
+    "CREATE TEMP TABLE kept_profiles AS SELECT i.rowid AS place, m.tool, m.measured_at "
+    "FROM incoming i JOIN main.profiles m ON m.trial_id = i.replaced",
+    "CREATE TEMP TABLE kept_counters AS SELECT i.rowid AS place, m.position, m.kernel, m.metric, m.value "
+    "FROM incoming i JOIN main.counters m ON m.trial_id = i.replaced",
+
     "DELETE FROM main.trials WHERE id IN (SELECT replaced FROM incoming WHERE replaced IS NOT NULL)",
     "CREATE TEMP TABLE base AS SELECT coalesce(max(id), 0) AS id FROM main.trials",
 
@@ -120,6 +132,25 @@ static const char *const steps[] = {
     "SELECT base.id + i.rowid, s.position, s.round, s.time_ns, s.dense_ns, s.dense2_ns, s.copy_ns, s.read_ns, "
     "s.sm_mhz, s.power_mw, s.throttle_reasons, s.hardware_slowdown "
     "FROM base, incoming i JOIN source.samples s ON s.trial_id = i.theirs",
+
+    "INSERT INTO main.profiles (trial_id, tool, measured_at) SELECT base.id + k.place, k.tool, k.measured_at "
+    "FROM base, kept_profiles k",
+    "INSERT INTO main.counters (trial_id, position, kernel, metric, value) "
+    "SELECT base.id + k.place, k.position, k.kernel, k.metric, k.value FROM base, kept_counters k",
+    /* Of two profiles of one trial the later stays. */
+    "CREATE TEMP TABLE profiled AS SELECT s.trial_id AS theirs, o.id AS ours FROM source_profiles s "
+    "JOIN source.trials t ON t.id = s.trial_id JOIN device_ids d ON d.theirs = t.device_id "
+    "JOIN problem_ids p ON p.theirs = t.problem_id JOIN workload_ids w ON w.theirs = t.workload_id "
+    "JOIN main.trials o ON o.workload_id = w.ours AND o.problem_id = p.ours AND o.device_id = d.ours "
+    "AND o.config = t.config AND o.device_counts = t.device_counts AND o.family_version = t.family_version "
+    "AND o.validator = t.validator LEFT JOIN main.profiles m ON m.trial_id = o.id "
+    "WHERE m.trial_id IS NULL OR (s.measured_at, s.tool) > (m.measured_at, m.tool)",
+    "DELETE FROM main.profiles WHERE trial_id IN (SELECT ours FROM profiled)",
+    "INSERT INTO main.profiles (trial_id, tool, measured_at) SELECT p.ours, s.tool, s.measured_at "
+    "FROM profiled p JOIN source_profiles s ON s.trial_id = p.theirs",
+    "INSERT INTO main.counters (trial_id, position, kernel, metric, value) "
+    "SELECT p.ours, s.position, s.kernel, s.metric, s.value "
+    "FROM profiled p JOIN source_counters s ON s.trial_id = p.theirs",
 };
 
 static moet_status count_incoming(moet_store *into, int64_t *added)
@@ -148,7 +179,8 @@ static moet_status copy_all(moet_store *into, int64_t *added)
     return moet_store_exec(into, "DROP TABLE device_ids; DROP TABLE problem_ids; DROP TABLE workload_ids; "
                                  "DROP TABLE run_ids; DROP TABLE incoming; DROP TABLE base; DROP VIEW source_cubins; "
                                  "DROP VIEW source_algorithms; DROP VIEW source_runs; DROP VIEW source_done; "
-                                 "DROP VIEW source_costs;");
+                                 "DROP VIEW source_costs; DROP TABLE kept_profiles; DROP TABLE kept_counters; "
+                                 "DROP TABLE profiled; DROP VIEW source_profiles; DROP VIEW source_counters;");
 }
 
 static moet_status attach(moet_store *into, const char *path)
