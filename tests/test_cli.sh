@@ -170,12 +170,12 @@ c = sqlite3.connect("older.db", isolation_level=None)
 c.execute("PRAGMA journal_mode = DELETE")
 c.execute("ALTER TABLE trials ADD COLUMN cubin_sha256 TEXT REFERENCES cubins (sha256)")
 c.execute("DROP TABLE trial_cubins")
-for table in "trial_algorithms", "algorithms", "cost_models": c.execute("DROP TABLE " + table)
+for table in "trial_algorithms", "algorithms", "cost_models", "counters", "profiles": c.execute("DROP TABLE " + table)
 for table in "runs", "done": c.execute(f"ALTER TABLE {table} DROP COLUMN effort")
 c.execute("PRAGMA user_version = 1")
 EOF
 sum=$(sha256sum <older.db)
-"$MOE" show --db good.db --trials --format csv >good.csv
+"$MOE" show --db good.db --trials --format csv | sed 's/,normal,/,exhaustive,/' >good.csv # as what was before efforts counts
 expect 0 "" "$MOE" show --db older.db --trials --format csv
 is "trials of an older database" "$(cat out)" "$(cat good.csv)"
 expect 0 "" "$MOE" emit --db older.db --out older-table
@@ -184,7 +184,7 @@ expect 0 "" "$MOE" show --db from-older.db --trials --format csv
 is "trials merged from an older database" "$(cat out)" "$(cat good.csv)"
 is "the older database" "$(sha256sum <older.db)" "$sum"
 expect 0 "" small_sweep --db older.db
-is "the version after a sweep" "$(query older.db "PRAGMA user_version")" 4
+is "the version after a sweep" "$(query older.db "PRAGMA user_version")" 5
 echo "this is a diary" >diary.db
 expect 2 "diary.db" "$MOE" show --db diary.db
 is "a text as database" "$(cat diary.db)" "this is a diary"
