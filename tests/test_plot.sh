@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # moe-tune plot: every kind is drawn, as SVG and PNG, with what it is to show; what goes wrong has one line.
 . "$(dirname "$0")/lib.sh"
+export TMPDIR=$WORK/tmp # other programs' folders are none of ours
+mkdir "$TMPDIR"
 command -v gnuplot >/dev/null || { echo "skipped: gnuplot is not installed (apt install gnuplot-nox)"; exit 77; }
 
 # texts FILE.svg: what a reader sees, a line a text.

@@ -2,6 +2,8 @@
 # moe-tune profile: the launch under a tool, and the tool's part by a stand-in for ncu, which runs what it is given and
 # prints the fixture as its report.
 . "$(dirname "$0")/lib.sh"
+export TMPDIR=$WORK/tmp # other programs' folders are none of ours
+mkdir "$TMPDIR"
 export SOURCE WORK
 mkdir bin && cat >bin/ncu <<'NCU'
 #!/usr/bin/env bash

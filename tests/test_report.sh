@@ -2,6 +2,8 @@
 # moe-tune report: one file that needs nothing beside itself, its numbers those of `show`, its commands ones that run; and
 # a browser opens it without a complaint and sorts its tables.
 . "$(dirname "$0")/lib.sh"
+export TMPDIR=$WORK/tmp # other programs' folders are none of ours
+mkdir "$TMPDIR"
 
 small_sweep --db small.db >/dev/null 2>err || fail "sweep: $(tail -n 3 err)"
 line() { echo "{\"name\":\"$1\",\"rows\":64,\"skew\":\"$2\",\"op\":\"up\",\"peer\":\"<b>&\",\"time_us\":$3,\"layout\":\"nk\"}"; }

@@ -272,8 +272,8 @@ static moet_status add_self(const profile_arguments *a, tool_line *line)
         return moet_fail(MOET_IO, "/proc/self/exe: %s", strerror(errno));
     }
     line->self[length] = '\0';
-    if (line->count + a->argc + 6 > MOST_ARGUMENTS) {
-        return moet_fail(MOET_INVALID, "more than %d arguments", MOST_ARGUMENTS - line->count - 6);
+    if (line->count + a->argc + 7 > MOST_ARGUMENTS) {
+        return moet_fail(MOET_INVALID, "more than %d arguments", MOST_ARGUMENTS - line->count - 7);
     }
     add(line, line->self);
     add(line, "profile");
@@ -284,6 +284,7 @@ static moet_status add_self(const profile_arguments *a, tool_line *line)
         moet_config_format(&a->config, line->config);
         add(line, "--config");
         add(line, line->config);
+        if (a->device_counts) add(line, "--device-counts");
     }
     add(line, "--tool"); /* the last one counts */
     add(line, "none");
@@ -409,6 +410,7 @@ typedef struct trial_search {
     const char *config; /* NULL: the winner */
     int32_t found;
     int64_t trial_id;
+    bool device_counts; /* of the trial: with host counts a config may win that takes either */
     char config_text[MOET_CONFIG_SIZE];
 } trial_search;
 
@@ -422,6 +424,7 @@ static moet_status visit_trial(void *context, const moet_store_trial_row *row)
     if (is_it) {
         s->found++;
         s->trial_id = row->trial_id;
+        s->device_counts = row->device_counts;
         snprintf(s->config_text, sizeof s->config_text, "%s", row->config);
     }
     return MOET_OK;
@@ -464,6 +467,7 @@ static moet_status choose_trial(profile_arguments *a, const moet_sweep_task *tas
     if (a->has_config) moet_config_format(&a->config, config);
     MOET_TRY(find_trial(a, task, &search));
     a->has_config = true;
+    a->device_counts = search.device_counts;
     return moet_config_parse(search.config_text, &a->config);
 }
 
