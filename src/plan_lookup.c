@@ -13,8 +13,9 @@
 #define UNKNOWN_COST 0.02 /* ln: what a factor costs that was not measured at a point, but comes from another one */
 #define DEFAULT_TIE 0.01  /* ln: the default wins ties, as among winners */
 #define NEAR_SQUARE 0.05  /* added to squares of distances */
-/* A launch can afford so many estimates of an expert's share, which take some 8 ns each. */
-enum { MOST_ESTIMATES = 256, MOST_CONTENDERS = 8 };
+/* A launch can afford so many estimates of an expert's share, which take some 8 ns each. Of many experts the points say
+ * as much: what one has left of its last tile another has too much. */
+enum { MOST_ESTIMATES = 160, MOST_CONTENDERS = 8 };
 
 /* What a configuration took at a point. */
 typedef struct cell {
@@ -35,7 +36,7 @@ struct moet_lookup {
     bool *usable, *refused; /* [points] */
     cell *cells;            /* [points][configs] */
     shape *shapes;          /* [configs] */
-    int32_t contenders;     /* how many are estimated */
+    int32_t contenders;     /* how many are estimated; below 2: none */
     double *costs;          /* [configs] scratch */
 };
 
@@ -149,6 +150,7 @@ static moet_status fill_unknown(moet_lookup *l, int32_t i)
 
 moet_status moet_lookup_create(const moet_plan *plan, moet_lookup **lookup)
 {
+    const bool counts_are_seen = !plan->options.device_counts;
     const size_t points = (size_t)plan->tuned->point_count, configs = (size_t)plan->prepared_count;
     moet_lookup *l = calloc(1, sizeof *l);
     moet_status status = MOET_OK;
@@ -165,7 +167,7 @@ moet_status moet_lookup_create(const moet_plan *plan, moet_lookup **lookup)
         status = moet_fail(MOET_NO_MEMORY, "plan: out of memory");
         goto done;
     }
-    l->contenders = MOST_ESTIMATES / plan->problem.experts;
+    l->contenders = counts_are_seen ? MOST_ESTIMATES / plan->problem.experts : 0;
     if (l->contenders > MOST_CONTENDERS) l->contenders = MOST_CONTENDERS;
     for (int32_t k = 0; k < l->config_count; k++) describe_tiles(l, k);
     for (int32_t i = 0; i < l->point_count && status == MOET_OK; i++) status = describe_point(l, i);
@@ -192,13 +194,11 @@ void moet_lookup_destroy(moet_lookup *lookup)
 
 /* ---- every launch ---- */
 
-/* The least of the costs, which is taken out of them. -1: none is left. */
-static int32_t take_least(const moet_lookup *l)
+/* The index of the least cost. */
+static int32_t find_least(const moet_lookup *l)
 {
     int32_t least = 0;
     for (int32_t k = 1; k < l->config_count; k++) least = l->costs[k] < l->costs[least] ? k : least;
-    if (isinf(l->costs[least])) return -1;
-    l->costs[least] = INFINITY;
     return least;
 }
 
@@ -207,21 +207,27 @@ static moet_decision decide_nearest(const moet_lookup *l, const moet_table_neigh
 {
     const moet_plan *plan = l->plan;
     const int32_t nearest = near[0].point, fallback = plan->fallback;
-    double weights[MOET_TABLE_NEIGHBORS], sum = 0, least = INFINITY, of_default = INFINITY;
+    double weights[MOET_TABLE_NEIGHBORS], sum = 0;
     for (int32_t i = 0; i < count; i++) sum += weights[i] = 1 / (near[i].distance * near[i].distance + NEAR_SQUARE);
-    /* First what the points say alone; then, of the best by that, what the counts say too. */
+    /* What the points say alone: ln of times, averaged. */
     for (int32_t k = 0; k < l->config_count; k++) {
         double cost = 0;
         for (int32_t i = 0; i < count; i++) cost += weights[i] * cell_of(l, near[i].point, k)->log_time;
-        l->costs[k] = isnan(cost) ? INFINITY : cost;
+        l->costs[k] = isnan(cost) ? INFINITY : cost / sum;
     }
-    int32_t best = take_least(l);
-    for (int32_t n = 0, k = best; n < l->contenders && k >= 0; n++, k = take_least(l)) {
-        double cost = 0;
-        for (int32_t i = 0; i < count; i++) cost += weights[i] * cell_of(l, near[i].point, k)->factor;
-        cost = cost / sum + estimate(l, k, counts, routing);
-        if (cost < least) best = k, least = cost;
-        if (k == fallback) of_default = cost;
+    int32_t best = find_least(l);
+    double least = l->costs[best], of_default = l->costs[fallback];
+    if (l->contenders > 1) {
+        /* What the counts say too, of the best by that. */
+        least = of_default = INFINITY;
+        for (int32_t n = 0, k = best; n < l->contenders && !isinf(l->costs[k]); n++, k = find_least(l)) {
+            double cost = 0;
+            for (int32_t i = 0; i < count; i++) cost += weights[i] * cell_of(l, near[i].point, k)->factor;
+            cost = cost / sum + estimate(l, k, counts, routing);
+            if (cost < least) best = k, least = cost;
+            if (k == fallback) of_default = cost;
+            l->costs[k] = INFINITY; /* done */
+        }
     }
     /* The default wins ties, where it was measured. */
     if (cell_of(l, nearest, fallback)->time_ns > 0 && of_default <= least + DEFAULT_TIE) best = fallback;

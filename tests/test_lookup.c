@@ -207,8 +207,11 @@ static void draw(uint64_t *random, int32_t nth, int32_t experts, int32_t *counts
 static const struct {
     moet_op op;
     int32_t experts, hidden, inter;
-} shapes[] = {{MOET_OP_UP, 8, 7168, 2048},   {MOET_OP_DOWN, 8, 7168, 2048}, {MOET_OP_UP, 16, 2048, 768},
-              {MOET_OP_DOWN, 16, 2048, 768}, {MOET_OP_UP, 16, 2880, 2880},  {MOET_OP_DOWN, 32, 4096, 1536}};
+} shapes[] = {
+    {MOET_OP_UP, 8, 7168, 2048},   {MOET_OP_DOWN, 8, 7168, 2048},  {MOET_OP_UP, 16, 2048, 768},
+    {MOET_OP_DOWN, 16, 2048, 768}, {MOET_OP_UP, 16, 2880, 2880},   {MOET_OP_DOWN, 32, 4096, 1536},
+    {MOET_OP_UP, 64, 4096, 1536},  {MOET_OP_DOWN, 128, 2048, 768},
+};
 
 static space all;
 static tuned from;
@@ -315,14 +318,14 @@ static void test_regret(void **state)
 /* The default is taken within 1 % of the best, where it was measured. */
 static void test_default_wins_ties(void **state)
 {
-    (void)state;
     if (!moet_family_find("wgmma_gemm")) skip();
-    make_space(&all, MOET_OP_UP, 16, 2048, 768);
+    const int32_t experts = *state ? 128 : 16; /* by the points alone, by estimates too */
+    make_space(&all, MOET_OP_UP, experts, 2048, 768);
     tune(&all, &from);
     int32_t counts[MOST_EXPERTS], other = -1;
     moet_routing routing;
-    TEST_OK(moet_skew_draw("lognormal:0.43", 16, 3000, 9, counts));
-    TEST_OK(moet_routing_summarize(counts, 16, &routing));
+    TEST_OK(moet_skew_draw("lognormal:0.43", experts, 3000, 9, counts));
+    TEST_OK(moet_routing_summarize(counts, experts, &routing));
     const moet_decision before = moet_lookup_decide(from.plan.lookup, counts, &routing);
     const int32_t best = (int32_t)(before.prepared - from.prepared);
     for (int32_t k = 0; k < from.plan.prepared_count - 1; k++) other = k != best ? k : other;
@@ -372,7 +375,7 @@ static double now_ns(void)
 static void test_nanoseconds(void **state)
 {
     (void)state;
-    enum { ROUTINGS = 64, RUNS = 200 };
+    enum { ROUTINGS = 64, RUNS = 200, LIMIT_NS = 2000 };
     static const int32_t experts[] = {8, 32, 128};
     static int32_t counts[ROUTINGS][MOST_EXPERTS];
     if (!moet_family_find("wgmma_gemm")) skip();
@@ -398,17 +401,16 @@ static void test_nanoseconds(void **state)
                       experts[i], from.point_count, configs, least,
                       100 * answers[MOET_HIT_NEAREST] / (RUNS * ROUTINGS));
         assert_true(answers[MOET_HIT_NEAREST] > RUNS * ROUTINGS / 2);
-        const double limit_ns = experts[i] <= 32 ? 2000 : 6000;
-        if (!IS_SLOWED && least > 2 * limit_ns) test_fail("a lookup takes %.0f ns, not %.0f", least, limit_ns);
+        /* Twice what is promised, for machines that are not quiet. */
+        if (!IS_SLOWED && least > 2 * LIMIT_NS) test_fail("a lookup takes %.0f ns, not %d", least, LIMIT_NS);
     }
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_quick_estimates),
-        cmocka_unit_test(test_regret),
-        cmocka_unit_test(test_default_wins_ties),
+        cmocka_unit_test(test_quick_estimates),   cmocka_unit_test(test_regret),
+        cmocka_unit_test(test_default_wins_ties), cmocka_unit_test_prestate(test_default_wins_ties, &all),
         cmocka_unit_test(test_nanoseconds),
     };
     return cmocka_run_group_tests_name("lookup", tests, NULL, NULL);
