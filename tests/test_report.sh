@@ -51,7 +51,8 @@ is "a row a winner" "$(cat rows)" "$("$MOE" show --db small.db --format csv | ta
 time_us=$("$MOE" show --db small.db --format csv | python3 -c 'import csv,sys; print(next(csv.DictReader(sys.stdin))["time_us"])')
 holds "a time as show prints it" page.html ">$time_us<"
 holds "its run" page.html '<a href="#run-1">run 1</a>'
-holds "the sweep's command" page.html "moe-tune sweep --device host --families host_blas"
+holds "the sweep's command" page.html "moe-tune sweep "
+holds "and its options" page.html "--device host --families host_blas"
 holds "a peer's name is text" page.html "&lt;b&gt;&amp;"
 grep -q '<b>&' page.html && fail "a peer's name is markup"
 holds "peers: slower at one of two" page.html "slower at 1 of 2"
