@@ -160,7 +160,7 @@ static void test_merge(void **state)
     moet_store_close(one);
     moet_store_close(two);
     for (int32_t i = 0; i < 2; i++) {
-        char name[16];
+        char name[24];
         int64_t added = 0;
         snprintf(name, sizeof name, "into%d.db", i);
         moet_store *into = open_store(name, MOET_STORE_WRITE, paths[2 + i]);

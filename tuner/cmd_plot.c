@@ -5,6 +5,7 @@
 
 #include "command.h"
 #include "plot.h"
+#include "plot_options.h"
 
 #define SUMMARY "draw results: roofline, efficiency, winners, peers, regret, sweep"
 #define EXAMPLE "moe-tune plot roofline --db moe-tune.db --out roofline.svg"
@@ -17,23 +18,13 @@ typedef struct plot_arguments {
     int32_t out_count;
 } plot_arguments;
 
-enum option_key { KEY_DB = 256, KEY_DEVICE, KEY_BENCH, KEY_PEERS, KEY_REGRET, KEY_OUT };
+enum option_key { KEY_DB = 256, KEY_OUT };
 
 static const struct argp_option options[] = {
     {.name = "db",
      .key = KEY_DB,
      .arg = "FILE",
      .doc = "Database of trials (default moe-tune.db); of kind sweep one for each sweep, up to 8"},
-    {.name = "device", .key = KEY_DEVICE, .arg = "TEXT", .doc = "Of several devices the one whose key has TEXT"},
-    {.name = "bench", .key = KEY_BENCH, .arg = "FILE", .doc = "Kind peers: what `moe-tune bench` printed"},
-    {.name = "peers",
-     .key = KEY_PEERS,
-     .arg = "FILE",
-     .doc = "Kind peers: what bench/peers/peers.py printed; may be given again"},
-    {.name = "regret",
-     .key = KEY_REGRET,
-     .arg = "FILE",
-     .doc = "Kind regret: what `moe-tune regret --format json` printed; several tables beside each other, up to 8"},
     {.name = "out",
      .key = KEY_OUT,
      .arg = "FILE",
@@ -63,29 +54,14 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     plot_arguments *a = state->input;
     moet_plot_sources *s = &a->sources;
     switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = s;
+        break;
     case KEY_DB:
         if (s->db_count == MOET_PLOT_MAX_FILES) {
             argp_error(state, "more than %d times --db", MOET_PLOT_MAX_FILES);
         }
         s->dbs[s->db_count++] = arg;
-        break;
-    case KEY_DEVICE:
-        s->device = arg;
-        break;
-    case KEY_BENCH:
-        s->bench = arg;
-        break;
-    case KEY_PEERS:
-        if (s->peers_count == MOET_PLOT_MAX_FILES) {
-            argp_error(state, "more than %d times --peers", MOET_PLOT_MAX_FILES);
-        }
-        s->peers[s->peers_count++] = arg;
-        break;
-    case KEY_REGRET:
-        if (s->regret_count == MOET_PLOT_MAX_FILES) {
-            argp_error(state, "more than %d times --regret", MOET_PLOT_MAX_FILES);
-        }
-        s->regrets[s->regret_count++] = arg;
         break;
     case KEY_OUT:
         if (a->out_count == 2) {
@@ -109,6 +85,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     return 0;
 }
 
+static const struct argp_child children[] = {{&moet_plot_sources_argp, 0, NULL, 0}, {0}};
 static const struct argp argp = {
     options,
     parse_option,
@@ -120,7 +97,7 @@ static const struct argp argp = {
         "moe-tune, sorted), regret (on workloads that were not tuned, sorted), sweep (time of sweeps against "
         "how good what they found is: one database each). Colours are told apart by the colour-blind and in "
         "grey; the ground is white, for print and for dark pages."),
-    NULL,
+    children,
     NULL,
     NULL};
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "command.h"
+#include "plot_options.h"
 #include "report.h"
 
 #define SUMMARY "write one page: summary, pictures, sortable tables, where each number is from"
@@ -13,48 +14,22 @@ typedef struct report_arguments {
     const char *out;
 } report_arguments;
 
-enum option_key { KEY_DB = 256, KEY_DEVICE, KEY_BENCH, KEY_PEERS, KEY_REGRET, KEY_OUT };
+enum option_key { KEY_DB = 256, KEY_OUT };
 
 static const struct argp_option options[] = {
     {.name = "db", .key = KEY_DB, .arg = "FILE", .doc = "Database of trials (default moe-tune.db)"},
-    {.name = "device", .key = KEY_DEVICE, .arg = "TEXT", .doc = "Of several devices the one whose key has TEXT"},
-    {.name = "bench",
-     .key = KEY_BENCH,
-     .arg = "FILE",
-     .doc = "What `moe-tune bench --with-default` printed: our times beside the peers' (else the winners' times)"},
-    {.name = "peers", .key = KEY_PEERS, .arg = "FILE", .doc = "What bench/peers/peers.py printed; may be given again"},
-    {.name = "regret",
-     .key = KEY_REGRET,
-     .arg = "FILE",
-     .doc = "What `moe-tune regret --format json` printed; may be given again, to compare tables"},
     {.name = "out", .key = KEY_OUT, .arg = "FILE", .doc = "The page (default report.html)"},
     {0}};
 
 static error_t parse_option(int key, char *arg, struct argp_state *state)
 {
     report_arguments *a = state->input;
-    moet_plot_sources *s = &a->report.sources;
     switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &a->report.sources;
+        break;
     case KEY_DB:
-        s->dbs[0] = arg;
-        break;
-    case KEY_DEVICE:
-        s->device = arg;
-        break;
-    case KEY_BENCH:
-        s->bench = arg;
-        break;
-    case KEY_PEERS:
-        if (s->peers_count == MOET_PLOT_MAX_FILES) {
-            argp_error(state, "more than %d times --peers", MOET_PLOT_MAX_FILES);
-        }
-        s->peers[s->peers_count++] = arg;
-        break;
-    case KEY_REGRET:
-        if (s->regret_count == MOET_PLOT_MAX_FILES) {
-            argp_error(state, "more than %d times --regret", MOET_PLOT_MAX_FILES);
-        }
-        s->regrets[s->regret_count++] = arg;
+        a->report.sources.dbs[0] = arg;
         break;
     case KEY_OUT:
         a->out = arg;
@@ -65,6 +40,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     return 0;
 }
 
+static const struct argp_child children[] = {{&moet_plot_sources_argp, 0, NULL, 0}, {0}};
 static const struct argp argp = {
     options,
     parse_option,
@@ -73,7 +49,7 @@ static const struct argp argp = {
         "Writes one HTML file that needs no network and nothing beside itself.", EXAMPLE,
         "A summary for a minute's reading, pictures (by gnuplot), tables that sort, and for each number the "
         "run that it is from and a command that measures it again."),
-    NULL,
+    children,
     NULL,
     NULL};
 
