@@ -151,7 +151,6 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         break;
     case KEY_SKEW:
         moet_text_list_release(&a->skews);
-        moet_text_list_release(&a->devices);
         status = moet_parse_texts(arg, "--skew", &a->skews);
         break;
     case KEY_WORKLOADS:
@@ -247,6 +246,7 @@ static void release_arguments(sweep_arguments *a)
 {
     moet_text_list_release(&a->models);
     moet_text_list_release(&a->skews);
+    moet_text_list_release(&a->devices);
     moet_text_list_release(&a->sweep.families);
     moet_int_list *lists[] = {&a->ep, &a->experts, &a->hidden, &a->inter, &a->rows};
     for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
