@@ -102,6 +102,12 @@ void moet_bench_destroy(moet_bench *bench);
 typedef void (*moet_bench_watch)(void *context, int32_t subject, moet_step step);
 void moet_bench_set_watch(moet_bench *bench, moet_bench_watch watch, void *context);
 
+/* Visits the configs that only a vendor library can enumerate (moet_family's list) for counts [E] in host memory: at most
+ * `limit`, the most promising first; none where the family lists nothing. base: what they share, UNSUPPORTED where it
+ * does not apply. Needs no workload and leaves the bench as it is; on an error of the library nothing is visited. */
+moet_status moet_bench_list(moet_bench *bench, const moet_problem *problem, const int32_t *counts,
+                            const moet_config *base, int32_t limit, moet_config_visit visit, void *context);
+
 /* Sets the workload; drops the previous subjects. Weights are kept where only counts changed. NO_DEVICE_MEMORY says how
  * much was needed; the bench is then without a workload and another may be set. tokens, FFN: R, at least every count;
  * 0: as many as rows, with one local expert each. UNSUPPORTED for more than MOET_MAX_CHOICES local experts a token. */

@@ -9,6 +9,7 @@
  *   measure.c   how long a subject takes: one sample
  *   ceilings.c  the subjects that give the device's dense and memory rates
  *   trial.c     what became of a subject, and what its samples say
+ *   list.c      configs that only a vendor library can enumerate
  *   stats.c     medians */
 #ifndef MOET_BENCH_SESSION_H
 #define MOET_BENCH_SESSION_H

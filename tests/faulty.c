@@ -3,7 +3,9 @@
  *
  * Where $MOET_FAULT_SLOW is set, every launch takes 20 ms: what has become slow since it was tuned.
  *
- * `told` waits for the file $MOET_FAULT_FILE to exist: it removes it and crashes. */
+ * `told` waits for the file $MOET_FAULT_FILE to exist: it removes it and crashes.
+ *
+ * $MOET_FAULT_LIST is how many configs the family lists as only a vendor library can; "crash": it crashes at that. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,7 +42,9 @@ static const char *const fault_values[] = {
     FAULT_TABLE(X)
 #undef X
         NULL};
-static const moet_param params[] = {{"fault", fault_values, MOET_SEARCH_FIRST}};
+static const char *const listed_values[] = {"0", "1", "2", "3", "4", "5", "6", "7", NULL};
+static const moet_param params[] = {{"fault", fault_values, MOET_SEARCH_FIRST},
+                                    {"listed", listed_values, MOET_SEARCH_LISTED}};
 
 #define HANG_S 40
 #define SLOW_NS 400000000L
@@ -121,6 +125,23 @@ static void faulty_default_config(const moet_problem *problem, int64_t rows_hint
     (void)rows_hint;
     (void)device;
     config->value[0] = FAULT_NONE;
+}
+
+static moet_status faulty_list(const moet_prepare_args *args, const int32_t *counts, int32_t limit,
+                               moet_config_visit visit, void *context)
+{
+    const char *wanted = getenv("MOET_FAULT_LIST");
+    int64_t rows = 0;
+    moet_config config = *args->config;
+    if (!wanted) return moet_fail(MOET_UNSUPPORTED, "faulty: no list");
+    if (strcmp(wanted, "crash") == 0) raise(SIGSEGV);
+    for (int32_t e = 0; e < args->problem->experts; e++) rows += counts[e];
+    if (rows != args->max_rows) return moet_fail(MOET_INVALID, "faulty: counts of %lld rows", (long long)rows);
+    for (int32_t i = 1; i <= atoi(wanted) && i <= limit && i < MOET_COUNT_OF(listed_values) - 1; i++) {
+        config.value[1] = (int16_t)i;
+        MOET_TRY(visit(context, &config));
+    }
+    return MOET_OK;
 }
 
 static moet_prepare_args inner_args(const moet_prepare_args *args, const moet_config *config)
@@ -206,7 +227,7 @@ const moet_family moet_family_faulty = {
     .backend = "host",
     .summary = "host_tile, and harm",
     .params = params,
-    .param_count = 1,
+    .param_count = MOET_COUNT_OF(params),
     .traits = faulty_traits,
     .applicable = faulty_applicable,
     .default_config = faulty_default_config,
@@ -214,6 +235,7 @@ const moet_family moet_family_faulty = {
     .prepare = faulty_prepare,
     .launch = faulty_launch,
     .release = faulty_release,
+    .list = faulty_list,
 };
 
 /* ---- on a GPU ---- */

@@ -259,6 +259,21 @@ static void test_index(void **state)
     }
 }
 
+typedef struct library_listing {
+    const int32_t *counts;
+    int32_t limit;
+} library_listing;
+
+/* What a bench does in a sweep's worker, without one. */
+static moet_status ask_library(void *context, const moet_config *shared, moet_config_visit visit, void *visit_context)
+{
+    const library_listing *l = context;
+    int64_t rows = 0;
+    for (int32_t e = 0; e < problem.experts; e++) rows += l->counts[e];
+    const moet_prepare_args args = {.device = &device, .problem = &problem, .config = shared, .max_rows = rows};
+    return shared->family->list(&args, l->counts, l->limit, visit, visit_context);
+}
+
 /* A sweep's list gets them once, beside what the parameters span. */
 static void test_candidates(void **state)
 {
@@ -271,7 +286,8 @@ static void test_candidates(void **state)
     TEST_OK(moet_candidates_list(&problem, 512, &device.info, &families, NULL, &list));
     const int32_t spanned = list.count;
     for (int32_t round = 0; round < 2; round++) {
-        TEST_OK(moet_candidates_add_listed(&list, &problem, counts, &device, 300));
+        library_listing listing = {counts, 300};
+        TEST_OK(moet_candidates_add_listed(&list, &problem, &device.info, ask_library, &listing));
         assert_int_equal(list.count, spanned + WHOLE);
     }
     for (int32_t i = spanned; i < list.count; i++) {
@@ -284,7 +300,8 @@ static void test_candidates(void **state)
     problem.experts = 4; /* counts are of as many */
     TEST_OK(moet_candidates_list(&problem, 256, &device.info, &families, NULL, &list));
     const int32_t before = list.count;
-    TEST_OK(moet_candidates_add_listed(&list, &problem, counts, &device, 7));
+    library_listing few = {counts, 7};
+    TEST_OK(moet_candidates_add_listed(&list, &problem, &device.info, ask_library, &few));
     assert_int_equal(list.count, before + 7);
     moet_candidates_release(&list);
     problem.experts = 8;

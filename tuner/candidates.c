@@ -430,40 +430,47 @@ moet_status moet_candidates_add_around(moet_candidates *list, const moet_problem
     return MOET_OK;
 }
 
-typedef struct listed {
+typedef struct listed_into {
     moet_candidates *list;
     const moet_problem *problem;
     const moet_device_info *device;
     const char *validator;
-} listed;
+} listed_into;
 
 static moet_status add_listed(void *context, const moet_config *config)
 {
-    const listed *l = context;
+    const listed_into *l = context;
     return has_config(l->list, config)
                ? MOET_OK
                : add_config(l->list, l->problem, l->device, config, false, true, l->validator, "");
 }
 
-moet_status moet_candidates_add_listed(moet_candidates *list, const moet_problem *problem, const int32_t *counts,
-                                       moet_device *device, int32_t limit)
+static bool is_lister(const moet_candidate *c)
 {
-    moet_routing routing;
-    MOET_TRY(moet_routing_summarize(counts, problem->experts, &routing));
-    for (int32_t i = 0; i < list->count && list->items[i].family_default; i++) {
+    return c->family_default && c->is_chosen && c->applicable && c->config.family->list != NULL;
+}
+
+moet_status moet_candidates_add_listed(moet_candidates *list, const moet_problem *problem,
+                                       const moet_device_info *device, moet_candidates_lister lister, void *context)
+{
+    const int32_t before = list->count;
+    for (int32_t i = 0; i < before && list->items[i].family_default; i++) {
         const moet_candidate one = list->items[i]; /* the list grows */
-        if (one.config.family->list == NULL || !one.is_chosen || !one.applicable) {
-            continue;
-        }
-        const moet_prepare_args args = {
-            .device = device, .problem = problem, .config = &one.config, .max_rows = routing.rows};
-        listed l = {list, problem, &device->info, one.validator};
-        const moet_status status = one.config.family->list(&args, counts, limit, add_listed, &l);
-        if (status == MOET_NO_MEMORY) {
+        listed_into l = {list, problem, device, one.validator};
+        const moet_status status = is_lister(&one) ? lister(context, &one.config, add_listed, &l) : MOET_OK;
+        if (status != MOET_OK && status != MOET_UNSUPPORTED) {
+            list->count = before;
             return status;
         }
     }
     return MOET_OK;
+}
+
+int32_t moet_candidates_listers(const moet_candidates *list)
+{
+    int32_t count = 0;
+    for (int32_t i = 0; i < list->count; i++) count += is_lister(&list->items[i]);
+    return count;
 }
 
 moet_status moet_candidates_add_seed(moet_candidates *list, const moet_problem *problem, const moet_device_info *device,
@@ -517,7 +524,7 @@ int32_t moet_candidates_applicable(const moet_candidates *list)
     return count;
 }
 
-void moet_candidates_hash(const moet_candidates *list, int32_t rule, int32_t final_rounds,
+void moet_candidates_hash(const moet_candidates *list, int32_t rule, int32_t final_rounds, int32_t listed,
                           char text[MOET_SHA256_TEXT_SIZE])
 {
     /* A chain of hashes, so that no text of all candidates is needed. */
@@ -534,6 +541,13 @@ void moet_candidates_hash(const moet_candidates *list, int32_t rule, int32_t fin
                 moet_sha256_text(link, strlen(link), text);
             }
         }
+    }
+    for (int32_t i = 0; i < list->count && listed > 0; i++) {
+        if (!is_lister(&list->items[i])) {
+            continue;
+        }
+        snprintf(link, sizeof link, "%s listed %s %d", text, list->items[i].config.family->name, listed);
+        moet_sha256_text(link, strlen(link), text);
     }
     for (int32_t i = 0; i < list->count; i++) {
         const moet_candidate *c = &list->items[i];

@@ -72,11 +72,15 @@ moet_status moet_candidates_add_around(moet_candidates *list, const moet_problem
 int32_t moet_candidates_most_crossed(const moet_family *family);
 moet_status moet_candidates_add_crossed(moet_candidates *list, const moet_problem *problem,
                                         const moet_device_info *device);
-/* Adds what the list lacks of the configurations that only a vendor library can enumerate (moet_family's list), of each
- * chosen family whose default applies: at most `limit` a family, for these counts (of problem->experts) in host memory.
- * Needs the device. A library that cannot list adds nothing. */
-moet_status moet_candidates_add_listed(moet_candidates *list, const moet_problem *problem, const int32_t *counts,
-                                       moet_device *device, int32_t limit);
+/* Visits what only a vendor library can enumerate, of base's family; UNSUPPORTED where it cannot. */
+typedef moet_status (*moet_candidates_lister)(void *context, const moet_config *base, moet_config_visit visit,
+                                              void *visit_context);
+/* Adds what the list lacks of the configurations that only a vendor library can enumerate, of each chosen family whose
+ * default applies and that has any. A library that cannot enumerate adds nothing; on another error nothing is added. */
+moet_status moet_candidates_add_listed(moet_candidates *list, const moet_problem *problem,
+                                       const moet_device_info *device, moet_candidates_lister lister, void *context);
+/* How many families that asks. */
+int32_t moet_candidates_listers(const moet_candidates *list);
 /* How many halves of a path family are listed where its GEMMs are known, at most. */
 int32_t moet_candidates_most_known(const moet_family *family);
 /* How many configurations there are around one, at most. */
@@ -101,8 +105,10 @@ int32_t moet_candidates_least(const moet_candidates *list);
 
 /* Hash of the set, of the values that are tried around it, and of how it is measured: a finished workload is finished
  * for this text. Made before seeds and selection. A path's halves are left out: they follow from its family and from
- * what is known of its GEMMs, and more of that is no reason to begin again. rule: MOET_RACE_RULE. */
-void moet_candidates_hash(const moet_candidates *list, int32_t rule, int32_t final_rounds,
+ * what is known of its GEMMs, and more of that is no reason to begin again. rule: MOET_RACE_RULE. listed: how many
+ * configurations that only a vendor library can enumerate are tried of a family, at most; which they are follows from the
+ * problem, the counts and the library's version, and is not asked again to know that all is done. */
+void moet_candidates_hash(const moet_candidates *list, int32_t rule, int32_t final_rounds, int32_t listed,
                           char text[MOET_SHA256_TEXT_SIZE]);
 
 #endif

@@ -388,6 +388,7 @@ static moet_status race_all(const regret_arguments *a, const moet_sweep_tasks *t
     sweep.devices = &devices;
     sweep.final_rounds = a->rounds;
     sweep.effort = MOET_EFFORT_EXHAUSTIVE;
+    sweep.listed = MOET_SWEEP_LISTED;
     sweep.noise = 0.01; /* as of `sweep` */
     sweep.jobs = moet_compile_ahead_jobs();
     sweep.interrupted = &never;

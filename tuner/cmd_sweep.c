@@ -41,6 +41,7 @@ enum option_key {
     KEY_DB,
     KEY_BUDGET,
     KEY_EFFORT,
+    KEY_LISTED,
     KEY_NOISE,
     KEY_JOBS,
     KEY_RETUNE,
@@ -89,6 +90,11 @@ static const struct argp_option options[] = {
      .arg = "EFFORT",
      .doc = "quick: the 4 best estimates of each workload; normal: the 12 best, then around the fastest; exhaustive: "
             "all (default normal). What was tuned with as much effort or more is passed over"},
+    {.name = "listed",
+     .key = KEY_LISTED,
+     .arg = "N",
+     .doc = "Exhaustive: at most so many algorithms that a vendor library lists itself, of each family and workload, the "
+            "most promising; 0: none (default 256)"},
     {.name = "budget",
      .key = KEY_BUDGET,
      .arg = "TIME",
@@ -171,6 +177,10 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         break;
     case KEY_EFFORT:
         status = moet_effort_parse(arg, "--effort", &a->sweep.effort);
+        break;
+    case KEY_LISTED:
+        status = moet_parse_integer(arg, "--listed", 0, MOET_SWEEP_MOST_LISTED, &number);
+        a->sweep.listed = (int32_t)number;
         break;
     case KEY_NOISE:
         status = moet_parse_decimal(arg, "--noise", 0, 100, &a->sweep.noise);
@@ -405,6 +415,8 @@ static moet_status print_size(const sweep_arguments *a, const moet_sweep_tasks *
     printf("candidates  %s%lld, then at most %lld around the best; %lld more do not apply\n",
            size.is_bound ? "at most " : "", (long long)size.candidates, (long long)size.around,
            (long long)size.inapplicable);
+    if (size.listed > 0)
+        printf("listed      at most %lld more, of what a vendor library lists when asked\n", (long long)size.listed);
     printf("time        about %s, compiling and what is in %s already not counted\n", time, a->sweep.db_path);
     return MOET_OK;
 }
@@ -491,6 +503,7 @@ static int run(int argc, char **argv)
                                    .shard = {1, 1},
                                    .final_rounds = 11,
                                    .effort = MOET_EFFORT_NORMAL,
+                                   .listed = MOET_SWEEP_LISTED,
                                    .noise = 0.01,
                                    .jobs = moet_compile_ahead_jobs(),
                                    .interrupted = &interrupted}};

@@ -108,13 +108,55 @@ static bool costs_one_task(moet_status status)
            status == MOET_UNSUPPORTED;
 }
 
+/* The hash is of what this effort tries. What was finished with more has another one, and counts. */
 static moet_status find_done(const sweep_state *s, const moet_sweep_task *task, const moet_candidates *candidates,
                              char hash[MOET_SHA256_TEXT_SIZE], bool *done)
 {
     const moet_store_key key = key_of(s, task);
-    moet_candidates_hash(candidates, MOET_RACE_RULE, s->options->final_rounds, hash);
+    const bool lists = s->options->effort == MOET_EFFORT_EXHAUSTIVE;
+    char of_more[MOET_SHA256_TEXT_SIZE];
+    moet_candidates_hash(candidates, MOET_RACE_RULE, s->options->final_rounds, s->options->listed, of_more);
+    moet_candidates_hash(candidates, MOET_RACE_RULE, s->options->final_rounds, lists ? s->options->listed : 0, hash);
     *done = false;
-    return s->options->retune ? MOET_OK : moet_store_is_done(s->store, &key, hash, s->options->effort, done);
+    if (s->options->retune) return MOET_OK;
+    MOET_TRY(moet_store_is_done(s->store, &key, hash, s->options->effort, done));
+    return *done ? MOET_OK : moet_store_is_done(s->store, &key, of_more, s->options->effort, done);
+}
+
+typedef struct listing {
+    const sweep_state *sweep;
+    const moet_sweep_task *task;
+} listing;
+
+static moet_status list_in_worker(void *context, const moet_config *base, moet_config_visit visit, void *visit_context)
+{
+    const listing *l = context;
+    return moet_worker_list(l->sweep->worker, &l->task->problem, l->task->workload->counts, base,
+                            l->sweep->options->listed, visit, visit_context);
+}
+
+/* What only a vendor library can enumerate joins the candidates of an exhaustive race. A library that fails at it costs
+ * the race its name: *effort is lowered. */
+static moet_status add_listed(const sweep_state *s, const moet_sweep_task *task, moet_candidates *candidates,
+                              moet_effort *effort)
+{
+    listing l = {s, task};
+    *effort = s->options->effort;
+    if (s->options->effort < MOET_EFFORT_EXHAUSTIVE || s->options->listed == 0) {
+        return MOET_OK;
+    }
+    const moet_status status =
+        moet_candidates_add_listed(candidates, &task->problem, moet_worker_info(s->worker), list_in_worker, &l);
+    if (status == MOET_OK || status == MOET_NO_MEMORY) {
+        return status;
+    }
+    char text[MOET_SWEEP_TASK_SIZE];
+    moet_sweep_task_format(task, text);
+    moet_progress_clear(s->progress);
+    moet_command_note("%s: not exhaustive, for a library did not list its algorithms: %s; the same command tries again",
+                      text, moet_last_error());
+    *effort = MOET_EFFORT_NORMAL;
+    return MOET_OK;
 }
 
 static moet_status select_candidates(const sweep_state *s, const moet_sweep_task *task, moet_candidates *candidates)
@@ -166,7 +208,9 @@ static moet_status race_task(sweep_state *s, const moet_sweep_task *task, moet_c
         moet_progress_skip(s->progress, 1);
         return MOET_OK;
     }
+    moet_effort effort;
     MOET_TRY(begin_measuring(s));
+    MOET_TRY(add_listed(s, task, candidates, &effort));
     MOET_TRY(add_seeds(s, task, &routing, candidates));
     MOET_TRY(select_candidates(s, task, candidates));
     MOET_TRY(compile_next(s));
@@ -216,7 +260,8 @@ static moet_status race_task(sweep_state *s, const moet_sweep_task *task, moet_c
         s->summary->failed++;
         return MOET_OK;
     }
-    MOET_TRY(moet_store_put_done(s->store, s->run_id, &key, hash, result.effort));
+    effort = result.effort < effort ? result.effort : effort;
+    MOET_TRY(moet_store_put_done(s->store, s->run_id, &key, hash, effort));
     s->summary->measured++;
     s->summary->cut += result.effort < s->options->effort;
     return moet_seeds_add(&s->seeds, &routing, &result.best->config);

@@ -10,6 +10,8 @@
 #include "problem_options.h"
 #include "workload.h"
 
+#define MOET_SWEEP_LISTED 256
+#define MOET_SWEEP_MOST_LISTED 4096
 typedef struct moet_sweep_options {
     const char *db_path;
     const char *command; /* the command line, for provenance and for how to go on */
@@ -20,6 +22,7 @@ typedef struct moet_sweep_options {
     int32_t final_rounds;
     int64_t budget_ns; /* of the whole sweep, which its races share; 0: none */
     moet_effort effort;
+    int32_t listed; /* exhaustive: configs of a family that only its vendor library can enumerate, at most; 0: none */
     double noise; /* of winners, relative: final rounds go on until then or until it stops falling */
     int32_t jobs; /* threads that compile ahead; 0: none */
     bool retune;  /* what is in the database is measured again */
@@ -62,6 +65,7 @@ typedef struct moet_sweep_size {
     int64_t candidates, inapplicable;
     bool is_bound;  /* candidates: at most; op ffn has fewer the more is known of its GEMMs by then */
     int64_t around; /* candidates that may be added around the best, and (op ffn) of crossed halves, at most */
+    int64_t listed; /* that only a vendor library can enumerate, at most */
     double seconds;
 } moet_sweep_size;
 moet_status moet_sweep_measure_size(const moet_sweep_options *options, const moet_sweep_tasks *tasks,

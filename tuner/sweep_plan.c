@@ -191,6 +191,9 @@ moet_status moet_sweep_measure_size(const moet_sweep_options *options, const moe
         MOET_TRY(moet_routing_summarize(task->workload->counts, task->workload->experts, &routing));
         MOET_TRY(
             moet_candidates_list(&task->problem, task->workload->rows, device, &options->families, NULL, &candidates));
+        const int64_t listed = options->effort == MOET_EFFORT_EXHAUSTIVE
+                                   ? (int64_t)moet_candidates_listers(&candidates) * options->listed
+                                   : 0;
         const int64_t around = most_around(&candidates, options->effort), before = sum.candidates;
         const moet_device_rates guess = moet_cost_guess(device, &(moet_ceilings){0});
         const moet_status status =
@@ -208,9 +211,10 @@ moet_status moet_sweep_measure_size(const moet_sweep_options *options, const moe
         double sample_s = 2 * (call_s > speed.sample_s ? call_s : speed.sample_s);
         /* Each candidate: verified by a few calls, one round; about eight in three more and in the final ones. */
         sum.seconds += flops / speed.reference_flops_per_s +
-                       (double)(sum.candidates - before + around) * (speed.prepare_s + 4 * call_s + sample_s) +
+                       (double)(sum.candidates - before + around + listed) * (speed.prepare_s + 4 * call_s + sample_s) +
                        (3 + options->final_rounds) * (8 * sample_s + speed.ceilings_s);
         sum.around += around;
+        sum.listed += listed;
         moet_candidates_release(&candidates);
     }
     *size = sum;

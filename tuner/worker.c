@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "message.h"
+#include "message_trial.h"
 #include "worker_process.h"
 #include "worker_serve.h"
 
@@ -248,6 +248,33 @@ static moet_status ask_workload(moet_worker *w)
     return end_reply(w, &reply, "workload");
 }
 
+/* What was visited before a reply turned out to be none is the visitor's to forget. */
+static moet_status ask_list(moet_worker *w, const moet_problem *problem, const int32_t *counts, const moet_config *base,
+                            int32_t limit, moet_config_visit visit, void *context)
+{
+    moet_message body = {0}, reply = {0};
+    moet_status status = MOET_OK;
+    char text[MOET_CONFIG_SIZE];
+    moet_config config;
+    moet_config_format(base, text);
+    moet_message_put(&body, problem, sizeof *problem);
+    moet_message_put_block(&body, counts, (size_t)problem->experts * sizeof *counts);
+    moet_message_put_text(&body, text);
+    moet_message_put_int(&body, limit);
+    MOET_TRY(request(w, MOET_REQUEST_LIST, &body, &reply));
+    while (status == MOET_OK && moet_message_take_int(&reply) != 0) {
+        moet_message_take_text(&reply, text, sizeof text);
+        if (reply.failed) break;
+        status = moet_config_parse(text, &config);
+        if (status == MOET_OK) status = visit(context, &config);
+    }
+    if (status != MOET_OK) {
+        moet_message_release(&reply);
+        return status;
+    }
+    return end_reply(w, &reply, "list");
+}
+
 static moet_status ask_racing(moet_worker *w)
 {
     moet_message body = {0}, reply = {0};
@@ -269,48 +296,6 @@ static void take_trial(moet_message *reply, worker_subject *s)
     moet_message_take(reply, &s->launch, sizeof s->launch);
 }
 
-static moet_status take_cubins(moet_message *reply, moet_trial *trial)
-{
-    const int64_t count = moet_message_take_int(reply);
-    reply->failed = reply->failed || count < 0 || count > MOET_MAX_CUBINS;
-    for (int32_t i = 0; i < trial->cubin_count; i++) moet_cubin_release(&trial->cubins[i]);
-    for (trial->cubin_count = 0; !reply->failed && trial->cubin_count < count;) {
-        moet_cubin *cubin = &trial->cubins[trial->cubin_count];
-        size_t size_bytes;
-        const void *bytes = moet_message_take_block(reply, &size_bytes);
-        *cubin = (moet_cubin){.size_bytes = size_bytes, .bytes = malloc(size_bytes > 0 ? size_bytes : 1)};
-        if (cubin->bytes == NULL) {
-            return moet_fail(MOET_NO_MEMORY, "no memory for a cubin of %zu bytes", size_bytes);
-        }
-        if (size_bytes > 0) memcpy(cubin->bytes, bytes, size_bytes);
-        trial->cubin_count++;
-        moet_message_take_text(reply, cubin->sha256, sizeof cubin->sha256);
-        moet_message_take_text(reply, cubin->arch, sizeof cubin->arch);
-    }
-    return MOET_OK;
-}
-
-static moet_status take_algorithms(moet_message *reply, moet_trial *trial)
-{
-    size_t size_bytes;
-    const void *bytes = moet_message_take_block(reply, &size_bytes);
-    const size_t count = size_bytes / sizeof *trial->algorithms;
-    reply->failed = reply->failed || size_bytes % sizeof *trial->algorithms != 0 || count > MOET_MAX_ALGORITHMS;
-    free(trial->algorithms);
-    trial->algorithms = NULL;
-    trial->algorithm_count = 0;
-    if (size_bytes == 0 || reply->failed) {
-        return MOET_OK;
-    }
-    trial->algorithms = malloc(size_bytes);
-    if (trial->algorithms == NULL) {
-        return moet_fail(MOET_NO_MEMORY, "no memory for a trial's algorithms");
-    }
-    memcpy(trial->algorithms, bytes, size_bytes);
-    trial->algorithm_count = (int32_t)count;
-    return MOET_OK;
-}
-
 static moet_status ask_add(moet_worker *w, worker_subject *s)
 {
     moet_message body = {0}, reply = {0};
@@ -321,8 +306,8 @@ static moet_status ask_add(moet_worker *w, worker_subject *s)
     s->remote = w->remote_count++;
     MOET_TRY(request(w, MOET_REQUEST_ADD, &body, &reply));
     take_trial(&reply, s);
-    moet_status status = take_cubins(&reply, &s->trial);
-    if (status == MOET_OK) status = take_algorithms(&reply, &s->trial);
+    moet_status status = moet_message_take_cubins(&reply, &s->trial);
+    if (status == MOET_OK) status = moet_message_take_algorithms(&reply, &s->trial);
     if (status != MOET_OK) {
         moet_message_release(&reply);
         return status;
@@ -501,6 +486,13 @@ moet_status moet_worker_begin(moet_worker *w, moet_ceilings *ceilings)
 }
 
 /* ---- the bench ---- */
+
+moet_status moet_worker_list(moet_worker *w, const moet_problem *problem, const int32_t *counts, const moet_config *base,
+                             int32_t limit, moet_config_visit visit, void *context)
+{
+    MOET_TRY(ensure_up(w));
+    return ask_list(w, problem, counts, base, limit, visit, context); /* a lost process is replaced when needed */
+}
 
 moet_status moet_worker_set_workload(moet_worker *w, const moet_problem *problem, const int32_t *counts, int64_t tokens)
 {

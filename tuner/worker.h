@@ -43,6 +43,11 @@ int32_t moet_worker_restarts(const moet_worker *worker);
 /* Makes the bench and measures its ceilings, once. */
 moet_status moet_worker_begin(moet_worker *worker, moet_ceilings *ceilings);
 
+/* As moet_bench_list. A library that crashes or hangs at it is an error, and costs only the list: the next call finds the
+ * worker as it was before. */
+moet_status moet_worker_list(moet_worker *worker, const moet_problem *problem, const int32_t *counts,
+                             const moet_config *base, int32_t limit, moet_config_visit visit, void *context);
+
 /* As in bench.h. The errors of a candidate, whatever it does, are its trial's: an error status means that the worker
  * cannot go on, DEVICE that the device cannot. */
 moet_status moet_worker_set_workload(moet_worker *worker, const moet_problem *problem, const int32_t *counts,

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "libraries.h"
+#include "message_trial.h"
 
 #define CEILING_ROUNDS 5
 
@@ -51,26 +52,36 @@ static moet_status serve_begin(moet_server *server, moet_message *body, moet_mes
     return MOET_OK;
 }
 
-static moet_status serve_workload(moet_server *server, moet_message *body, moet_message *reply)
+/* A valid problem, and its counts in an aligned copy, which the caller frees. */
+static moet_status take_routing(moet_message *body, const char *what, moet_problem *problem, int32_t **counts)
 {
-    moet_problem problem;
     size_t counts_bytes;
-    double flops, bytes;
-    moet_message_take(body, &problem, sizeof problem);
-    const void *counts = moet_message_take_block(body, &counts_bytes);
-    const int64_t tokens = moet_message_take_int(body);
-    MOET_TRY(moet_message_end(body, "workload"));
-    MOET_TRY(moet_problem_validate(&problem));
-    if (counts_bytes != (size_t)problem.experts * sizeof(int32_t)) {
-        return moet_fail(MOET_MALFORMED, "workload: %zu bytes of counts for %d experts", counts_bytes, problem.experts);
+    moet_message_take(body, problem, sizeof *problem);
+    const void *bytes = moet_message_take_block(body, &counts_bytes);
+    MOET_TRY(body->failed ? moet_message_end(body, what) : moet_problem_validate(problem));
+    if (counts_bytes != (size_t)problem->experts * sizeof **counts) {
+        return moet_fail(MOET_MALFORMED, "%s: %zu bytes of counts for %d experts", what, counts_bytes,
+                         problem->experts);
     }
     int32_t *aligned = malloc(counts_bytes);
     if (aligned == NULL) {
         return moet_fail(MOET_NO_MEMORY, "no memory for a workload's counts");
     }
-    memcpy(aligned, counts, counts_bytes);
-    moet_status status = moet_bench_set_workload(server->bench, &problem, aligned, tokens);
-    free(aligned);
+    memcpy(aligned, bytes, counts_bytes);
+    *counts = aligned;
+    return MOET_OK;
+}
+
+static moet_status serve_workload(moet_server *server, moet_message *body, moet_message *reply)
+{
+    moet_problem problem;
+    int32_t *counts = NULL;
+    double flops, bytes;
+    MOET_TRY(take_routing(body, "workload", &problem, &counts));
+    const int64_t tokens = moet_message_take_int(body);
+    moet_status status = moet_message_end(body, "workload");
+    if (status == MOET_OK) status = moet_bench_set_workload(server->bench, &problem, counts, tokens);
+    free(counts);
     if (status != MOET_OK) {
         return status;
     }
@@ -78,6 +89,33 @@ static moet_status serve_workload(moet_server *server, moet_message *body, moet_
     moet_message_put(reply, &flops, sizeof flops);
     moet_message_put(reply, &bytes, sizeof bytes);
     return MOET_OK;
+}
+
+static moet_status put_listed(void *context, const moet_config *config)
+{
+    char text[MOET_CONFIG_SIZE];
+    moet_config_format(config, text);
+    moet_message_put_int(context, true); /* another one */
+    moet_message_put_text(context, text);
+    return MOET_OK;
+}
+
+static moet_status serve_list(moet_server *server, moet_message *body, moet_message *reply)
+{
+    moet_problem problem;
+    moet_config base;
+    int32_t *counts = NULL;
+    char text[MOET_CONFIG_SIZE];
+    MOET_TRY(take_routing(body, "list", &problem, &counts));
+    moet_message_take_text(body, text, sizeof text);
+    const int64_t limit = moet_message_take_int(body);
+    moet_status status = moet_message_end(body, "list");
+    if (status == MOET_OK) status = moet_config_parse(text, &base);
+    if (status == MOET_OK)
+        status = moet_bench_list(server->bench, &problem, counts, &base, (int32_t)limit, put_listed, reply);
+    free(counts);
+    moet_message_put_int(reply, false);
+    return status;
 }
 
 static moet_status serve_racing(moet_server *server, moet_message *body, moet_message *reply)
@@ -129,13 +167,8 @@ static moet_status serve_add(moet_server *server, moet_message *body, moet_messa
     }
     const moet_trial *trial = moet_bench_view(server->bench, subject);
     put_trial(server, subject, reply);
-    moet_message_put_int(reply, trial->cubin_count);
-    for (int32_t i = 0; i < trial->cubin_count; i++) {
-        moet_message_put_block(reply, trial->cubins[i].bytes, trial->cubins[i].size_bytes);
-        moet_message_put_text(reply, trial->cubins[i].sha256);
-        moet_message_put_text(reply, trial->cubins[i].arch);
-    }
-    moet_message_put_block(reply, trial->algorithms, (size_t)trial->algorithm_count * sizeof *trial->algorithms);
+    moet_message_put_cubins(reply, trial);
+    moet_message_put_algorithms(reply, trial);
     return MOET_OK;
 }
 
@@ -204,10 +237,11 @@ static moet_status serve_retire(moet_server *server, moet_message *body, moet_me
 
 typedef moet_status (*request_handler)(moet_server *server, moet_message *body, moet_message *reply);
 static const request_handler handlers[] = {
-    [MOET_REQUEST_OPEN] = serve_open,         [MOET_REQUEST_BEGIN] = serve_begin,
-    [MOET_REQUEST_WORKLOAD] = serve_workload, [MOET_REQUEST_RACING] = serve_racing,
-    [MOET_REQUEST_ADD] = serve_add,           [MOET_REQUEST_AGAIN] = serve_again,
-    [MOET_REQUEST_ROUND] = serve_round,       [MOET_REQUEST_RETIRE] = serve_retire,
+    [MOET_REQUEST_OPEN] = serve_open,     [MOET_REQUEST_BEGIN] = serve_begin,
+    [MOET_REQUEST_LIST] = serve_list,     [MOET_REQUEST_WORKLOAD] = serve_workload,
+    [MOET_REQUEST_RACING] = serve_racing, [MOET_REQUEST_ADD] = serve_add,
+    [MOET_REQUEST_AGAIN] = serve_again,   [MOET_REQUEST_ROUND] = serve_round,
+    [MOET_REQUEST_RETIRE] = serve_retire,
 };
 _Static_assert(MOET_COUNT_OF(handlers) == MOET_REQUEST_COUNT, "a handler for each request");
 
@@ -215,8 +249,8 @@ moet_status moet_server_handle(moet_server *server, uint32_t request, moet_messa
 {
     const uint32_t first = server->device == NULL  ? MOET_REQUEST_OPEN
                            : server->bench == NULL ? MOET_REQUEST_BEGIN
-                                                   : MOET_REQUEST_WORKLOAD;
-    const uint32_t last = first == MOET_REQUEST_WORKLOAD ? MOET_REQUEST_COUNT - 1 : first;
+                                                   : MOET_REQUEST_LIST;
+    const uint32_t last = first == MOET_REQUEST_LIST ? MOET_REQUEST_COUNT - 1 : first;
     if (request < first || request > last) {
         return moet_fail(MOET_MALFORMED, "request %u is unknown, or out of turn", request);
     }

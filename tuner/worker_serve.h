@@ -9,6 +9,7 @@
 #define MOET_REQUEST_TABLE(X)                                                                                          \
     X(OPEN)     /* device -> info, key, devices of the backend, libraries */                                           \
     X(BEGIN)    /* seed -> ceilings, their work */                                                                     \
+    X(LIST)     /* problem, counts, config, limit -> of each: true, config; false */                                   \
     X(WORKLOAD) /* problem, counts, tokens -> flops, bytes */                                                          \
     X(RACING)   /* is_racing -> */                                                                                     \
     X(ADD)      /* config, device_counts -> trial, cubins, algorithms */                                               \
