@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # moe-tune plot: every kind is drawn, as SVG and PNG, with what it is to show; what goes wrong has one line.
 . "$(dirname "$0")/lib.sh"
-export TMPDIR=$WORK/tmp # other programs' folders are none of ours
+export TMPDIR="$WORK/a folder" # other programs' folders are none of ours; this one's name takes quotes
 mkdir "$TMPDIR"
 command -v gnuplot >/dev/null || { echo "skipped: gnuplot is not installed (apt install gnuplot-nox)"; exit 77; }
 
@@ -58,6 +58,31 @@ expect 0 "" "$MOE" plot regret --regret regret.jsonl --regret 'bal"anced.jsonl'
 drawn regret
 holds "the first table" texts "regret.jsonl: mean 2.0 %, p95 3.0 %, most 3.0 %, n 2"
 holds "the second table" texts "balanced.jsonl: mean 3.0 %, p95 7.0 %, most 7.0 %, n 2"
+
+# What files say is text: gnuplot runs what stands between backquotes, and ends a string at a quote.
+regret 'a `touch ran` \"b' nearest 3 null >text.jsonl
+expect 0 "" "$MOE" plot regret --regret text.jsonl
+drawn regret
+holds "a name with a command" texts "3.0 %  a touch ran b 8 balanced up"
+{ echo '{"device":"A `touch ran` \"card\""}'; line 'a`touch ran`' moe-tune 10; } >text_ours.jsonl
+line 'a`touch ran`' "it's \`touch ran\`" 20 >text_theirs.jsonl
+expect 0 "" "$MOE" plot peers --bench text_ours.jsonl --peers text_theirs.jsonl
+drawn peers
+holds "a device with quotes" texts "; A touch ran card"
+holds "a peer with a quote" texts "its touch ran: geomean 2.000 of 1"
+python3 - <<'EOF'
+import shutil, sqlite3
+shutil.copy("small.db", "text.db")
+db = sqlite3.connect("text.db")
+db.execute("UPDATE devices SET name = 'A `touch ran` \"card\"'")
+db.execute("UPDATE trials SET config = '\"''`touch ran`; touch ran #:' || config")
+db.commit()
+EOF
+expect 0 "" "$MOE" plot winners --db text.db
+expect 0 "" "$MOE" plot roofline --db text.db
+is "nothing of it was run" "$(ls ran 2>/dev/null)" ""
+mkdir "it's"
+expect 2 "TMPDIR: " env TMPDIR="$WORK/it's" "$MOE" plot winners --db small.db
 
 # One file of either format.
 expect 0 "" "$MOE" plot winners --db small.db --out a.png

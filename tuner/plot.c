@@ -38,6 +38,13 @@ moet_status moet_plot_parse(const char *name, moet_plot_kind *kind)
     return moet_fail(MOET_INVALID, "no picture '%.40s': there are %s", name, names);
 }
 
+void moet_plot_put_text(FILE *to, const char *text)
+{
+    for (; *text != '\0'; text++) {
+        if (strchr("\"'`\\", *text) == NULL && (unsigned char)*text >= ' ') fputc(*text, to);
+    }
+}
+
 static moet_status write_data(moet_plot_kind kind, const moet_plot_sources *sources, FILE *data, FILE *settings)
 {
     switch (kinds[kind].source) {
@@ -94,6 +101,10 @@ static moet_status run_gnuplot(const char *gnuplot, moet_plot_kind kind, const c
     const char *format = strcmp(path + strlen(path) - 4, ".png") == 0 ? "png" : "svg";
     size_t size = 0;
     int code = 0;
+    if (strchr(folder, '\'') != NULL) { /* between quotes here and in the script */
+        return moet_fail(MOET_INVALID, "TMPDIR: '%s' holds a quote, which gnuplot's script cannot; name another folder",
+                         folder);
+    }
     snprintf(out, sizeof out, "%s/out", folder);
     snprintf(log, sizeof log, "%s/log", folder);
     snprintf(script, sizeof script, "%s/plot.gp", folder);

@@ -7,9 +7,9 @@ set output folder."/out"
 colour(i) = word("#0072B2 #D55E00 #009E73 #CC79A7 #E69F00 #56B4E9 #000000 #8C510A", (i - 1) % 8 + 1)
 shape(i) = int(word("7 5 9 11 13 4 6 8", (i - 1) % 8 + 1))
 ops = "up down ffn"
-has(o) = int(system(sprintf("grep -c '^%s ' %s || true", o, data)))
+has(o) = int(system(sprintf("grep -c '^%s ' '%s' || true", o, data)))
 # Of an op, whether a series (the word in field `by`) has points: only those stand in its panel's key.
-has_series(o, by, name) = int(system(sprintf("awk '$1 == \"%s\" && $%d == \"%s\" { n++ } END { print n + 0 }' %s", o, by, name, data)))
+has_series(o, by, name) = int(system(sprintf("awk '$1 == \"%s\" && $%d == \"%s\" { n++ } END { print n + 0 }' '%s'", o, by, name, data)))
 panels = (has("up") > 0) + (has("down") > 0) + (has("ffn") > 0)
 set datafile missing "NaN"
 set border 3 lc rgb "#404040"

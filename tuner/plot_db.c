@@ -1,4 +1,5 @@
 /* plot_db.c: data of the pictures that are drawn from databases. */
+#include <ctype.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -96,6 +97,10 @@ static void name_config(const char *text, char family[SERIES_SIZE], char detail[
 {
     moet_config config;
     snprintf(family, SERIES_SIZE, "%.*s", (int)strcspn(text, ":"), text);
+    /* A word for gnuplot, awk and the shell, whatever program wrote the database. */
+    for (char *c = family; *c != '\0'; c++) {
+        if (!isalnum((unsigned char)*c)) *c = '_';
+    }
     snprintf(detail, SERIES_SIZE, "%s", family);
     if (moet_config_parse(text, &config) != MOET_OK) {
         return; /* of an older version */
@@ -170,8 +175,9 @@ static moet_status write_trials(moet_plot_kind kind, const moet_plot_sources *so
     }
     if (status == MOET_OK) {
         const double hbm = fmax(ceilings.copy_bytes_per_s, ceilings.read_bytes_per_s);
-        fprintf(settings, "device = \"%s\"\ndense = %.6g\nhbm = %.6g\n", info.name, ceilings.dense_flops_per_s / 1e12,
-                hbm / 1e12);
+        fputs("device = \"", settings);
+        moet_plot_put_text(settings, info.name);
+        fprintf(settings, "\"\ndense = %.6g\nhbm = %.6g\n", ceilings.dense_flops_per_s / 1e12, hbm / 1e12);
         series_write(&w.families, "families", settings);
         series_write(&w.details, "details", settings);
     }
@@ -272,8 +278,9 @@ static void write_quality(const sweep_points *points, const moet_plot_sources *s
     }
     for (int32_t f = 0; f<sources->db_count && * common> 0; f++) {
         const char *name = strrchr(sources->dbs[f], '/');
-        fprintf(data, "%.6g %.6g %.6g \"%s\"\n", seconds[f] / 60, 100 * exp(log_sum[f] / *common), 100 * least[f],
-                name != NULL ? name + 1 : sources->dbs[f]);
+        fprintf(data, "%.6g %.6g %.6g \"", seconds[f] / 60, 100 * exp(log_sum[f] / *common), 100 * least[f]);
+        moet_plot_put_text(data, name != NULL ? name + 1 : sources->dbs[f]);
+        fputs("\"\n", data);
     }
     fprintf(settings, "common = %d\n", *common);
 }

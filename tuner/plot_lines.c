@@ -18,10 +18,14 @@ moet_status moet_plot_write_peers(const moet_plot_sources *sources, FILE *data, 
 {
     moet_peers peers;
     MOET_TRY(moet_peers_read(sources->bench, sources->peers, sources->peers_count, &peers));
-    fprintf(settings, "device = \"%s\"\npeers = \"", peers.ours.device);
+    fputs("device = \"", settings);
+    moet_plot_put_text(settings, peers.ours.device);
+    fputs("\"\npeers = \"", settings);
     for (int32_t i = 0; i < peers.count; i++) {
         const moet_peer *p = &peers.items[i];
-        fprintf(settings, "%s'%s: geomean %.3f of %d'", i > 0 ? " " : "", p->name, p->geomean, p->count);
+        fputs(i > 0 ? " '" : "'", settings);
+        moet_plot_put_text(settings, p->name);
+        fprintf(settings, ": geomean %.3f of %d'", p->geomean, p->count);
         for (int32_t k = 0; k < p->count; k++) {
             fprintf(data, "%.6g %.6g\n", 100 * (k + 0.5) / p->count, p->ratios[k].ratio);
         }
@@ -31,8 +35,12 @@ moet_status moet_plot_write_peers(const moet_plot_sources *sources, FILE *data, 
     fprintf(settings, "\"\npoints = %d\nworst = \"", best->count);
     for (int32_t k = 0; k < WORST && k < best->count; k++) {
         const moet_bench_point *p = best->ratios[k].point;
-        fprintf(settings, "%s%.3f  %s %lld %s %s", k > 0 ? "\\n" : "", best->ratios[k].ratio, p->name,
-                (long long)p->rows, p->skew, p->op);
+        fprintf(settings, "%s%.3f  ", k > 0 ? "\\n" : "", best->ratios[k].ratio);
+        moet_plot_put_text(settings, p->name);
+        fprintf(settings, " %lld ", (long long)p->rows);
+        moet_plot_put_text(settings, p->skew);
+        fputc(' ', settings);
+        moet_plot_put_text(settings, p->op);
     }
     fputs("\"\n", settings);
     moet_peers_release(&peers);
@@ -64,6 +72,14 @@ static int by_regret(const void *a, const void *b)
     return (x < y) - (x > y);
 }
 
+static bool is_hit(const char *text)
+{
+    for (moet_hit hit = 0; hit < MOET_HIT_COUNT; hit++) {
+        if (strcmp(text, moet_hit_name(hit)) == 0) return true;
+    }
+    return false;
+}
+
 static moet_status parse_regret(const char *line, const char *path, int32_t number, regret_row *row)
 {
     cJSON *object = cJSON_Parse(line);
@@ -72,7 +88,7 @@ static moet_status parse_regret(const char *line, const char *path, int32_t numb
     moet_status status = MOET_OK;
     *row = (regret_row){.regret_pct = member_number(object, "regret_pct"),
                         .default_pct = member_number(object, "default_pct")};
-    if (hit == NULL || name == NULL || isnan(row->regret_pct)) {
+    if (hit == NULL || !is_hit(hit) || name == NULL || isnan(row->regret_pct)) {
         status = moet_fail(MOET_MALFORMED, "%s:%d: no line of `moe-tune regret --format json`", path, number);
     } else {
         snprintf(row->hit, sizeof row->hit, "%s", hit);
@@ -127,14 +143,12 @@ static void write_defaults(regret_row *rows, int32_t count, FILE *data)
     }
 }
 
-/* title<n> = "FILE: mean 1.0 %, ..."; the file's name without its folder, and without what ends a string there. */
+/* title<n> = "FILE: mean 1.0 %, ..."; the file's name without its folder. */
 static void write_title(int32_t number, const char *path, const regret_row *rows, int32_t count, FILE *settings)
 {
     const char *slash = strrchr(path, '/');
     fprintf(settings, "title%d = \"", number);
-    for (const char *c = slash != NULL ? slash + 1 : path; *c != '\0'; c++) {
-        if (*c != '"' && *c != '\\') fputc(*c, settings);
-    }
+    moet_plot_put_text(settings, slash != NULL ? slash + 1 : path);
     fprintf(settings, ": mean %.1f %%, p95 %.1f %%, most %.1f %%, n %d\"\n", mean_of(rows, count), p95_of(rows, count),
             rows[0].regret_pct, count);
 }
@@ -143,7 +157,8 @@ static void write_worst(const regret_row *rows, int32_t count, FILE *settings)
 {
     fputs("worst = \"", settings);
     for (int32_t i = 0; i < WORST && i < count; i++) {
-        fprintf(settings, "%s%.1f %%  %s", i > 0 ? "\\n" : "", rows[i].regret_pct, rows[i].name);
+        fprintf(settings, "%s%.1f %%  ", i > 0 ? "\\n" : "", rows[i].regret_pct);
+        moet_plot_put_text(settings, rows[i].name);
     }
     fputs("\"\n", settings);
 }
