@@ -4,7 +4,9 @@
 #include "test.h"
 
 #include <math.h>
+#include <signal.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "../src/table.h"
@@ -235,6 +237,125 @@ static void test_few_configs(void **state)
     }
     moet_table_close(table);
     TEST_FAILS(MOET_NOT_FOUND, "skews", moet_emit(store, dir, &(moet_emit_options){.skews = {1, skews}}, &emitted));
+    moet_store_close(store);
+}
+
+/* Times of ns at the very edge of a tie: in doubles 1036 / 1007 is more than 1 + 29 / 1007, and the point is the
+ * default's all the same. */
+static void test_edge_of_tie(void **state)
+{
+    (void)state;
+    char db[512], dir[512];
+    moet_store *store;
+    moet_emitted emitted;
+    moet_table *table;
+    moet_problem problem;
+    moet_config configs[2];
+    const int32_t counts[2] = {8, 8};
+    path_of("edge.db", db);
+    path_of("edge", dir);
+    moet_problem_init(&problem, MOET_OP_UP, 2, 64, 32);
+    TEST_OK(moet_store_open(db, MOET_STORE_WRITE, &store));
+    const int64_t run = fill_run(store, host);
+    for (int32_t i = 0; i < 2; i++) {
+        fill_config(host, &problem, i, &configs[i]);
+        const fill_trial t = {.device = host,
+                              .problem = &problem,
+                              .counts = counts,
+                              .config = &configs[i],
+                              .final_rounds = true,
+                              .is_default = i == 0,
+                              .median_ns = i == 0 ? 1036 : 1007,
+                              .noise_ns = i == 0 ? 29 : 0};
+        assert_true(fill_put(store, run, &t));
+    }
+    TEST_OK(moet_emit(store, dir, &(moet_emit_options){0}, &emitted));
+    assert_int_equal(emitted.entries, 1);
+    assert_int_equal(emitted.configs, 1);
+    TEST_OK(moet_table_load(dir, host, &table));
+    assert_true(moet_config_equal(&table->problems[0].points[0].winner[MOET_TABLE_ANY].config, &configs[0]));
+    moet_table_close(table);
+    moet_store_close(store);
+}
+
+/* A sweep writes while a table is made: what is emitted is the database of one moment, a winner at each point. The
+ * writer is killed somewhere in the middle. */
+static void test_beside_a_writer(void **state)
+{
+    (void)state;
+    char db[512], dir[512];
+    moet_store *store;
+    moet_emitted emitted;
+    moet_problem problem;
+    moet_config config;
+    path_of("beside.db", db);
+    path_of("beside", dir);
+    moet_problem_init(&problem, MOET_OP_UP, 2, 64, 32);
+    fill_config(host, &problem, 0, &config);
+    fill_trial t = {.device = host,
+                    .problem = &problem,
+                    .config = &config,
+                    .final_rounds = true,
+                    .replace = true,
+                    .median_ns = 1000};
+    TEST_OK(moet_store_open(db, MOET_STORE_WRITE, &store));
+    int64_t run = fill_run(store, host);
+    for (int32_t rows = 1; rows <= 8; rows++) {
+        t.counts = (const int32_t[]){rows, rows};
+        assert_true(fill_put(store, run, &t));
+    }
+    moet_store_close(store);
+    const pid_t writer = fork();
+    assert_true(writer >= 0);
+    if (writer == 0) {
+        if (moet_store_open(db, MOET_STORE_WRITE, &store) != MOET_OK) _exit(1);
+        run = fill_run(store, host);
+        for (int32_t i = 0;; i++) {
+            t.counts = (const int32_t[]){1 + i % 8, 1 + i % 8};
+            t.median_ns = 1000 + i % 100;
+            fill_put(store, run, &t);
+        }
+    }
+    moet_status status = moet_store_open(db, MOET_STORE_READ, &store);
+    int32_t whole = 0;
+    for (int32_t i = 0; i < 50 && status == MOET_OK; i++) {
+        status = moet_emit(store, dir, &(moet_emit_options){0}, &emitted);
+        whole += status == MOET_OK && emitted.entries == 8;
+    }
+    kill(writer, SIGKILL);
+    int how = 0;
+    assert_int_equal(waitpid(writer, &how, 0), writer);
+    assert_true(WIFSIGNALED(how)); /* it wrote to the end */
+    TEST_OK(status);
+    assert_int_equal(whole, 50);
+    TEST_OK(moet_emit(store, dir, &(moet_emit_options){0}, &emitted));
+    assert_int_equal(emitted.entries, 8);
+    moet_store_close(store);
+}
+
+/* Of two emits into one folder the one that looked first does not write over the other's table, whose kernels it does
+ * not know. */
+static void test_two_emits(void **state)
+{
+    (void)state;
+    char db[512], dir[512];
+    moet_store *store;
+    moet_emitted emitted;
+    moet_emit_folder before;
+    path_of("two.db", db);
+    path_of("two", dir);
+    TEST_OK(moet_store_open(db, MOET_STORE_WRITE, &store));
+    fill(store, 1, 20);
+    TEST_OK(moet_emit(store, dir, &(moet_emit_options){0}, &emitted));
+    TEST_OK(moet_emit_folder_look(dir, &before));
+    fill(store, 2, 20);
+    TEST_OK(moet_emit(store, dir, &(moet_emit_options){0}, &emitted));
+    char *text = table_text(dir);
+    TEST_FAILS(MOET_BUSY, "another emit replaced its table", moet_emit_folder_write(store, dir, before.hash, "{}", NULL, 0));
+    char *after = table_text(dir);
+    assert_string_equal(after, text);
+    free(after);
+    free(text);
     moet_store_close(store);
 }
 
@@ -587,6 +708,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_emit_and_load),  cmocka_unit_test(test_byte_stable),
         cmocka_unit_test(test_few_configs),    cmocka_unit_test(test_bits),
+        cmocka_unit_test(test_edge_of_tie),    cmocka_unit_test(test_beside_a_writer),
+        cmocka_unit_test(test_two_emits),
         cmocka_unit_test(test_one_device),     cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_merged),         cmocka_unit_test(test_several_kernels),
         cmocka_unit_test(test_over_version_1),

@@ -514,7 +514,8 @@ static moet_status build(builder *b, const char *device)
     return sort_defaults(b);
 }
 
-moet_status moet_emit(moet_store *store, const char *dir, const moet_emit_options *options, moet_emitted *emitted)
+/* Of the database as it stands: a sweep may write while it is read. */
+static moet_status emit(moet_store *store, const char *dir, const moet_emit_options *options, moet_emitted *emitted)
 {
     moet_emit_winners winners = {0};
     moet_emit_bits bits = {0};
@@ -564,7 +565,7 @@ moet_status moet_emit(moet_store *store, const char *dir, const moet_emit_option
         text = NULL;
         if ((status = print_table(b.root, folder.hash, b.counted.hash, &text)) != MOET_OK) goto done;
     }
-    status = moet_emit_folder_write(store, dir, b.counted.changed ? text : NULL, cubins.texts, cubins.count);
+    status = moet_emit_folder_write(store, dir, folder.hash, b.counted.changed ? text : NULL, cubins.texts, cubins.count);
     if (status == MOET_OK) *emitted = b.counted;
 done:
     moet_emit_winners_release(&winners);
@@ -572,5 +573,13 @@ done:
     free(text);
     free(cubins.texts);
     cJSON_Delete(b.root);
+    return status;
+}
+
+moet_status moet_emit(moet_store *store, const char *dir, const moet_emit_options *options, moet_emitted *emitted)
+{
+    MOET_TRY(moet_store_begin_reading(store));
+    moet_status status = emit(store, dir, options, emitted);
+    moet_store_end_reading(store);
     return status;
 }

@@ -25,8 +25,9 @@ typedef struct moet_emit_options {
     const char *bits;     /* a bit class (emit_bits.h); NULL: any */
 } moet_emit_options;
 
-/* Writes a table into dir, which is made if need be (its parent must exist). NOT_FOUND without any winner. INVALID where dir holds something else. On
- * an error the folder serves as before. */
+/* Writes a table into dir, which is made if need be (its parent must exist), of the database as it is at one moment.
+ * NOT_FOUND without any winner. INVALID where dir holds something else; BUSY where another emit replaced the table
+ * meanwhile. On an error the folder serves as before. */
 moet_status moet_emit(moet_store *store, const char *dir, const moet_emit_options *options, moet_emitted *emitted);
 
 /* Reads dir/table.json of any version as text: format, version and hash are checked, members are not. Freed by
@@ -41,8 +42,9 @@ typedef struct moet_emit_folder {
 } moet_emit_folder;
 moet_status moet_emit_folder_look(const char *dir, moet_emit_folder *folder);
 /* Writes kernels first and the text last (text NULL: it is there already), then removes kernels that are not in
- * cubins[], which is sorted. */
-moet_status moet_emit_folder_write(moet_store *store, const char *dir, const char *text, const char *const *cubins,
-                                   int32_t cubin_count);
+ * cubins[], which is sorted. Of several processes one at a time; BUSY where the folder's table is not the one with the
+ * hash `replaced`, as it was looked at: its kernels are not to be removed. */
+moet_status moet_emit_folder_write(moet_store *store, const char *dir, const char *replaced, const char *text,
+                                   const char *const *cubins, int32_t cubin_count);
 
 #endif

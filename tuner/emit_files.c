@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -218,12 +219,16 @@ static void remove_stale(const char *dir, const char *const *cubins, int32_t cub
     closedir(stream);
 }
 
-moet_status moet_emit_folder_write(moet_store *store, const char *dir, const char *text, const char *const *cubins,
-                                   int32_t cubin_count)
+static moet_status write_all(moet_store *store, const char *dir, const char *replaced, const char *text,
+                             const char *const *cubins, int32_t cubin_count)
 {
     char path[PATH_MAX];
+    moet_emit_folder folder;
     MOET_TRY(make_path(dir, TABLE_NAME, path));
-    if (mkdir(dir, 0777) != 0 && errno != EEXIST) return write_error(dir);
+    MOET_TRY(moet_emit_folder_look(dir, &folder));
+    if (strcmp(folder.hash, replaced) != 0)
+        return moet_fail(MOET_BUSY, "table folder '%s': another emit replaced its table meanwhile; run the command again",
+                         dir);
     for (int32_t i = 0; i < cubin_count; i++) MOET_TRY(write_cubin(store, dir, cubins[i]));
     MOET_TRY(sync_folder(dir));
     if (text) {
@@ -232,4 +237,17 @@ moet_status moet_emit_folder_write(moet_store *store, const char *dir, const cha
     }
     remove_stale(dir, cubins, cubin_count);
     return MOET_OK;
+}
+
+moet_status moet_emit_folder_write(moet_store *store, const char *dir, const char *replaced, const char *text,
+                                   const char *const *cubins, int32_t cubin_count)
+{
+    if (mkdir(dir, 0777) != 0 && errno != EEXIST) return write_error(dir);
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return write_error(dir);
+    /* Where a file system has no locks, writers are taken not to meet. */
+    while (flock(fd, LOCK_EX) != 0 && errno == EINTR) continue;
+    moet_status status = write_all(store, dir, replaced, text, cubins, cubin_count);
+    close(fd); /* unlocks */
+    return status;
 }

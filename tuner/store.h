@@ -88,6 +88,11 @@ typedef struct moet_store_cost {
 moet_status moet_store_put_cost(moet_store *store, const char *device_key, const moet_store_cost *cost);
 moet_status moet_store_get_cost(moet_store *store, const char *device_key, moet_store_cost *cost);
 
+/* What is read in between is the database of one moment, whoever writes meanwhile: for what several walks make. Not
+ * nested; other connections may write, but where there is no write-ahead log only until their busy timeout. */
+moet_status moet_store_begin_reading(moet_store *store);
+void moet_store_end_reading(moet_store *store);
+
 /* Reading. Rows come sorted: device key, problem key, rows, max/mean, counts; trials of a workload by time, failed
  * ones last, then by config. Texts live until the next step. */
 typedef struct moet_store_cubin {

@@ -129,6 +129,17 @@ moet_status moet_store_end(moet_store *store, moet_status status)
     return status;
 }
 
+moet_status moet_store_begin_reading(moet_store *store)
+{
+    int64_t objects = 0;
+    MOET_TRY(moet_store_exec(store, "BEGIN"));
+    /* BEGIN takes no snapshot, the first read does. */
+    moet_status status = moet_store_query_integer(store, "SELECT count(*) FROM sqlite_schema", &objects);
+    return status == MOET_OK ? MOET_OK : moet_store_end(store, status);
+}
+
+void moet_store_end_reading(moet_store *store) { (void)moet_store_end(store, MOET_OK); }
+
 const char *moet_store_text(sqlite3_stmt *statement, int column)
 {
     const unsigned char *text = sqlite3_column_text(statement, column);
