@@ -11,17 +11,26 @@
 extern const char moet_source_ep[];
 
 /* As in ep.cu. */
-enum { PLAN_THREADS = 1024, BASES_THREADS = 256, ROW_THREADS = 256, ROW_WARPS = ROW_THREADS / 32 };
+enum { PLAN_THREADS = 1024, BASES_THREADS = 256, AWAIT_THREADS = 32, ROW_THREADS = 256, ROW_WARPS = ROW_THREADS / 32 };
 
 enum { EARLY_DRIVER = 12030 }; /* captures launches that may begin early into graphs; as in stages_cuda.c */
 
-enum kernel { PLAN, BASES, DISPATCH, PACK, GIVE, COMBINE, KERNEL_COUNT };
+enum kernel { PLAN, BASES, DISPATCH, PACK, GIVE, SPREAD, AWAIT, COMBINE, COMBINE_GIVEN, KERNEL_COUNT };
 static const char *const kernel_names[] = {
-    [PLAN] = "moet_ep_plan", [BASES] = "moet_ep_bases", [DISPATCH] = "moet_ep_dispatch",
-    [PACK] = "moet_ep_pack", [GIVE] = "moet_ep_give",   [COMBINE] = "moet_ep_combine"};
+    [PLAN] = "moet_ep_plan",   [BASES] = "moet_ep_bases",     [DISPATCH] = "moet_ep_dispatch",
+    [PACK] = "moet_ep_pack",   [GIVE] = "moet_ep_give",       [SPREAD] = "moet_ep_spread",
+    [AWAIT] = "moet_ep_await", [COMBINE] = "moet_ep_combine", [COMBINE_GIVEN] = "moet_ep_combine_given",
+};
 
 /* Blocks of a kernel that an SM holds: its launch bounds. */
-enum { DISPATCH_BLOCKS = 3, PACK_BLOCKS = 4, GIVE_BLOCKS = 3, COMBINE_BLOCKS = 3 };
+enum {
+    DISPATCH_BLOCKS = 3,
+    PACK_BLOCKS = 4,
+    GIVE_BLOCKS = 3,
+    SPREAD_BLOCKS = 3,
+    COMBINE_BLOCKS = 3,
+    COMBINE_GIVEN_BLOCKS = 2
+};
 
 /* Vectors of a row that a warp should have at least, lest it looks choices up for little. */
 enum { PART_VECTORS = 64 };
@@ -150,27 +159,44 @@ static moet_status cuda_dispatch(moet_ep_stages *stages, const moet_ep_pass *pas
     return launch_rows(stages, DISPATCH, pass, slots, DISPATCH_BLOCKS, sms, stream);
 }
 
-static moet_status cuda_pack(moet_ep_stages *stages, const moet_ep_pass *pass, const void *received, const void *rows,
+static moet_status cuda_pack(moet_ep_stages *stages, const moet_ep_pass *pass, const void *tails, const void *rows,
                              const int32_t *places, void *packed, int32_t sms, void *stream)
 {
-    void *args[] = {(void *)pass, &received, &rows, &places, &packed};
+    void *args[] = {(void *)pass, &tails, &rows, &places, &packed};
     const int64_t most = ((int64_t)pass->ranks * pass->max_tokens + ROW_WARPS - 1) / ROW_WARPS;
     return launch(stages, PACK, at_most(most, sms_of(stages, sms) * PACK_BLOCKS), ROW_THREADS, sms, stream, args);
 }
 
-static moet_status cuda_give(moet_ep_stages *stages, const moet_ep_pass *pass, const void *received, const void *rows,
+static moet_status cuda_give(moet_ep_stages *stages, const moet_ep_pass *pass, const void *tails, const void *rows,
                              const int32_t *places, int32_t sms, void *stream)
 {
     const int64_t bound = (int64_t)pass->ranks * pass->max_tokens, most = sms_of(stages, sms) * GIVE_BLOCKS;
     int32_t split = split_of(pass, bound, most);
-    void *args[] = {(void *)pass, &received, &rows, &places, &split};
+    void *args[] = {(void *)pass, &tails, &rows, &places, &split};
     return launch(stages, GIVE, at_most((bound * split + ROW_WARPS - 1) / ROW_WARPS, most), ROW_THREADS, sms, stream,
                   args);
 }
 
+static moet_status cuda_spread(moet_ep_stages *stages, const moet_ep_pass *pass, int32_t sms, void *stream)
+{
+    const int64_t tokens = (int64_t)pass->pieces * pass->piece_tokens, most = sms_of(stages, sms) * SPREAD_BLOCKS;
+    int32_t split = pass->spreads == MOET_EP_SPREADS_NONE ? 1 : split_of(pass, tokens, most);
+    void *args[] = {(void *)pass, &split};
+    return launch(stages, SPREAD, at_most((tokens * split + ROW_WARPS - 1) / ROW_WARPS, most), ROW_THREADS, sms, stream,
+                  args);
+}
+
+static moet_status cuda_await(moet_ep_stages *stages, const moet_ep_pass *pass, int32_t piece, int32_t sms,
+                              void *stream)
+{
+    void *args[] = {(void *)pass, &piece};
+    return launch(stages, AWAIT, 1, AWAIT_THREADS, sms, stream, args);
+}
+
 static moet_status cuda_combine(moet_ep_stages *stages, const moet_ep_pass *pass, int32_t sms, void *stream)
 {
-    return launch_rows(stages, COMBINE, pass, 0, COMBINE_BLOCKS, sms, stream);
+    return pass->is_given ? launch_rows(stages, COMBINE_GIVEN, pass, 0, COMBINE_GIVEN_BLOCKS, sms, stream)
+                          : launch_rows(stages, COMBINE, pass, 0, COMBINE_BLOCKS, sms, stream);
 }
 
 const moet_ep_stages_table moet_ep_stages_cuda = {
@@ -182,6 +208,8 @@ const moet_ep_stages_table moet_ep_stages_cuda = {
     .dispatch = cuda_dispatch,
     .pack = cuda_pack,
     .give = cuda_give,
+    .spread = cuda_spread,
+    .await = cuda_await,
     .combine = cuda_combine,
 };
 #else

@@ -169,11 +169,9 @@ static uint8_t *row_at(const moet_ep_pass *p, int32_t rank, int64_t slot)
     return (uint8_t *)p->to[rank] + (p->first[rank] + slot) * p->row_bytes;
 }
 
-/* What stands behind the row's H elements. */
-static void write_tail(const moet_ep_pass *p, uint8_t *row, const choice *list, int32_t count, int32_t rank,
-                       int32_t pair)
+static void write_tail(const moet_ep_pass *p, void *tail, const choice *list, int32_t count, int32_t rank, int32_t pair)
 {
-    int32_t *ids = (int32_t *)(row + 2 * (int64_t)p->hidden);
+    int32_t *ids = tail;
     float *weights = (float *)(ids + p->choices);
     int32_t n = 0;
     for (int32_t i = 0; i < count; i++) {
@@ -198,11 +196,12 @@ static moet_status host_dispatch(moet_ep_stages *stages, const moet_ep_pass *p, 
             const int64_t at = (int64_t)q * p->max_tokens + t;
             uint8_t *row = row_at(p, q, p->slot[at]);
             memcpy(row, (const uint16_t *)p->x + t * p->x_stride, (size_t)p->hidden * 2);
-            write_tail(p, row, list, count, q, p->pair ? p->pair[at] : 0);
+            write_tail(p, row + 2 * (int64_t)p->hidden, list, count, q, p->pair ? p->pair[at] : 0);
         }
     }
     for (int32_t q = 0; q < p->ranks && p->is_bound; q++) {
-        for (int64_t i = p->send_counts[2 * q]; i < p->max_tokens; i++) write_tail(p, row_at(p, q, i), NULL, 0, q, 0);
+        for (int64_t i = p->send_counts[2 * q]; i < p->max_tokens; i++)
+            write_tail(p, row_at(p, q, i) + 2 * (int64_t)p->hidden, NULL, 0, q, 0);
     }
     if (p->is_lsa) {
         const uint32_t epoch = ++p->epochs[1];
@@ -214,7 +213,7 @@ static moet_status host_dispatch(moet_ep_stages *stages, const moet_ep_pass *p, 
 
 /* ---- pack ---- */
 
-static moet_status host_pack(moet_ep_stages *stages, const moet_ep_pass *p, const void *received, const void *rows,
+static moet_status host_pack(moet_ep_stages *stages, const moet_ep_pass *p, const void *tails, const void *rows,
                              const int32_t *places, void *packed, int32_t sms, void *stream)
 {
     (void)stages, (void)sms, (void)stream;
@@ -222,9 +221,8 @@ static moet_status host_pack(moet_ep_stages *stages, const moet_ep_pass *p, cons
     for (int32_t s = 0; s < p->ranks; s++) {
         if (s == p->rank) continue;
         for (int64_t r = p->recv_first[s]; r < p->recv_first[s] + p->recv_counts[2 * s]; r++) {
-            const uint8_t *tail = (const uint8_t *)received + r * p->row_bytes + bytes + 8 * (size_t)p->choices;
             int32_t pair;
-            memcpy(&pair, tail, sizeof pair);
+            memcpy(&pair, (const uint8_t *)tails + r * p->tail_bytes + 8 * (size_t)p->choices, sizeof pair);
             for (int32_t i = 0; i < p->width && places[r * p->width + i] >= 0; i++)
                 memcpy((uint8_t *)packed + (size_t)(p->recv_pair_first[s] + pair + i) * bytes,
                        (const uint8_t *)rows + (size_t)places[r * p->width + i] * bytes, bytes);
@@ -252,15 +250,17 @@ static void sum_pairs(const moet_ep_pass *p, const uint16_t *rows, const int32_t
     }
 }
 
-static moet_status host_give(moet_ep_stages *stages, const moet_ep_pass *p, const void *received, const void *rows,
+static moet_status host_give(moet_ep_stages *stages, const moet_ep_pass *p, const void *tails, const void *rows,
                              const int32_t *places, int32_t sms, void *stream)
 {
     (void)stages, (void)sms, (void)stream;
     if (*p->failure) return MOET_OK;
     for (int32_t s = 0; s < p->ranks; s++) {
+        if (s == p->rank) continue; /* combine adds these up */
         for (int64_t i = 0; i < p->recv_counts[2 * s]; i++) {
             const int64_t r = p->recv_first[s] + i;
-            const uint8_t *tail = (const uint8_t *)received + r * p->row_bytes + 2 * (int64_t)p->hidden;
+            const uint8_t *tail = (const uint8_t *)tails + r * p->tail_bytes;
+            if (places[r * p->width] < 0) continue; /* the rank knows that it has nothing here */
             sum_pairs(p, rows, places + r * p->width, (const float *)(const void *)(tail + 4 * (size_t)p->choices),
                       (uint16_t *)p->peer_back[s] + ((int64_t)p->rank * p->max_tokens + i) * p->hidden);
         }
@@ -268,6 +268,44 @@ static moet_status host_give(moet_ep_stages *stages, const moet_ep_pass *p, cons
     const uint32_t epoch = ++p->epochs[2];
     tell_all(p, p->peer_ready, epoch);
     wait_for_all(p, p->peer_ready[p->rank], epoch);
+    return MOET_OK;
+}
+
+/* ---- allgather ---- */
+
+static moet_status host_spread(moet_ep_stages *stages, const moet_ep_pass *p, int32_t sms, void *stream)
+{
+    (void)stages, (void)sms, (void)stream;
+    const size_t bytes = (size_t)p->hidden * 2;
+    choice list[MOET_MAX_CHOICES];
+    if (*p->failure) return MOET_OK;
+    for (int64_t t = 0; t < (int64_t)p->pieces * p->piece_tokens; t++) {
+        const bool is_there = t < p->tokens;
+        const int32_t count = is_there ? choices_of(p, t, list) : 0;
+        for (int32_t q = 0; q < p->ranks; q++) {
+            const size_t slot = (size_t)moet_ep_slot_of(p, p->rank, q, t);
+            const bool is_own = q == p->rank;
+            write_tail(p, (uint8_t *)p->peer_tails[q] + slot * (size_t)p->tail_bytes, list, count, q, 0);
+            if (is_there && p->spreads >= (is_own ? MOET_EP_SPREADS_OWN : MOET_EP_SPREADS_ALL) &&
+                !(is_own && p->spreads == MOET_EP_SPREADS_ALL))
+                memcpy((uint8_t *)p->to[q] + slot * bytes, (const uint16_t *)p->x + t * p->x_stride, bytes);
+        }
+    }
+    for (int32_t i = 0; i < p->pieces; i++) p->tell[i] = ++p->epochs[1];
+    if (p->awaits_ready) {
+        p->tell[p->pieces] = ++p->epochs[2];
+        p->peer_ready[p->rank][p->rank] = p->epochs[2];
+    }
+    p->peer_arrived[p->rank][p->rank] = p->epochs[1];
+    if (p->spreads >= MOET_EP_SPREADS_ALL) tell_all(p, p->peer_arrived, p->epochs[1]);
+    if (p->spreads == MOET_EP_SPREADS_AND_WAITS) wait_for_all(p, p->peer_arrived[p->rank], p->epochs[1]);
+    return MOET_OK;
+}
+
+static moet_status host_await(moet_ep_stages *stages, const moet_ep_pass *p, int32_t piece, int32_t sms, void *stream)
+{
+    (void)stages, (void)sms, (void)stream;
+    if (!*p->failure) wait_for_all(p, p->peer_arrived[p->rank], p->tell[piece]);
     return MOET_OK;
 }
 
@@ -279,6 +317,12 @@ typedef struct returned {
     float weight;
 } returned;
 
+/* Where a token's row, or sum, is in what came back from rank q, if q has any. */
+static int64_t back_slot(const moet_ep_pass *p, int32_t q, int64_t token)
+{
+    return p->slot ? (p->is_given ? 0 : p->first[q]) + p->slot[(int64_t)q * p->max_tokens + token] : token;
+}
+
 static int32_t returned_of(const moet_ep_pass *p, int64_t token, returned *list)
 {
     choice choices[MOET_MAX_CHOICES];
@@ -286,10 +330,9 @@ static int32_t returned_of(const moet_ep_pass *p, int64_t token, returned *list)
     int32_t found = 0, nth = 0; /* nth: of the rank's */
     for (int32_t i = 0; i < count; i++) {
         const int32_t q = choices[i].rank;
-        const int64_t at = (int64_t)q * p->max_tokens + token;
+        const int64_t at = (int64_t)q * p->max_tokens + token, slot = back_slot(p, q, token);
         nth = i > 0 && choices[i - 1].rank == q ? nth + 1 : 0;
         if (!p->returns_rows && nth > 0) continue;
-        const int64_t slot = (p->is_given ? 0 : p->first[q]) + p->slot[at];
         int64_t row = slot;
         if (p->returns_rows)
             row = p->places[q] ? p->places[q][slot * p->width + nth] : p->pair_first[q] + p->pair[at] + nth;
@@ -297,6 +340,23 @@ static int32_t returned_of(const moet_ep_pass *p, int64_t token, returned *list)
         list[found++].weight = choices[i].weight;
     }
     return found;
+}
+
+/* is_given: the sum of a token's rows of this rank, to where other ranks would have given it. */
+static void own_sum(const moet_ep_pass *p, int64_t token)
+{
+    const int64_t slot = back_slot(p, p->rank, token), r = p->slot ? p->recv_first[p->rank] + slot : token;
+    const int64_t behind = token >= p->own_split ? (int64_t)p->own_split * p->width : 0;
+    float weights[MOET_MAX_CHOICES];
+    choice choices[MOET_MAX_CHOICES];
+    const int32_t count = choices_of(p, token, choices);
+    int32_t found = 0;
+    for (int32_t i = 0; i < count; i++) {
+        if (choices[i].rank == p->rank) weights[found++] = choices[i].weight;
+    }
+    if (found == 0) return;
+    sum_pairs(p, (const uint16_t *)p->own_rows + behind * p->hidden, p->own_places + r * p->width, weights,
+              (uint16_t *)p->from[p->rank] + slot * p->hidden);
 }
 
 static moet_status host_combine(moet_ep_stages *stages, const moet_ep_pass *p, int32_t sms, void *stream)
@@ -308,10 +368,12 @@ static moet_status host_combine(moet_ep_stages *stages, const moet_ep_pass *p, i
         tell_all(p, p->peer_ready, epoch);
         wait_for_all(p, p->peer_ready[p->rank], epoch);
     }
+    if (p->awaits_ready && !*p->failure) wait_for_all(p, p->peer_ready[p->rank], p->tell[p->pieces]);
     if (*p->failure) return MOET_OK; /* what would be read is not there */
     for (int64_t t = 0; t < p->tokens; t++) {
         returned list[MOET_MAX_CHOICES];
         const int32_t count = returned_of(p, t, list);
+        if (p->is_given) own_sum(p, t);
         uint16_t *out = (uint16_t *)p->out + t * p->out_stride;
         for (int32_t h = 0; h < p->hidden; h++) {
             float sum = 0;
@@ -344,5 +406,7 @@ const moet_ep_stages_table moet_ep_stages_host = {
     .dispatch = host_dispatch,
     .pack = host_pack,
     .give = host_give,
+    .spread = host_spread,
+    .await = host_await,
     .combine = host_combine,
 };

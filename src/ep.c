@@ -9,8 +9,8 @@
 
 enum { DEFAULT_TIMEOUT_MS = 30000, DEFAULT_COMM_SMS = 16 };
 
-static const moet_ep_transport *const transports[] = {&moet_ep_transport_lsa, &moet_ep_transport_exchange,
-                                                      &moet_ep_transport_bound};
+static const moet_ep_transport *const transports[] = {&moet_ep_transport_lsa, &moet_ep_transport_allgather,
+                                                      &moet_ep_transport_exchange, &moet_ep_transport_bound};
 
 static const char *const returns_names[] = {
 #define MOET_X(name, text) text,
@@ -73,7 +73,8 @@ static moet_status validate(const moet_problem *problem, const moet_ep_options *
     if (o->returns == MOET_EP_RETURNS_ROWS && problem->combine == MOET_COMBINE_PADDLE)
         return moet_fail(MOET_INVALID, "moet_ep: combine paddle asks what is local to a rank: choose returns sums");
     if (!is_auto(o->transport) && !transport_find(o->transport))
-        return moet_fail(MOET_INVALID, "moet_ep: no transport '%.32s': auto, lsa, exchange or bound", o->transport);
+        return moet_fail(MOET_INVALID, "moet_ep: no transport '%.32s': auto, lsa, allgather, exchange or bound",
+                         o->transport);
     if (!is_auto(o->net) && strcmp(o->net, "socket") != 0 && strcmp(o->net, "mpi") != 0)
         return moet_fail(MOET_INVALID, "moet_ep: no net '%.32s': auto, socket or mpi", o->net);
     return MOET_OK;
@@ -91,13 +92,17 @@ static void resolve(moet_ep *ep)
         const bool is_mpi = !has_cuda(ep) && o->ranks > 1 && getenv("OMPI_COMM_WORLD_RANK") && !o->rendezvous[0];
         snprintf(o->net, sizeof o->net, "%s", is_mpi ? "mpi" : "socket");
     }
-    if (has_cuda(ep) && o->chunks > 1 && o->comm_sms == 0) o->comm_sms = DEFAULT_COMM_SMS;
     ep->local = ep->problem;
     ep->local.experts = ep->problem.experts / o->ranks;
-    const int64_t width = o->choices < ep->local.experts ? o->choices : ep->local.experts;
+    ep->width = o->choices < ep->local.experts ? o->choices : ep->local.experts;
+    ep->chunk_count = o->chunks;
     ep->chunk_tokens = (o->max_tokens + o->chunks - 1) / o->chunks;
     ep->recv_rows = ep->chunk_tokens * o->ranks;
-    ep->max_rows = ep->recv_rows * width;
+    ep->expected_rows = ep->chunk_tokens * o->choices;
+    const moet_ep_transport *transport = is_auto(o->transport) ? NULL : transport_find(o->transport);
+    if (transport && transport->size) transport->size(ep);
+    if (has_cuda(ep) && ep->chunk_count > 1 && o->comm_sms == 0) o->comm_sms = DEFAULT_COMM_SMS;
+    ep->max_rows = ep->recv_rows * ep->width;
 }
 
 /* ---- agreement ---- */
@@ -187,6 +192,30 @@ moet_status moet_ep_point(moet_ep *ep, moet_ep_chunk *chunk, void *const *to, co
     return places ? backend->upload(ep->device, (void *)chunk->pass.places, places, bytes) : MOET_OK;
 }
 
+moet_status moet_ep_point_windows(moet_ep *ep, const moet_ep_chunk *chunk, size_t start, void *to)
+{
+    const size_t N = (size_t)ep->options.ranks;
+    void **pointers = calloc(N, sizeof *pointers);
+    if (!pointers) return moet_fail(MOET_NO_MEMORY, "expert parallelism: out of host memory");
+    for (size_t i = 0; i < N; i++) pointers[i] = (char *)chunk->windows[i] + start;
+    const moet_status status = ep->device->backend->upload(ep->device, to, pointers, N * sizeof *pointers);
+    free(pointers);
+    return status;
+}
+
+void moet_ep_close_windows(moet_ep *ep, moet_ep_chunk *chunk, size_t bytes)
+{
+    const int32_t rank = ep->options.rank, ranks = ep->options.ranks;
+    char own = 0, *all = malloc((size_t)ranks);
+    if (chunk->windows) {
+        ep->device_table->window_unmap(ep->device, rank, ranks, bytes, chunk->windows);
+        if (all && !ep->is_broken) moet_ep_comm_allgather(ep->control, &own, 1, all);
+        ep->device_table->window_free(ep->device, bytes, chunk->windows[rank]);
+    }
+    free(all);
+    free(chunk->windows);
+}
+
 static moet_status open_route(moet_ep *ep, moet_ep_chunk *c)
 {
     const moet_ep_options *o = &ep->options;
@@ -199,13 +228,14 @@ static moet_status open_route(moet_ep *ep, moet_ep_chunk *c)
     const size_t frozen = moet_ep_put(&bytes, N * 8), first = moet_ep_put(&bytes, N * 4);
     const size_t pair_first = moet_ep_put(&bytes, N * 4), recv_first = moet_ep_put(&bytes, N * 4);
     const size_t recv_pair_first = moet_ep_put(&bytes, N * 4), recv_tokens = moet_ep_put(&bytes, 4);
-    const size_t pointers = moet_ep_put(&bytes, 7 * N * sizeof(void *)), epochs = moet_ep_put(&bytes, 8 * 4);
+    const size_t pointers = moet_ep_put(&bytes, 8 * N * sizeof(void *)), epochs = moet_ep_put(&bytes, 8 * 4);
+    const size_t tell = moet_ep_put(&bytes, (MOET_EP_MAX_CHUNKS + 1) * 4);
     MOET_TRY(moet_ep_alloc(ep, bytes, &c->route));
     MOET_TRY(ep->device->backend->fill(ep->device, c->route, 0, bytes));
     char *at = c->route;
 #define MEMBER(name) (p->name = (void *)(at + name))
     MEMBER(slot), MEMBER(send_counts), MEMBER(recv_counts), MEMBER(first), MEMBER(pair_first);
-    MEMBER(recv_first), MEMBER(recv_pair_first), MEMBER(recv_tokens), MEMBER(epochs);
+    MEMBER(recv_first), MEMBER(recv_pair_first), MEMBER(recv_tokens), MEMBER(epochs), MEMBER(tell);
     if (is_rows) MEMBER(pair);
     c->frozen = (void *)(at + frozen);
 #undef MEMBER
@@ -217,6 +247,7 @@ static moet_status open_route(moet_ep *ep, moet_ep_chunk *c)
     p->peer_arrived = (uint32_t *const *)(void *)(lists + 4 * N);
     p->peer_ready = (uint32_t *const *)(void *)(lists + 5 * N);
     p->peer_back = lists + 6 * N;
+    p->peer_tails = lists + 7 * N;
     p->lost = &ep->words[MOET_EP_LOST];
     p->failure = (int32_t *)&ep->words[MOET_EP_FAILURE];
     p->timeout_ns = (int64_t)o->timeout_ms * 1000000;
@@ -226,8 +257,9 @@ static moet_status open_route(moet_ep *ep, moet_ep_chunk *c)
     p->choices = o->choices;
     p->local_experts = ep->local.experts;
     p->hidden = ep->problem.hidden;
-    p->width = (int32_t)(ep->max_rows / ep->recv_rows);
-    p->row_bytes = moet_ep_row_bytes(p->hidden, p->choices);
+    p->width = ep->width;
+    p->row_bytes = p->tail_bytes = moet_ep_row_bytes(p->hidden, p->choices);
+    p->own_split = INT32_MAX;
     p->returns_rows = is_rows;
     p->is_weighted = ep->problem.prob == MOET_PROB_COMBINE;
     p->single_plain = ep->problem.combine == MOET_COMBINE_PADDLE;
@@ -256,13 +288,13 @@ static void close_chunk(moet_ep *ep, moet_ep_chunk *c)
 static moet_status open_chunks(moet_ep *ep)
 {
     moet_status status = MOET_OK;
-    for (int32_t i = 0; i < ep->options.chunks && status == MOET_OK; i++) status = open_chunk(ep, &ep->chunks[i]);
+    for (int32_t i = 0; i < ep->chunk_count && status == MOET_OK; i++) status = open_chunk(ep, &ep->chunks[i]);
     return status;
 }
 
 static void close_chunks(moet_ep *ep)
 {
-    for (int32_t i = 0; i < ep->options.chunks; i++) close_chunk(ep, &ep->chunks[i]);
+    for (int32_t i = 0; i < ep->chunk_count; i++) close_chunk(ep, &ep->chunks[i]);
 }
 
 /* The one that is asked for; else lsa, and exchange where that is not to be had. All ranks come to the same. */
@@ -305,7 +337,8 @@ static moet_status create_data(moet_ep *ep)
 {
     ep->data = ep->control;
 #ifdef MOET_CUDA
-    if (!has_cuda(ep) || ep->options.ranks == 1 || strcmp(ep->options.transport, "lsa") == 0) return MOET_OK;
+    const moet_ep_transport *transport = transport_find(ep->options.transport); /* NULL: auto */
+    if (!has_cuda(ep) || ep->options.ranks == 1 || (transport && transport->is_by_memory)) return MOET_OK;
     const moet_status status = moet_ep_comm_create_nccl(ep->control, ep->options.comm_sms, &ep->data);
     if (status != MOET_NOT_FOUND || !is_auto(ep->options.transport)) return status;
     snprintf(ep->options.transport, sizeof ep->options.transport, "lsa"); /* which does not need it */
@@ -321,14 +354,14 @@ static moet_status create_plan(moet_ep *ep)
                               .max_tokens = ep->recv_rows,
                               .choices = o->choices,
                               .device_counts = true,
-                              .expected_rows = ep->chunk_tokens * o->choices};
+                              .expected_rows = ep->expected_rows};
     if (ep->max_rows > MOET_MAX_ROWS)
         return moet_fail(MOET_INVALID,
                          "moet_ep: max_tokens %lld may give a rank %lld rows, at most %d are served: "
                          "fewer tokens a run, or more chunks",
                          (long long)o->max_tokens, (long long)ep->max_rows, MOET_MAX_ROWS);
     if (plan.expected_rows > plan.max_rows) plan.expected_rows = plan.max_rows;
-    if (o->chunks > 1 && o->comm_sms > 0 && o->comm_sms < sms) plan.max_sms = sms - o->comm_sms;
+    if (ep->chunk_count > 1 && o->comm_sms > 0 && o->comm_sms < sms) plan.max_sms = sms - o->comm_sms;
     MOET_TRY(moet_plan_create(ep->handle, &ep->local, &plan, &ep->plan));
     ep->memory_bytes += moet_plan_workspace_bytes(ep->plan);
     const size_t bytes = (size_t)ep->max_rows * 4;
@@ -341,7 +374,8 @@ static moet_status create_plan(moet_ep *ep)
 static moet_status create_streams(moet_ep *ep)
 {
     const moet_backend *backend = ep->device->backend;
-    if (ep->options.chunks == 1) return MOET_OK;
+    const moet_ep_transport *transport = transport_find(ep->options.transport);
+    if (ep->chunk_count == 1 && !(transport && transport->run)) return MOET_OK;
     MOET_TRY(backend->stream_create(ep->device, &ep->comm_stream));
     MOET_TRY(backend->event_create(ep->device, &ep->begun));
     return backend->event_create(ep->device, &ep->ended);
@@ -353,7 +387,7 @@ static void describe(moet_ep *ep)
     moet_choice choice = {0};
     if (moet_plan_query(ep->plan, NULL, &choice) != MOET_OK) choice.config[0] = '\0';
     snprintf(ep->text, sizeof ep->text, "%s over %s, met by %s, ranks=%d, returns=%s, chunks=%d, comm_sms=%d, %.380s",
-             ep->transport->name, ep->transport == &moet_ep_transport_lsa ? "memory" : ep->data->table->name,
+             ep->transport->name, ep->transport->is_by_memory ? "memory" : ep->data->table->name,
              ep->control->table->name, o->ranks, returns_names[o->returns], o->chunks, o->comm_sms, choice.config);
 }
 

@@ -11,14 +11,16 @@
 typedef struct moet_ep_chunk {
     moet_ep_pass pass;
     void *route;              /* what pass points to beside the buffers */
-    uint8_t *recv;            /* [ranks * max_tokens] rows of pass.row_bytes: those that arrived */
+    uint8_t *recv;            /* [ranks * max_tokens] rows of pass.row_bytes: those that arrived; allgather: of 2 H */
+    uint8_t *tails;           /* ids and what follows of the first of them, pass.tail_bytes apart */
     void *y;                  /* SUMS: [ranks * max_tokens, H]; ROWS: [max_rows, H], with the places of received rows */
     int32_t *places;          /* ROWS: [ranks * max_tokens, width] */
     void *memory;             /* exchange: recv, y, places and the three below; else NULL */
     uint8_t *send;            /* rows for other ranks, one rank after the other */
     void *back;               /* what they send back, in the same order */
     void *packed;             /* ROWS: pairs for other ranks */
-    void **windows;           /* lsa: [ranks] mapped windows; host memory */
+    void **windows;           /* lsa, allgather: [ranks] mapped windows; host memory */
+    void *sums;               /* allgather in three parts and more: [remote slots, H] */
     int32_t *counts;          /* exchange, host memory: [ranks, 2] sent, [ranks, 2] received, of the latest run */
     int32_t *frozen;          /* [ranks, 2] device memory: counts that a capture keeps */
     bool is_counted;          /* counts are there */
@@ -27,15 +29,20 @@ typedef struct moet_ep_chunk {
 
 typedef struct moet_ep_transport {
     const char *name;
-    bool is_graph_safe;
+    bool is_graph_safe, is_by_memory; /* by_memory: the other ranks' memory is mapped, no communicator moves rows */
+    /* The bounds of the layer, where they are not those of tokens cut into chunks; else NULL. */
+    void (*size)(moet_ep *ep);
     /* Buffers of a chunk and the pointers of its pass. Collective. */
     moet_status (*open)(moet_ep *ep, moet_ep_chunk *chunk);
     void (*close)(moet_ep *ep, moet_ep_chunk *chunk);
     moet_status (*dispatch)(moet_ep *ep, moet_ep_chunk *chunk, void *stream);
     moet_status (*combine)(moet_ep *ep, moet_ep_chunk *chunk, void *stream);
+    /* All of it, or `parts`, for a transport whose order is its own; else NULL, and dispatch and combine are called. */
+    moet_status (*run)(moet_ep *ep, const moet_ep_args *args, int32_t parts);
 } moet_ep_transport;
 
-extern const moet_ep_transport moet_ep_transport_exchange, moet_ep_transport_bound, moet_ep_transport_lsa;
+extern const moet_ep_transport moet_ep_transport_exchange, moet_ep_transport_bound, moet_ep_transport_lsa,
+    moet_ep_transport_allgather;
 
 struct moet_ep {
     moet_handle *handle;
@@ -49,9 +56,12 @@ struct moet_ep {
     moet_ep_comm *control, *data; /* data: rows of transports that exchange; control itself on the host */
     moet_plan *plan;
     int64_t chunk_tokens, recv_rows, max_rows; /* bounds of a chunk: tokens, received rows, their experts' rows */
+    int64_t expected_rows;                     /* experts' rows of a chunk under even routing */
+    int32_t width;                             /* min(k, local experts): rows of a token on one rank */
     int32_t *none;                             /* [max_rows] of -1 */
     moet_ep_chunk chunks[MOET_EP_MAX_CHUNKS];
-    void *comm_stream, *begun, *ended; /* chunks > 1 */
+    int32_t chunk_count;
+    void *comm_stream, *begun, *ended; /* where something runs beside the experts */
     volatile int32_t *words;           /* lost: 1 + rank, failure; host memory that the device sees */
     size_t memory_bytes;
     bool is_broken;
@@ -64,6 +74,28 @@ enum { MOET_EP_LOST, MOET_EP_FAILURE, MOET_EP_WORDS = 16 };
  * all ranks must run the same parts. */
 enum { MOET_EP_DISPATCH = 1, MOET_EP_EXPERTS = 2, MOET_EP_COMBINE = 4, MOET_EP_ALL = 7 };
 moet_status moet_ep_run_parts(moet_ep *ep, const moet_ep_args *args, int32_t parts);
+
+/* moet_ffn on rows that are here. */
+typedef struct moet_ep_input {
+    const void *x;
+    int64_t x_stride;     /* elements */
+    const uint8_t *tails; /* of the first row */
+    int64_t tokens;       /* rows, or their bound */
+    const int32_t *device_tokens;
+    void *sums;      /* [tokens, H]; NULL: rows and places */
+    void *rows;      /* [.., H] of the experts, uncombined */
+    int32_t *places; /* [tokens, width] */
+} moet_ep_input;
+moet_status moet_ep_experts(moet_ep *ep, const moet_ep_args *args, const moet_ep_input *input, void *stream);
+
+/* The tokens of `chunk`, the index-th of `count`, into its pass. */
+void moet_ep_place_tokens(const moet_ep *ep, moet_ep_chunk *chunk, const moet_ep_args *args, int32_t index,
+                          int32_t count);
+
+/* An array [ranks] of pointers `start` bytes into the chunk's windows, into device memory at `to`. */
+moet_status moet_ep_point_windows(moet_ep *ep, const moet_ep_chunk *chunk, size_t start, void *to);
+/* Lets the windows go: collective. */
+void moet_ep_close_windows(moet_ep *ep, moet_ep_chunk *chunk, size_t bytes);
 
 /* Device memory of a chunk, counted in memory_bytes. */
 moet_status moet_ep_alloc(moet_ep *ep, size_t bytes, void **memory);

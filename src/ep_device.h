@@ -24,6 +24,8 @@ typedef struct moet_ep_device_table {
     /* Whether the stream is being captured into a graph. */
     moet_status (*stream_is_captured)(moet_device *device, void *stream, bool *is_captured);
     moet_status (*copy_async)(moet_device *device, void *to, const void *from, size_t bytes, void *stream);
+    /* Copies a word that another rank waits for: whoever reads it sees what was copied before it on the stream. */
+    moet_status (*flag_async)(moet_device *device, uint32_t *to, const uint32_t *from, void *stream);
 } moet_ep_device_table;
 
 extern const moet_ep_device_table moet_ep_device_host;

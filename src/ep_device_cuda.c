@@ -81,7 +81,7 @@ static moet_status window_open(moet_device *device, moet_ep_comm *control, size_
         CUdeviceptr mapped = 0;
         if (own.host[0] == '\0' || strcmp(places[i].host, own.host) != 0) {
             status = moet_fail(MOET_UNSUPPORTED,
-                               "lsa: rank %d's memory cannot be shared with rank %d: another host, or "
+                               "shared memory: rank %d's memory cannot be shared with rank %d: another host, or "
                                "CUDA's interprocess memory does not work here",
                                i, rank);
             break;
@@ -92,7 +92,7 @@ static moet_status window_open(moet_device *device, moet_ep_comm *control, size_
             peers[i] = (void *)(uintptr_t)(mapped + places[i].offset);
             continue;
         }
-        moet_cuda_fail(result, "lsa: mapping another rank's memory");
+        moet_cuda_fail(result, "shared memory: mapping another rank's memory");
         status = moet_fail(MOET_UNSUPPORTED, "%.400s (rank %d's): are the GPUs peers?", moet_last_error(), i);
     }
     status = moet_ep_all_mapped(control, status);
@@ -151,6 +151,12 @@ static moet_status copy_async(moet_device *device, void *to, const void *from, s
     return result == CUDA_SUCCESS ? MOET_OK : moet_cuda_fail(result, "copying on the device");
 }
 
+/* A copy begins when the one before it on the stream has ended. */
+static moet_status flag_async(moet_device *device, uint32_t *to, const uint32_t *from, void *stream)
+{
+    return copy_async(device, to, from, sizeof *to, stream);
+}
+
 const moet_ep_device_table moet_ep_device_cuda = {.backend = "cuda",
                                                   .words_alloc = words_alloc,
                                                   .words_free = words_free,
@@ -160,7 +166,8 @@ const moet_ep_device_table moet_ep_device_cuda = {.backend = "cuda",
                                                   .stream_is_done = stream_is_done,
                                                   .stream_wait = stream_wait,
                                                   .stream_is_captured = stream_is_captured,
-                                                  .copy_async = copy_async};
+                                                  .copy_async = copy_async,
+                                                  .flag_async = flag_async};
 #else
 typedef int moet_ep_device_cuda_is_left_out; /* ISO C wants a declaration in every file */
 #endif

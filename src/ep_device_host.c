@@ -61,7 +61,7 @@ moet_status moet_ep_all_mapped(moet_ep_comm *control, moet_status status)
         status = gathered;
     } else {
         for (int32_t i = 0; i < control->ranks && status == MOET_OK; i++) {
-            if (!all[i]) status = moet_fail(MOET_UNSUPPORTED, "lsa: rank %d cannot reach the others' memory", i);
+            if (!all[i]) status = moet_fail(MOET_UNSUPPORTED, "shared memory: rank %d cannot reach the others' memory", i);
         }
     }
     free(all);
@@ -78,7 +78,7 @@ static moet_status map_window(int fd, size_t bytes, int32_t rank, void **memory)
 {
     void *mapped = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (mapped == MAP_FAILED)
-        return moet_fail(MOET_NO_MEMORY, "lsa: mapping %zu bytes of rank %d: %s", bytes, rank, strerror(errno));
+        return moet_fail(MOET_NO_MEMORY, "shared memory: mapping %zu bytes of rank %d: %s", bytes, rank, strerror(errno));
     *memory = mapped;
     return MOET_OK;
 }
@@ -90,7 +90,7 @@ static moet_status window_open(moet_device *device, moet_ep_comm *control, size_
     memset(peers, 0, (size_t)control->ranks * sizeof *peers);
     moet_ep_host_name(own.host);
     if (own.fd < 0 || ftruncate(own.fd, (off_t)bytes) != 0)
-        status = moet_fail(MOET_NO_MEMORY, "lsa: a window of %zu bytes: %s", bytes, strerror(errno));
+        status = moet_fail(MOET_NO_MEMORY, "shared memory: a window of %zu bytes: %s", bytes, strerror(errno));
     if (status == MOET_OK) status = map_window(own.fd, bytes, control->rank, &peers[control->rank]);
     places = calloc((size_t)control->ranks, sizeof *places);
     if (status == MOET_OK && !places) status = moet_fail(MOET_NO_MEMORY, "expert parallelism: out of host memory");
@@ -100,13 +100,13 @@ static moet_status window_open(moet_device *device, moet_ep_comm *control, size_
         char path[64];
         if (i == control->rank) continue;
         if (own.host[0] == '\0' || strcmp(places[i].host, own.host) != 0) {
-            status = moet_fail(MOET_UNSUPPORTED, "lsa: rank %d is on another host than rank %d", i, control->rank);
+            status = moet_fail(MOET_UNSUPPORTED, "shared memory: rank %d is on another host than rank %d", i, control->rank);
             break;
         }
         snprintf(path, sizeof path, "/proc/%d/fd/%d", places[i].pid, places[i].fd);
         const int fd = open(path, O_RDWR | O_CLOEXEC);
         if (fd < 0) {
-            status = moet_fail(MOET_UNSUPPORTED, "lsa: rank %d cannot open rank %d's memory: %s", control->rank, i,
+            status = moet_fail(MOET_UNSUPPORTED, "shared memory: rank %d cannot open rank %d's memory: %s", control->rank, i,
                                strerror(errno));
             break;
         }
@@ -152,6 +152,13 @@ static moet_status copy_async(moet_device *device, void *to, const void *from, s
     return MOET_OK;
 }
 
+static moet_status flag_async(moet_device *device, uint32_t *to, const uint32_t *from, void *stream)
+{
+    (void)device, (void)stream;
+    __atomic_store_n(to, *from, __ATOMIC_RELEASE);
+    return MOET_OK;
+}
+
 const moet_ep_device_table moet_ep_device_host = {.backend = "host",
                                                   .words_alloc = words_alloc,
                                                   .words_free = words_free,
@@ -161,4 +168,5 @@ const moet_ep_device_table moet_ep_device_host = {.backend = "host",
                                                   .stream_is_done = stream_is_done,
                                                   .stream_wait = stream_wait,
                                                   .stream_is_captured = stream_is_captured,
-                                                  .copy_async = copy_async};
+                                                  .copy_async = copy_async,
+                                                  .flag_async = flag_async};

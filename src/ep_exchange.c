@@ -22,6 +22,7 @@ static moet_status open_buffers(moet_ep *ep, moet_ep_chunk *c)
     MOET_TRY(moet_ep_alloc(ep, bytes, &c->memory));
     uint8_t *memory = c->memory;
     c->recv = memory + recv;
+    c->tails = c->recv + H2;
     c->y = memory + y;
     c->places = is_rows ? (int32_t *)(void *)(memory + places) : NULL;
     c->send = memory + send;
@@ -176,7 +177,7 @@ static moet_status combine(moet_ep *ep, moet_ep_chunk *c, void *stream)
     if (!parts) return moet_fail(MOET_NO_MEMORY, "expert parallelism: out of host memory");
     moet_status status = routes_of(ep, c, &routes);
     if (status == MOET_OK && is_rows)
-        status = ep->stages_table->pack(ep->stages, &c->pass, c->recv, c->y, c->places, c->packed, ep->options.comm_sms,
+        status = ep->stages_table->pack(ep->stages, &c->pass, c->tails, c->y, c->places, c->packed, ep->options.comm_sms,
                                         stream);
     for (int32_t i = 0; i < N && status == MOET_OK; i++) {
         const route *r = &routes[i];

@@ -29,13 +29,6 @@ static layout layout_of(const moet_ep *ep, const moet_ep_chunk *c)
     return l;
 }
 
-/* An array [ranks] of pointers `start` bytes into the windows, in device memory. */
-static moet_status upload_pointers(moet_ep *ep, const moet_ep_chunk *c, size_t start, void *to, void **scratch)
-{
-    for (int32_t i = 0; i < ep->options.ranks; i++) scratch[i] = (char *)c->windows[i] + start;
-    return ep->device->backend->upload(ep->device, to, scratch, (size_t)ep->options.ranks * sizeof *scratch);
-}
-
 static moet_status open_lsa(moet_ep *ep, moet_ep_chunk *c)
 {
     const size_t N = (size_t)ep->options.ranks;
@@ -51,6 +44,7 @@ static moet_status open_lsa(moet_ep *ep, moet_ep_chunk *c)
     ep->memory_bytes += l.bytes;
     char *own = c->windows[ep->options.rank];
     c->recv = (uint8_t *)own + l.recv;
+    c->tails = c->recv + H2;
     c->y = own + l.y;
     c->places = (int32_t *)(void *)(own + l.places);
     c->pass.is_given = !is_rows;
@@ -63,6 +57,8 @@ static moet_status open_lsa(moet_ep *ep, moet_ep_chunk *c)
         c->places = (int32_t *)(void *)((char *)c->memory + places);
         c->y = (char *)c->memory + y;
         c->back = own + l.back;
+        c->pass.own_rows = c->y;
+        c->pass.own_places = c->places;
     }
     c->pass.is_lsa = 1;
     c->pass.pair = NULL; /* places are read where they are */
@@ -74,10 +70,10 @@ static moet_status open_lsa(moet_ep *ep, moet_ep_chunk *c)
     }
     status = moet_ep_point(ep, c, scratch, (const void *const *)(scratch + N),
                            is_rows ? (const void *const *)(scratch + 2 * N) : NULL);
-    if (status == MOET_OK) status = upload_pointers(ep, c, l.words, (void *)c->pass.peer_words, scratch);
-    if (status == MOET_OK) status = upload_pointers(ep, c, l.arrived, (void *)c->pass.peer_arrived, scratch);
-    if (status == MOET_OK) status = upload_pointers(ep, c, l.ready, (void *)c->pass.peer_ready, scratch);
-    if (status == MOET_OK) status = upload_pointers(ep, c, l.back, (void *)c->pass.peer_back, scratch);
+    if (status == MOET_OK) status = moet_ep_point_windows(ep, c, l.words, (void *)c->pass.peer_words);
+    if (status == MOET_OK) status = moet_ep_point_windows(ep, c, l.arrived, (void *)c->pass.peer_arrived);
+    if (status == MOET_OK) status = moet_ep_point_windows(ep, c, l.ready, (void *)c->pass.peer_ready);
+    if (status == MOET_OK) status = moet_ep_point_windows(ep, c, l.back, (void *)c->pass.peer_back);
 done:
     free(scratch);
     return status;
@@ -85,17 +81,8 @@ done:
 
 static void close_lsa(moet_ep *ep, moet_ep_chunk *c)
 {
-    const int32_t rank = ep->options.rank, ranks = ep->options.ranks;
-    const size_t bytes = layout_of(ep, c).bytes;
-    char own = 0, *all = malloc((size_t)ranks);
-    if (c->windows) {
-        ep->device_table->window_unmap(ep->device, rank, ranks, bytes, c->windows);
-        if (all && !ep->is_broken) moet_ep_comm_allgather(ep->control, &own, 1, all);
-        ep->device_table->window_free(ep->device, bytes, c->windows[rank]);
-    }
-    free(all);
+    moet_ep_close_windows(ep, c, layout_of(ep, c).bytes);
     ep->device->backend->free(ep->device, c->memory);
-    free(c->windows);
 }
 
 static moet_status dispatch(moet_ep *ep, moet_ep_chunk *c, void *stream)
@@ -108,12 +95,13 @@ static moet_status dispatch(moet_ep *ep, moet_ep_chunk *c, void *stream)
 static moet_status combine(moet_ep *ep, moet_ep_chunk *c, void *stream)
 {
     if (c->pass.is_given)
-        MOET_TRY(ep->stages_table->give(ep->stages, &c->pass, c->recv, c->y, c->places, ep->options.comm_sms, stream));
+        MOET_TRY(ep->stages_table->give(ep->stages, &c->pass, c->tails, c->y, c->places, ep->options.comm_sms, stream));
     return ep->stages_table->combine(ep->stages, &c->pass, ep->options.comm_sms, stream);
 }
 
 const moet_ep_transport moet_ep_transport_lsa = {.name = "lsa",
                                                  .is_graph_safe = true,
+                                                 .is_by_memory = true,
                                                  .open = open_lsa,
                                                  .close = close_lsa,
                                                  .dispatch = dispatch,

@@ -53,11 +53,10 @@ static moet_status check_args(const moet_ep *ep, const moet_ep_args *a)
     return MOET_OK;
 }
 
-/* The chunk's tokens into its pass. */
-static void place_tokens(const moet_ep *ep, moet_ep_chunk *c, const moet_ep_args *a, int32_t index)
+void moet_ep_place_tokens(const moet_ep *ep, moet_ep_chunk *c, const moet_ep_args *a, int32_t index, int32_t count)
 {
-    const int64_t chunks = ep->options.chunks, H = ep->problem.hidden, k = ep->options.choices;
-    const int64_t first = a->tokens * index / chunks, end = a->tokens * (index + 1) / chunks;
+    const int64_t H = ep->problem.hidden, k = ep->options.choices;
+    const int64_t first = a->tokens * index / count, end = a->tokens * (index + 1) / count;
     moet_ep_pass *p = &c->pass;
     p->tokens = (int32_t)(end - first);
     p->x_stride = a->x_stride ? a->x_stride : H;
@@ -72,28 +71,43 @@ static void place_tokens(const moet_ep *ep, moet_ep_chunk *c, const moet_ep_args
     p->out = (uint16_t *)a->out + first * p->out_stride;
 }
 
-/* is_alone: measured for itself, and so all of moet_ffn, into what is not used then. */
-static moet_status run_experts(moet_ep *ep, moet_ep_chunk *c, const moet_ep_args *a, bool is_alone, void *stream)
+moet_status moet_ep_experts(moet_ep *ep, const moet_ep_args *a, const moet_ep_input *in, void *stream)
 {
-    const moet_ep_pass *p = &c->pass;
-    const size_t H2 = (size_t)p->hidden * 2;
-    const moet_ffn_args ffn = {.x = c->recv,
-                               .x_stride = p->row_bytes / 2,
-                               .ids = c->recv + H2,
-                               .ids_stride = p->row_bytes / 4,
-                               .weights = (const float *)(const void *)(c->recv + H2 + 4 * (size_t)p->choices),
-                               .weights_stride = p->row_bytes / 4,
+    const moet_ep_pass *p = &ep->chunks[0].pass; /* all chunks' rows look alike */
+    const moet_ffn_args ffn = {.x = in->x,
+                               .x_stride = in->x_stride,
+                               .ids = in->tails,
+                               .ids_stride = p->tail_bytes / 4,
+                               .weights = (const float *)(const void *)(in->tails + 4 * (size_t)p->choices),
+                               .weights_stride = p->tail_bytes / 4,
                                .up = a->up,
                                .up_bias = a->up_bias,
                                .down = a->down,
                                .down_bias = a->down_bias,
-                               .out = p->is_given ? c->back : c->y,
-                               .tokens = ep->recv_rows,
-                               .device_tokens = p->is_bound ? NULL : p->recv_tokens,
+                               .out = in->sums,
+                               .tokens = in->tokens,
+                               .device_tokens = in->device_tokens,
                                .stream = stream};
-    const moet_ffn_rows rows = {.rows = c->y, .places = c->places, .none = ep->none};
-    return p->returns_rows || (p->is_given && !is_alone) ? moet_ffn_rows_run(ep->plan, &ffn, &rows)
-                                                         : moet_ffn(ep->plan, &ffn);
+    const moet_ffn_rows rows = {.rows = in->rows, .places = in->places, .none = ep->none};
+    return in->sums ? moet_ffn(ep->plan, &ffn) : moet_ffn_rows_run(ep->plan, &ffn, &rows);
+}
+
+/* is_alone: measured for itself, and so all of moet_ffn, into what is not used then. */
+static moet_status run_experts(moet_ep *ep, moet_ep_chunk *c, const moet_ep_args *a, bool is_alone, void *stream)
+{
+    const moet_ep_pass *p = &c->pass;
+    const bool is_rows = p->returns_rows || (p->is_given && !is_alone);
+    const moet_ep_input input = {.x = c->recv,
+                                 .x_stride = p->row_bytes / 2,
+                                 .tails = c->tails,
+                                 .tokens = ep->recv_rows,
+                                 .device_tokens = p->is_bound ? NULL : p->recv_tokens,
+                                 .sums = is_rows       ? NULL
+                                         : p->is_given ? c->back
+                                                       : c->y,
+                                 .rows = c->y,
+                                 .places = c->places};
+    return moet_ep_experts(ep, a, &input, stream);
 }
 
 /* One chunk: all on the caller's stream. */
@@ -112,7 +126,7 @@ static moet_status run_overlapped(moet_ep *ep, const moet_ep_args *a, int32_t pa
     const moet_ep_device_table *device = ep->device_table;
     MOET_TRY(backend->event_record(ep->device, ep->begun, a->stream));
     MOET_TRY(device->stream_wait(ep->device, ep->comm_stream, ep->begun));
-    for (int32_t i = 0; i < ep->options.chunks; i++) {
+    for (int32_t i = 0; i < ep->chunk_count; i++) {
         moet_ep_chunk *c = &ep->chunks[i];
         if (parts & MOET_EP_DISPATCH) MOET_TRY(ep->transport->dispatch(ep, c, ep->comm_stream));
         MOET_TRY(backend->event_record(ep->device, c->arrived, ep->comm_stream));
@@ -120,7 +134,7 @@ static moet_status run_overlapped(moet_ep *ep, const moet_ep_args *a, int32_t pa
         if (parts & MOET_EP_EXPERTS) MOET_TRY(run_experts(ep, c, a, parts == MOET_EP_EXPERTS, a->stream));
         MOET_TRY(backend->event_record(ep->device, c->computed, a->stream));
     }
-    for (int32_t i = 0; i < ep->options.chunks; i++) {
+    for (int32_t i = 0; i < ep->chunk_count; i++) {
         moet_ep_chunk *c = &ep->chunks[i];
         MOET_TRY(device->stream_wait(ep->device, ep->comm_stream, c->computed));
         if (parts & MOET_EP_COMBINE) MOET_TRY(ep->transport->combine(ep, c, ep->comm_stream));
@@ -132,8 +146,10 @@ static moet_status run_overlapped(moet_ep *ep, const moet_ep_args *a, int32_t pa
 moet_status moet_ep_run_parts(moet_ep *ep, const moet_ep_args *args, int32_t parts)
 {
     MOET_TRY(check_args(ep, args));
-    for (int32_t i = 0; i < ep->options.chunks; i++) place_tokens(ep, &ep->chunks[i], args, i);
-    const moet_status status = ep->options.chunks == 1 ? run_serial(ep, args, parts) : run_overlapped(ep, args, parts);
+    for (int32_t i = 0; i < ep->chunk_count; i++) moet_ep_place_tokens(ep, &ep->chunks[i], args, i, ep->chunk_count);
+    const moet_status status = ep->transport->run     ? ep->transport->run(ep, args, parts)
+                               : ep->chunk_count == 1 ? run_serial(ep, args, parts)
+                                                      : run_overlapped(ep, args, parts);
     if (status != MOET_OK) ep->is_broken = true;
     return status;
 }

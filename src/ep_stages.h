@@ -44,21 +44,46 @@ typedef struct moet_ep_pass {
     uint32_t *const *peer_arrived; /* [sender]: epoch of the last dispatch that is done */
     uint32_t *const *peer_ready;   /* [sender]: epoch of the last rows that may be read */
     void *const *peer_back;        /* sums are given: rows [sender, max_tokens, H], by the sender's slots */
+    /* is_given: combine adds up the rows of this rank's own tokens itself */
+    const void *own_rows;      /* [M, H] */
+    const int32_t *own_places; /* [received, width] */
+    int32_t own_split;         /* allgather: rows of tokens from here on begin own_split * width rows later */
+    /* allgather */
+    int32_t pieces, piece_tokens; /* what travels together: tokens i * piece_tokens and on of each rank */
+    int32_t spreads;              /* rows that spread copies, below */
+    int32_t awaits_ready;         /* copies bring sums and `ready`: combine waits for tell[pieces] */
+    void *const *peer_tails;      /* [ranks] tails of moet_ep_slot_of() */
+    uint32_t *tell;               /* [pieces + 1] words for other ranks that copies carry: arrived, a piece each; ready */
     uint32_t *epochs;              /* [4] of words, arrived, ready; blocks that are done */
     const volatile int32_t *lost;  /* nonzero: give up */
     int32_t *failure;              /* set where a pass gave up */
     int64_t timeout_ns;
     int32_t tokens, max_tokens; /* of the chunk */
     int32_t rank, ranks, choices, local_experts, hidden, width /* min(k, local experts) */, row_bytes;
+    int32_t tail_bytes; /* from one received row's tail, its ids and what follows, to the next */
     int32_t ids_int64, returns_rows, is_lsa, is_bound;
     int32_t is_weighted;  /* rows at the combine, with returns_rows, or in give */
     int32_t single_plain; /* give: a row alone is not weighted */
-    int32_t is_given;     /* lsa: sums are stored to the token's rank by give, and combine adds what is there */
+    int32_t is_given;     /* sums are stored to the token's rank, and combine adds what is there */
 } moet_ep_pass;
+
+/* moet_ep_pass.spreads: no rows; own ones; all, telling the other ranks; all, and waiting for theirs. */
+enum { MOET_EP_SPREADS_NONE, MOET_EP_SPREADS_OWN, MOET_EP_SPREADS_ALL, MOET_EP_SPREADS_AND_WAITS };
+
+/* Allgather: where `receiver` has the row (and tail) of a token of `sender`: by pieces, ranks from the one behind the
+ * receiver on, tokens; the receiver's own are behind all others'. */
+static inline int64_t moet_ep_slot_of(const moet_ep_pass *p, int32_t sender, int32_t receiver, int64_t token)
+{
+    const int64_t others = p->ranks - 1, P = p->piece_tokens, piece = token / P;
+    if (sender == receiver) return p->pieces * others * P + token;
+    const int64_t nth = (sender - receiver - 1 + p->ranks) % p->ranks;
+    return (piece * others + nth) * P + token % P;
+}
 
 typedef struct moet_ep_stages moet_ep_stages;
 
-/* Each enqueues on the stream; nothing allocates or synchronises. blocks: SMs to take, at most; 0: all. */
+/* Each enqueues on the stream; nothing allocates or synchronises. sms: to take, at most; 0: all, and the launch may begin
+ * under the one before it. */
 typedef struct moet_ep_stages_table {
     const char *backend;
     moet_status (*create)(moet_device *device, moet_ep_stages **stages);
@@ -70,12 +95,17 @@ typedef struct moet_ep_stages_table {
     /* Rows into `to`; is_bound: ids of -1 into the rows up to max_tokens. lsa: waits for everybody's rows. */
     moet_status (*dispatch)(moet_ep_stages *stages, const moet_ep_pass *pass, int32_t sms, void *stream);
     /* The other ranks' pairs, out of rows [M, H] by places [received, width], into packed [pairs, H]. */
-    moet_status (*pack)(moet_ep_stages *stages, const moet_ep_pass *pass, const void *received, const void *rows,
+    moet_status (*pack)(moet_ep_stages *stages, const moet_ep_pass *pass, const void *tails, const void *rows,
                         const int32_t *places, void *packed, int32_t sms, void *stream);
-    /* is_given: each received row's sum, out of rows [M, H] by places, to the back of the rank that it came from; then
-     * waits for everybody's. */
-    moet_status (*give)(moet_ep_stages *stages, const moet_ep_pass *pass, const void *received, const void *rows,
+    /* is_given: the sum of each row received of another rank, out of rows [M, H] by places, to the back of the rank that
+     * it came from; then waits for everybody's. */
+    moet_status (*give)(moet_ep_stages *stages, const moet_ep_pass *pass, const void *tails, const void *rows,
                         const int32_t *places, int32_t sms, void *stream);
+    /* allgather: tails to all ranks, of -1 where a piece has no token; rows as `spreads` says; `tell`, and this rank's own
+     * words. */
+    moet_status (*spread)(moet_ep_stages *stages, const moet_ep_pass *pass, int32_t sms, void *stream);
+    /* allgather: waits for everybody's rows of a piece. */
+    moet_status (*await)(moet_ep_stages *stages, const moet_ep_pass *pass, int32_t piece, int32_t sms, void *stream);
     /* out. lsa, not is_given: says that this rank's rows may be read, and waits for everybody's. */
     moet_status (*combine)(moet_ep_stages *stages, const moet_ep_pass *pass, int32_t sms, void *stream);
 } moet_ep_stages_table;

@@ -55,13 +55,15 @@ typedef struct moet_ep_options {
      */
     char net[MOET_EP_NAME_SIZE];
     /* How rows travel: "exchange" (sends and receives of exact counts, which the host waits for), "bound" (of
-     * max_tokens rows always, which a graph can replay) or "lsa" (loads and stores to the other ranks' memory, one
-     * host); "" or "auto": lsa where it can be, else exchange. */
+     * max_tokens rows always, which a graph can replay), "lsa" (loads and stores to the other ranks' memory, one host)
+     * or "allgather" (all rows to all ranks by copies that take no SM, one host, returns SUMS; for few ranks); "" or
+     * "auto": lsa where it can be, else exchange. */
     char transport[MOET_EP_NAME_SIZE];
     moet_ep_returns returns;
     int64_t max_tokens; /* bound on T of any run on any rank; ranks * max_tokens <= MOET_MAX_ROWS */
     int32_t choices;    /* k, 1 to MOET_MAX_CHOICES */
-    int32_t chunks;     /* tokens are cut into so many, one's rows travelling under another's GEMMs; 1 (also 0) to 4 */
+    int32_t chunks;     /* tokens are cut into so many, one's rows travelling under another's GEMMs; 1 (also 0) to 4.
+                         * allgather: the experts' work is, by the rank that rows come from (docs/ep.md) */
     int32_t comm_sms;   /* SMs for the rows' travel, taken from the experts where chunks > 1; 0: chosen */
     int32_t timeout_ms; /* that a rank waits for another, at most; 0: 30000 */
 } moet_ep_options;

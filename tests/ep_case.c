@@ -52,13 +52,23 @@ void ep_case_draw(uint64_t *random, int64_t nth, int32_t ranks, ep_case *c)
     c->options.returns = (moet_ep_returns)(nth & 1);
     if (c->options.returns == MOET_EP_RETURNS_SUMS && problem.prob == MOET_PROB_COMBINE)
         problem.combine = nth / 12 % 2 ? MOET_COMBINE_EXACT : MOET_COMBINE_PADDLE;
-    static const char *const names[] = {"exchange", "lsa", "bound", "auto"};
-    const bool is_sums = c->options.returns == MOET_EP_RETURNS_SUMS;
-    const char *name = names[nth / 2 % MOET_COUNT_OF(names)];
-    snprintf(c->options.transport, sizeof c->options.transport, "%s", is_sums || name[0] != 'b' ? name : "lsa");
+    static const struct {
+        const char *name;
+        bool returns_rows;
+    } transports[] = {{"exchange", true}, {"allgather", false}, {"lsa", true},
+                      {"bound", false},   {"auto", true},       {"allgather", false}};
+    const int32_t which = (int32_t)(nth / 2 % MOET_COUNT_OF(transports));
+    const bool is_served = c->options.returns == MOET_EP_RETURNS_SUMS || transports[which].returns_rows;
+    snprintf(c->options.transport, sizeof c->options.transport, "%s", is_served ? transports[which].name : "lsa");
     c->options.choices = (int32_t)test_between(random, 1, nth % 3 ? 8 : MOET_MAX_CHOICES);
     c->options.chunks = (int32_t)test_between(random, 0, MOET_EP_MAX_CHUNKS);
     c->options.max_tokens = test_between(random, 1, nth % 4 ? 40 : 200);
+    if (nth % 24 == 11) { /* allgather, of so much that copies and not a kernel carry it where a rank has most tokens */
+        problem.hidden = 2048;
+        problem.inter = 8;
+        c->options.max_tokens = 1100;
+        c->options.chunks = 1;
+    }
     ffn_path_make(&c->path, (int32_t)(ranks * c->options.max_tokens), c->options.choices, problem);
     ffn_path_fill(random, &c->path);
     c->path.given.tokens = draw_tokens(random, nth, c);
@@ -188,12 +198,16 @@ static void run_layer(ep_case *c, moet_ep *ep, moet_handle *handle, bool is_wide
     const int32_t rank = c->options.rank, local = problem->experts / c->options.ranks;
     const int64_t H = problem->hidden, I = problem->inter, k = c->path.choices, begin = c->first[rank];
     const int64_t tokens = c->first[rank + 1] - begin, out_stride = is_wide ? H + 16 : H, first = rank * local;
+    const int64_t x_stride = is_wide && c->path.ids[0] & 1 ? H + 8 : H;
     moet_device *device = handle->device;
     int64_t *long_ids = test_allocate((size_t)(tokens * k) * sizeof *long_ids + 8);
     for (int64_t i = 0; i < tokens * k; i++) long_ids[i] = c->path.ids[begin * k + i];
     test_buffer x, ids, weights, up, up_bias, down, down_bias;
     test_output out;
-    test_buffer_create(device, &x, c->path.x + begin * H, (size_t)(tokens * H) * 2);
+    uint16_t *spread = test_allocate((size_t)(tokens * x_stride) * 2 + 2);
+    for (int64_t t = 0; t < tokens; t++) memcpy(spread + t * x_stride, c->path.x + (begin + t) * H, (size_t)H * 2);
+    test_buffer_create(device, &x, spread, (size_t)(tokens * x_stride) * 2);
+    free(spread);
     test_buffer_create(device, &ids, is_wide ? (const void *)long_ids : c->path.ids + begin * k,
                        (size_t)(tokens * k) * (is_wide ? 8 : 4));
     test_buffer_create(device, &weights, c->path.weights + begin * k, (size_t)(tokens * k) * 4);
@@ -205,6 +219,7 @@ static void run_layer(ep_case *c, moet_ep *ep, moet_handle *handle, bool is_wide
     void *stream = NULL;
     TEST_OK(device->backend->stream_create(device, &stream));
     const moet_ep_args args = {.x = test_buffer_inside(&x),
+                               .x_stride = x_stride,
                                .ids = test_buffer_inside(&ids),
                                .ids_int64 = is_wide,
                                .weights = problem->prob == MOET_PROB_NONE ? NULL : test_buffer_inside(&weights),

@@ -66,7 +66,7 @@ static const struct argp_option options[] = {
     {.name = "transport",
      .key = KEY_TRANSPORT,
      .arg = "LIST",
-     .doc = "How rows travel: lsa, exchange, bound or auto (default auto)"},
+     .doc = "How rows travel: lsa, allgather, exchange, bound or auto (default auto)"},
     {.name = "returns",
      .key = KEY_RETURNS,
      .arg = "LIST",
@@ -239,12 +239,13 @@ typedef struct variant_list {
     int32_t count;
 } variant_list;
 
-/* comm_sms says something of several chunks only. */
+/* comm_sms says something of several chunks only, and nothing where copies carry the rows. */
 static moet_status add_variants(variant_list *v, const moet_ep_variant *of, const moet_int_list *chunks,
                                 const moet_int_list *comm_sms)
 {
     for (int32_t c = 0; c < chunks->count; c++) {
-        for (int32_t s = 0; s < (chunks->values[c] > 1 ? comm_sms->count : 1); s++) {
+        const bool is_asked = chunks->values[c] > 1 && strcmp(of->transport, "allgather") != 0;
+        for (int32_t s = 0; s < (is_asked ? comm_sms->count : 1); s++) {
             if (v->count == MOET_EP_MAX_VARIANTS)
                 return moet_fail(MOET_INVALID,
                                  "more than %d ways of running the layer: fewer transports, returns, "
@@ -253,7 +254,7 @@ static moet_status add_variants(variant_list *v, const moet_ep_variant *of, cons
             moet_ep_variant *to = &v->list[v->count++];
             *to = *of;
             to->chunks = (int32_t)chunks->values[c];
-            to->comm_sms = to->chunks > 1 ? (int32_t)comm_sms->values[s] : 0;
+            to->comm_sms = is_asked ? (int32_t)comm_sms->values[s] : 0;
         }
     }
     return MOET_OK;
