@@ -14,7 +14,7 @@ BUILD=${1:-build}
 DEVICE=${2:-cuda}
 BUILD=$(cd "$BUILD" && pwd) || exit 1
 SOURCE=$(cd "$(dirname "$0")/.." && pwd) || exit 1
-for program in moe-tune test_conformance test_bits test_capture test_launch_cost test_chain test_device test_stages test_ffn test_ffn_odd test_ep test_fast test_act test_fused test_compile; do
+for program in moe-tune test_conformance test_bits test_capture test_launch_cost test_chain test_device test_expect test_stages test_ffn test_ffn_odd test_ep test_fast test_act test_fused test_compile; do
     [ -x "$BUILD/$program" ] || { echo "gpu_test: $BUILD/$program is not there: build with tests (libcmocka-dev)" >&2; exit 1; }
 done
 # Libraries that this machine may lack travel in the build folder.
@@ -55,6 +55,7 @@ check "device: memory, streams, events" 60 "$BUILD/test_device" --device "$DEVIC
 # All kernels at once on all processors, into the cache: the tests after it then only load them.
 MOET_TEST_COMPILE=all MOET_TEST_ARCH=${architecture:-9.0} MOET_TEST_JOBS=$(nproc) check "every kernel compiles without spills" 180 "$BUILD/test_compile"
 
+check "counts on the device are summarised" 60 "$BUILD/test_expect" --device "$DEVICE"
 check "stages of the expert path: permute, gather, activation, combine" 120 "$BUILD/test_stages" --device "$DEVICE"
 check "a fused activation of every BF16" 60 "$BUILD/test_act" --device "$DEVICE"
 check "activations in GEMMs" 180 "$BUILD/test_fused" --device "$DEVICE"

@@ -229,7 +229,8 @@ typedef struct moet_plan_options {
                                       blocks than so many SMs hold, but may be spread thinly over others */
     bool device_counts;            /* launches read counts from device memory: replayable in a CUDA graph */
     int64_t expected_rows;         /* with device_counts: what to choose for; 0: max_rows */
-    double expected_max_over_mean; /* with device_counts: what to choose for; 0: 1 (balanced) */
+    double expected_max_over_mean; /* with device_counts: what to choose for; 0: 1 (balanced). Both until
+                                      moet_plan_expect says otherwise */
 } moet_plan_options;
 
 /* Prepares every configuration that the table may answer with for this problem, and the default: loads kernels,
@@ -343,6 +344,33 @@ typedef struct moet_choice {
 
 /* What moet_launch would run for these host counts (device_counts plans: counts is ignored, may be NULL). */
 MOET_API moet_status moet_plan_query(const moet_plan *plan, const int32_t *counts, moet_choice *choice);
+
+/* ---- counts on the device ------------------------------------------------------------------------------------ */
+
+/* A plan with device_counts chooses once, for options.expected_rows and expected_max_over_mean. These two let the counts
+ * say what to expect instead: summarize enqueues, behind whatever made the counts, one small kernel that writes what they
+ * look like; later, when the stream has got there, the caller gives the summary to expect, and launches from then on run
+ * what the table has for it. No launch waits for counts, so it runs what an earlier step's counts asked for.
+ *
+ * In a CUDA graph: a launch is captured with the configuration chosen at that moment, and every replay runs that one,
+ * whatever the counts then are, up to max_rows rows, and whatever expect was told since. It is right for them all; to
+ * follow the counts, capture again after expect changed the choice (moet_plan_query with counts NULL tells). summarize
+ * may be captured: each replay writes the summary of that replay's counts. */
+
+/* counts [E] in device memory, as launches get them (moet_permute writes them for op ffn); negative ones count as 0.
+ * routing: memory that the device writes, 8-byte aligned: pinned host memory, or device memory that the caller copies
+ * from. On `stream` like a launch; written when the stream has got there, on the host backend on return. The first call
+ * of a handle compiles the kernel, or takes it from the cache, loads it and allocates:
+ * not while a stream is being captured. Later ones do neither, and do not synchronise. INVALID for a plan without
+ * device_counts, and for NULL; NOT_FOUND where neither NVRTC nor the cache has the kernel. */
+MOET_API moet_status moet_plan_summarize(moet_plan *plan, const int32_t *counts, moet_routing *routing, void *stream);
+
+/* Launches after this run what suits routing->rows and ->max_over_mean (host memory; moet_routing_summarize's, or a
+ * summary that has arrived); rows past the plan's max_rows are taken as max_rows, and 0 rows change nothing. A lookup, no
+ * allocation: everything that may be chosen was prepared by moet_plan_create. From the thread that launches. INVALID for a
+ * plan without device_counts, for a routing of another number of experts, or none at all (rows below 0, max_over_mean not
+ * within 1 to MOET_MAX_EXPERTS); the choice is then as it was. */
+MOET_API moet_status moet_plan_expect(moet_plan *plan, const moet_routing *routing);
 
 /* How launches were answered since the handle, or the plan, was made: EXACT, NEAREST, DEFAULT; refused: the default
  * answered because what the table has for the problem, near the routing, is among the refused entries (moet_refusal).

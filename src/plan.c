@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "counts.h"
 #include "record.h"
 
 /* ---- handle ---- */
@@ -37,6 +38,7 @@ void moet_close(moet_handle *handle)
 {
     if (!handle) return;
     moet_table_close(handle->table);
+    if (handle->counts_table) handle->counts_table->destroy(handle->counts);
     moet_device_close(handle->device);
     for (int32_t i = 0; i < handle->late_count; i++) free(handle->late[i]);
     free(handle->late);
@@ -242,8 +244,6 @@ static moet_status prepare_default(moet_plan *plan)
         device->name, used ? reasons : "no family takes these counts");
 }
 
-static moet_decision decide(const moet_plan *plan, const int32_t *counts, const moet_routing *routing);
-
 moet_status moet_plan_create(moet_handle *handle, const moet_problem *problem, const moet_plan_options *options,
                              moet_plan **plan)
 {
@@ -278,13 +278,7 @@ moet_status moet_plan_create(moet_handle *handle, const moet_problem *problem, c
     if (result->tuned && (status = prepare_tuned(result)) != MOET_OK) goto done;
     if ((status = prepare_default(result)) != MOET_OK) goto done;
     if (result->tuned && (status = moet_lookup_create(result, &result->lookup)) != MOET_OK) goto done;
-    if (resolved.device_counts)
-        result->expected = decide(result, NULL,
-                                  &(moet_routing){.experts = problem->experts,
-                                                  .active = problem->experts,
-                                                  .rows = resolved.expected_rows,
-                                                  .tokens = resolved.expected_rows,
-                                                  .max_over_mean = resolved.expected_max_over_mean});
+    if (resolved.device_counts) moet_plan_choose(result, resolved.expected_rows, resolved.expected_max_over_mean);
     if (result->workspace_bytes)
         status = handle->device->backend->alloc(handle->device, result->workspace_bytes, &result->workspace);
 done:
@@ -318,6 +312,16 @@ static moet_decision decide(const moet_plan *plan, const int32_t *counts, const 
     if (plan->lookup && routing->rows > 0) return moet_lookup_decide(plan->lookup, counts, routing);
     return (moet_decision){
         .prepared = &plan->prepared[plan->fallback], .hit = MOET_HIT_DEFAULT, .is_refused = plan->is_foreign};
+}
+
+void moet_plan_choose(moet_plan *plan, int64_t rows, double max_over_mean)
+{
+    plan->expected = decide(plan, NULL,
+                            &(moet_routing){.experts = plan->problem.experts,
+                                            .active = plan->problem.experts,
+                                            .rows = rows,
+                                            .tokens = rows,
+                                            .max_over_mean = max_over_mean});
 }
 
 moet_status moet_plan_decide(const moet_plan *plan, const int32_t *counts, moet_routing *routing, moet_decision *d)

@@ -34,6 +34,8 @@ struct moet_handle {
     pthread_mutex_t record_mutex; /* guards recorder and what it holds */
     moet_recorder *recorder;      /* NULL: nothing is recorded */
     moet_tally tally;             /* of all its plans, those that are gone too */
+    const struct moet_counts_table *counts_table; /* NULL: no moet_plan_summarize yet */
+    struct moet_counts *counts;
 };
 
 /* A configuration with its state, shared by the points that chose it. */
@@ -74,6 +76,9 @@ struct moet_plan {
 /* What to run for these host counts; with device counts they are not looked at, and routing has max_rows rows. INVALID
  * for counts that are NULL, negative or sum to more than max_rows. */
 moet_status moet_plan_decide(const moet_plan *plan, const int32_t *counts, moet_routing *routing, moet_decision *d);
+
+/* With device counts: chooses what launches run from now on. rows: 1 to max_rows. */
+void moet_plan_choose(moet_plan *plan, int64_t rows, double max_over_mean);
 
 /* Counts a launch's decision. */
 void moet_plan_count(moet_plan *plan, const moet_decision *d);

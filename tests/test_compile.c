@@ -10,6 +10,7 @@
  *                                  when it compiles, so after a failure the folder is emptied. */
 #include "configs.h"
 
+#include "../kernels/counts_source.h"
 #include "../kernels/ep_source.h"
 
 #include <sys/wait.h>
@@ -158,10 +159,12 @@ static void gather(bool all)
     static const int32_t architectures[][2] = {{8, 0}, {9, 0}};
     const char *only = getenv("MOET_TEST_ARCH");
 #ifdef MOET_CUDA
-    for (int32_t a = 0; a < MOET_COUNT_OF(architectures); a++) { /* the passes of the expert-parallel layer */
+    for (int32_t a = 0; a < MOET_COUNT_OF(architectures); a++) { /* what is no family's */
         moet_source source;
         if (only && atoi(only) != architectures[a][0]) continue;
         assert_true(moet_ep_source(architectures[a][0], architectures[a][1], &source));
+        add_source(&source);
+        assert_true(moet_counts_source(architectures[a][0], architectures[a][1], &source));
         add_source(&source);
     }
 #endif
