@@ -19,7 +19,10 @@ out=$1
 shift
 here=$(cd "$(dirname "$0")" && pwd)
 program=${MOE_TUNE:-$here/../build/moe-tune}
-ncu=${NCU:-$(command -v ncu || ls -d /usr/local/cuda/bin/ncu /opt/nvidia/nsight-compute/*/ncu 2>/dev/null | tail -n 1)}
+ncu=${NCU:-$(command -v ncu || true)}
+for installed in /usr/local/cuda/bin/ncu /opt/nvidia/nsight-compute/*/ncu; do
+    [ -n "$ncu" ] || [ ! -x "$installed" ] || ncu=$installed
+done
 [ -n "$ncu" ] || { echo "$0: no ncu: install cuda-nsight-compute, or set NCU" >&2; exit 1; }
 mkdir -p "$out.sources"
 MOET_LINE_INFO=$(cd "$out.sources" && pwd)

@@ -18,7 +18,10 @@ out=$1
 shift
 here=$(cd "$(dirname "$0")" && pwd)
 program=${MOE_TUNE:-$here/../build/moe-tune}
-nsys=${NSYS:-$(command -v nsys || ls -d /usr/local/cuda/bin/nsys /opt/nvidia/nsight-systems/*/bin/nsys 2>/dev/null | tail -n 1)}
+nsys=${NSYS:-$(command -v nsys || true)}
+for installed in /usr/local/cuda/bin/nsys /opt/nvidia/nsight-systems/*/bin/nsys; do
+    [ -n "$nsys" ] || [ ! -x "$installed" ] || nsys=$installed
+done
 [ -n "$nsys" ] || { echo "$0: no nsys: install cuda-nsight-systems, or set NSYS" >&2; exit 1; }
 if [ "$1" = -- ]; then
     shift

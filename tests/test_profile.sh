@@ -45,6 +45,15 @@ PATH=$WORK/bin:$PATH expect 0 "" "$MOE" profile small.jsonl $host --config "$(ca
 holds "sources for ncu's page" arguments "--import-source"
 [ -d kept.ncu-rep.sources ] && pass || fail "no folder of sources"
 
+# The scripts: with the stand-in, and what they say where the tool is nowhere.
+MOE_TUNE=$MOE NCU=$WORK/bin/ncu expect 0 "" bash "$SOURCE/scripts/profile_ncu.sh" all.ncu-rep small.jsonl $host
+is "the script's report" "$(cat all.ncu-rep)" "report"
+holds "everything that ncu's pages show" arguments "full"
+for tool in ncu nsys; do
+    [ -x /usr/local/cuda/bin/$tool ] || [ -d /opt/nvidia ] || PATH=/usr/bin:/bin command -v $tool >/dev/null ||
+        PATH=/usr/bin:/bin expect 1 "no $tool: install" bash "$SOURCE/scripts/profile_$tool.sh" all.rep small.jsonl
+done
+
 # What goes wrong.
 NCU_DENIES=1 PATH=$WORK/bin:$PATH expect 1 "NVreg_RestrictProfilingToAdminUsers=0" "$MOE" profile small.jsonl $host
 PATH=$WORK/bin:$PATH expect 1 "inapplicable" "$MOE" profile small.jsonl $host --config "$(cat path)"
