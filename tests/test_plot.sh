@@ -25,9 +25,11 @@ done
 "$MOE" plot roofline --db small.db >/dev/null 2>err
 texts roofline.svg >texts
 holds "the roofline's key counts winners" texts "up (2)"
-grep -q 'TFLOP/s' texts && pass || fail "no ceiling in the roofline"
+grep -qE 'measured ceilings: [0-9.]+ [GT]FLOP/s, [0-9.]+ [GT]B/s' texts && pass || fail "no ceilings in the roofline: $(cat texts)"
 texts efficiency.svg >texts
 holds "efficiency names families" texts "host_blas"
+texts winners.svg >texts
+grep -qE '^host_[a-z]+:[a-z]+=[a-z0-9]+$' texts && pass || fail "winners of one family are not told apart: $(cat texts)"
 
 # Two sweeps beside each other: the same one twice has found the best.
 cp small.db again.db
@@ -45,6 +47,10 @@ drawn peers
 holds "points that both have, and the device" texts "2 points, sorted; A card"
 holds "a peer's geomean" texts "other: geomean 1.000 of 2"
 grep -q '0.500 .*bad 8 balanced up' texts && pass || fail "the worst point is not named: $(cat texts)"
+
+# Of another device it is no comparison.
+{ echo '{"device":"B card"}'; line good other 20; } >elsewhere.jsonl
+expect 2 "elsewhere.jsonl is of 'B card', not of 'A card': give benches of one device" "$MOE" plot peers --bench ours.jsonl --peers elsewhere.jsonl
 
 # Regret, by hand.
 regret() { echo "{\"name\":\"$1\",\"rows\":8,\"skew\":\"balanced\",\"op\":\"up\",\"hit\":\"$2\",\"regret_pct\":$3,\"default_pct\":$4}"; }
@@ -92,6 +98,7 @@ expect 2 "give a KIND" "$MOE" plot
 expect 2 "no picture 'pie': there are roofline, efficiency, winners, peers, regret, sweep" "$MOE" plot pie
 expect 2 "drawn from --bench" "$MOE" plot peers
 expect 2 "drawn from --regret" "$MOE" plot regret
+expect 2 "give --db FILE for each" "$MOE" plot sweep --db small.db
 expect 2 "kind sweep's only" "$MOE" plot roofline --db small.db --db again.db
 expect 2 "a picture is a file .svg or .png" "$MOE" plot roofline --db small.db --out a.pdf
 expect 1 "no device matches elsewhere" "$MOE" plot roofline --db small.db --device elsewhere

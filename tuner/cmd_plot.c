@@ -41,6 +41,8 @@ static void check_together(plot_arguments *a, struct argp_state *state)
         argp_error(state, "kind peers is drawn from --bench FILE, with --peers FILE");
     } else if (source == MOET_PLOT_FROM_REGRET && s->regret_count == 0) {
         argp_error(state, "kind regret is drawn from --regret FILE");
+    } else if (a->kind == MOET_PLOT_SWEEP && s->db_count < 2) {
+        argp_error(state, "kind sweep sets sweeps of the same workloads beside each other: give --db FILE for each");
     } else if (s->db_count > 1 && a->kind != MOET_PLOT_SWEEP) {
         argp_error(state, "--db: several databases are kind sweep's only; moe-tune merge joins them");
     }

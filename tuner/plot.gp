@@ -7,9 +7,10 @@ set output folder."/out"
 colour(i) = word("#0072B2 #D55E00 #009E73 #CC79A7 #E69F00 #56B4E9 #000000 #8C510A", (i - 1) % 8 + 1)
 shape(i) = int(word("7 5 9 11 13 4 6 8", (i - 1) % 8 + 1))
 ops = "up down ffn"
-has(o) = int(system(sprintf("grep -c '^%s ' '%s' || true", o, data)))
-# Of an op, whether a series (the word in field `by`) has points: only those stand in its panel's key.
-has_series(o, by, name) = int(system(sprintf("awk '$1 == \"%s\" && $%d == \"%s\" { n++ } END { print n + 0 }' '%s'", o, by, name, data)))
+# Of a database: rows_<op>; families, details and, of an op, families_<op>, details_<op>: words. A series has one colour
+# and shape in all panels, and stands in the keys of those where it has points.
+has(o) = exists("rows_".o) ? value("rows_".o) : 0
+at(list, name) = sum [k = 1:words(list)] (word(list, k) eq name ? k : 0)
 panels = (has("up") > 0) + (has("down") > 0) + (has("ffn") > 0)
 set datafile missing "NaN"
 set border 3 lc rgb "#404040"
@@ -24,24 +25,28 @@ if (format eq "svg") { set terminal svg size wide,high font "Helvetica,13" backg
 else { set terminal pngcairo size 1.5*wide,1.5*high font "Helvetica,15" background rgb "#ffffff" }
 
 if (kind eq "roofline") {
-    # The roof is drawn from the least intensity on; the op by colour and shape.
+    # The roof is drawn from the least intensity on; the op by colour and shape. A processor does GFLOP/s.
+    unit = dense < 1 ? 1000.0 : 1.0
     set title sprintf("Every winner under the roofline of %s", device)
-    set logscale xy
+    set logscale x 2
+    set logscale y
     set xlabel "FLOP / byte, each operand moved once"
-    set ylabel "TFLOP/s"
+    set ylabel unit > 1 ? "GFLOP/s" : "TFLOP/s"
+    set format y "%g"
     set key bottom right
-    stats data using 7:8 nooutput
+    stats data using 7:($8 * unit) nooutput
+    roof_top = dense * unit
     low = 0.6 * STATS_min_x; high_x = 1.8 * (STATS_max_x > dense / hbm ? STATS_max_x : dense / hbm)
     set xrange [low:high_x]
-    top = 1.6 * (STATS_max_y > dense ? STATS_max_y : dense) # ceilings are measured: a winner may be above
+    top = 1.6 * (STATS_max_y > roof_top ? STATS_max_y : roof_top) # ceilings are measured: a winner may be above
     set yrange [0.5 * STATS_min_y:top]
     if (top < 10 * STATS_min_y) { unset logscale y; set yrange [0:top] } # else no number would stand at the axis
     set samples 400
-    roof(x) = x * hbm < dense ? x * hbm : dense
-    set label 1 sprintf("%.3g TFLOP/s", dense) at high_x, dense * 1.12 right tc rgb "#404040"
-    set label 2 sprintf("%.3g TB/s", hbm) at 0.45 * dense / hbm, 0.45 * dense right offset -1,0.4 tc rgb "#404040"
-    plot roof(x) with lines lw 2 lc rgb "#404040" title "measured ceilings", \
-        for [i = 1:3] data using (strcol(1) eq word(ops, i) ? $7 : NaN):8 \
+    roof(x) = x * hbm < dense ? x * hbm * unit : roof_top
+    rate(x, of) = x < 1 ? sprintf("%.3g G%s", 1000 * x, of) : sprintf("%.3g T%s", x, of)
+    plot roof(x) with lines lw 2 lc rgb "#404040" \
+        title sprintf("measured ceilings: %s, %s", rate(dense, "FLOP/s"), rate(hbm, "B/s")), \
+        for [i = 1:3] data using (strcol(1) eq word(ops, i) ? $7 : NaN):($8 * unit) \
         with points pt shape(i) ps 0.8 * small lc rgb colour(i) title word(ops, i)." (".has(word(ops, i)).")"
 }
 
@@ -53,16 +58,16 @@ if (kind eq "efficiency") {
     set ylabel "efficiency, %"
     stats data using 4 nooutput
     set yrange [0:(STATS_max > 105 ? 1.06 * STATS_max : 112)]
-    beside(i) = 2 ** (0.14 * (i - 0.5 * (words(families) + 1)))
-    name(o, i) = has_series(o, 5, word(families, i)) > 0 ? word(families, i) : ""
-    set key bottom right
+    beside(own, i) = 2 ** (0.14 * (i - 0.5 * (words(own) + 1)))
+    set key tmargin center horizontal
     do for [o in ops] {
         if (has(o) > 0) {
             set title o
-            plot for [i = 1:words(families)] data using (strcol(1) eq o && strcol(5) eq word(families, i) ? $2 * beside(i) : NaN):4 \
-                with points pt shape(i) ps 0.45 * small lc rgb colour(i) notitle, \
-                for [i = 1:words(families)] data using (strcol(1) eq o && strcol(5) eq word(families, i) ? 2 ** (floor(2 * log($2) / log(2) + 0.5) / 2.0) : NaN):4 \
-                smooth unique with linespoints lw 2 pt shape(i) ps 1 * small lc rgb colour(i) title name(o, i)
+            own = value("families_".o)
+            plot for [i = 1:words(own)] data using (strcol(1) eq o && strcol(5) eq word(own, i) ? $2 * beside(own, i) : NaN):4 \
+                with points pt shape(at(families, word(own, i))) ps 0.45 * small lc rgb colour(at(families, word(own, i))) notitle, \
+                for [name in own] data using (strcol(1) eq o && strcol(5) eq name ? 2 ** (floor(2 * log($2) / log(2) + 0.5) / 2.0) : NaN):4 \
+                smooth unique with linespoints lw 2 pt shape(at(families, name)) ps 1 * small lc rgb colour(at(families, name)) title name
         }
     }
     unset multiplot
@@ -78,15 +83,15 @@ if (kind eq "winners") {
     set logscale y 2
     set xlabel "rows an expert (mean)"
     set ylabel "busiest expert / mean"
-    name(o, i) = has_series(o, by, word(names, i)) > 0 ? word(names, i) : ""
-    set key top left
+    set key tmargin center horizontal
     set yrange [0.8:*]
-    set offsets graph 0.06, graph 0.06, graph 0.12 + 0.05 * words(names), 0
+    set offsets graph 0.06, graph 0.06, graph 0.08, 0
     do for [o in ops] {
         if (has(o) > 0) {
             set title o
-            plot for [i = 1:words(names)] data using (strcol(1) eq o && strcol(by) eq word(names, i) ? $2 * 2 ** (0.09 * (i - 0.5 * words(names))) : NaN):3 \
-                with points pt shape(i) ps 0.9 * small lc rgb colour(i) title name(o, i)
+            own = value((by == 5 ? "families_" : "details_").o)
+            plot for [i = 1:words(own)] data using (strcol(1) eq o && strcol(by) eq word(own, i) ? $2 * 2 ** (0.09 * (i - 0.5 * (words(own) + 1))) : NaN):3 \
+                with points pt shape(at(names, word(own, i))) ps 0.9 * small lc rgb colour(at(names, word(own, i))) title word(own, i)
         }
     }
     unset multiplot

@@ -63,9 +63,10 @@ static bool series_add(series *s, const char *name)
     return false;
 }
 
-static void series_write(const series *s, const char *name, FILE *settings)
+/* <name><of> = "word word" */
+static void series_write(const series *s, const char *name, const char *of, FILE *settings)
 {
-    fprintf(settings, "%s = \"", name);
+    fprintf(settings, "%s%s = \"", name, of);
     for (int32_t i = 0; i < s->count; i++) {
         fprintf(settings, "%s%s", i > 0 ? " " : "", s->names[i]);
     }
@@ -74,9 +75,10 @@ static void series_write(const series *s, const char *name, FILE *settings)
 
 typedef struct writer {
     FILE *data;
-    int32_t rows;
-    series families, details; /* met so far */
-    series of_point;          /* EFFICIENCY: families that the workload at hand has had */
+    int32_t rows, op_rows[MOET_OP_COUNT];
+    series families, details; /* met so far, and of each op */
+    series op_families[MOET_OP_COUNT], op_details[MOET_OP_COUNT];
+    series of_point; /* EFFICIENCY: families that the workload at hand has had */
     char point[MOET_STORE_PROBLEM_SIZE + 32];
 } writer;
 
@@ -97,7 +99,7 @@ static void name_config(const char *text, char family[SERIES_SIZE], char detail[
 {
     moet_config config;
     snprintf(family, SERIES_SIZE, "%.*s", (int)strcspn(text, ":"), text);
-    /* A word for gnuplot, awk and the shell, whatever program wrote the database. */
+    /* A word for gnuplot, whatever program wrote the database. */
     for (char *c = family; *c != '\0'; c++) {
         if (!isalnum((unsigned char)*c)) *c = '_';
     }
@@ -107,7 +109,8 @@ static void name_config(const char *text, char family[SERIES_SIZE], char detail[
     }
     for (int32_t i = 0; i < config.family->param_count; i++) {
         if (config.family->params[i].search == MOET_SEARCH_FIRST) {
-            snprintf(detail, SERIES_SIZE, "%.24s:%s", family, moet_config_text(&config, i));
+            snprintf(detail, SERIES_SIZE, "%.20s:%.12s=%.12s", family, config.family->params[i].name,
+                     moet_config_text(&config, i));
             return;
         }
     }
@@ -127,10 +130,13 @@ static moet_status write_row(writer *w, const moet_store_trial_row *row)
     name_config(row->config, family, detail);
     series_add(&w->families, family);
     series_add(&w->details, detail);
+    series_add(&w->op_families[problem.op], family);
+    series_add(&w->op_details[problem.op], detail);
     fprintf(w->data, "%s %.6g %.6g %.6g %s %s %.6g %.6g\n", moet_op_text(problem.op), (double)row->rows / row->experts,
             row->max_over_mean, 100 * row->efficiency, family, detail, flops / bytes,
             flops / (double)row->median_ns * 1e-3);
     w->rows++;
+    w->op_rows[problem.op]++;
     return MOET_OK;
 }
 
@@ -178,8 +184,14 @@ static moet_status write_trials(moet_plot_kind kind, const moet_plot_sources *so
         fputs("device = \"", settings);
         moet_plot_put_text(settings, info.name);
         fprintf(settings, "\"\ndense = %.6g\nhbm = %.6g\n", ceilings.dense_flops_per_s / 1e12, hbm / 1e12);
-        series_write(&w.families, "families", settings);
-        series_write(&w.details, "details", settings);
+        series_write(&w.families, "families", "", settings);
+        series_write(&w.details, "details", "", settings);
+        for (int32_t op = 0; op < MOET_OP_COUNT; op++) {
+            const char *of = moet_op_text((moet_op)op);
+            fprintf(settings, "rows_%s = %d\n", of, w.op_rows[op]);
+            series_write(&w.op_families[op], "families_", of, settings);
+            series_write(&w.op_details[op], "details_", of, settings);
+        }
     }
     return status;
 }
