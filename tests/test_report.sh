@@ -63,6 +63,27 @@ sed "s|moe-tune bench|'$MOE' bench --rounds 3|" again >again.sh
 bash again.sh >again.out 2>again.err || fail "$(cat again.sh): $(cat again.err)"
 holds "measured again" again.out '"hit":"asked"'
 
+# Of several devices one: the page's commands name it.
+python3 - <<'PY'
+import shutil, sqlite3
+shutil.copy("small.db", "other.db")
+db = sqlite3.connect("other.db")
+db.execute("UPDATE devices SET name = 'Other ' || name, key = replace(key, 'name=', 'name=Other ')")
+db.execute("UPDATE runs SET uid = 'x' || uid") # another machine's
+db.commit()
+PY
+expect 0 "" "$MOE" merge --db "two cards.db" small.db other.db
+expect 2 "several devices" "$MOE" report --db "two cards.db" --out two.html
+expect 0 "" "$MOE" report --db "two cards.db" --device Other --peers theirs.jsonl --out two.html
+is "a page of one of two devices" "$(python3 check.py two.html)" ""
+holds "its pictures' commands" two.html "moe-tune plot roofline --db &#39;two cards.db&#39; --device Other"
+holds "its tables' commands" two.html "moe-tune show --db &#39;two cards.db&#39; --device Other --format csv"
+holds "its winners' commands" two.html "moe-tune show --db &#39;two cards.db&#39; --device Other --why small/a/64/balanced"
+# Times of another device are no comparison.
+{ echo '{"device":"A card"}'; cat theirs.jsonl; line small/a balanced 5 | sed 's/<b>&/moe-tune/'; } >card.jsonl
+expect 2 "card.jsonl is of 'A card', not of" "$MOE" report --db small.db --bench card.jsonl --out two.html
+expect 2 "card.jsonl is of 'A card', not of" "$MOE" report --db small.db --peers card.jsonl --out two.html
+
 expect 1 "nothing.db" "$MOE" report --db nothing.db
 expect 1 "nobody" "$MOE" report --db small.db --out nobody/page.html
 echo '{"name":1}' >bad.jsonl

@@ -75,6 +75,14 @@ static void summarize(moet_peer *peer)
     peer->geomean = exp(sum / peer->count);
 }
 
+moet_status moet_peers_check_device(const char *path, const char *device, const char *other)
+{
+    if (device[0] == '\0' || other[0] == '\0' || strcmp(device, other) == 0) {
+        return MOET_OK;
+    }
+    return moet_fail(MOET_INVALID, "%s is of '%s', not of '%s': give benches of one device", path, device, other);
+}
+
 moet_status moet_peers_read(const char *bench, const char *const *files, int32_t file_count, moet_peers *peers)
 {
     moet_peers result = {.count = 0};
@@ -88,6 +96,7 @@ moet_status moet_peers_read(const char *bench, const char *const *files, int32_t
     for (int32_t f = 0; f < file_count && status == MOET_OK; f++) {
         moet_bench_file theirs = {.count = 0};
         status = moet_bench_file_read(files[f], &theirs);
+        if (status == MOET_OK) status = moet_peers_check_device(files[f], theirs.device, result.ours.device);
         if (status == MOET_OK) status = match(&result, &theirs, best);
         moet_bench_file_release(&theirs);
     }

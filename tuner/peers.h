@@ -30,8 +30,12 @@ typedef struct moet_peers {
     moet_peer items[MOET_MOST_PEERS];
 } moet_peers;
 
+/* INVALID: the file `path`, of a device, is compared with another one. A file need not name one (""). */
+moet_status moet_peers_check_device(const char *path, const char *device, const char *other);
+
 /* Ours is peer "moe-tune" of the file `bench`; the others are the rest of it (moe-tune-default, which counts not for
- * the best) and the points of the files. NOT_FOUND: no point of a peer is one of ours. */
+ * the best) and the points of the files. NOT_FOUND: no point of a peer is one of ours. INVALID: files of several
+ * devices. */
 moet_status moet_peers_read(const char *bench, const char *const *files, int32_t file_count, moet_peers *peers);
 void moet_peers_release(moet_peers *peers);
 

@@ -100,6 +100,35 @@ static void begin_table(FILE *to, const char *id, const char *caption, const cha
 
 static void end_table(FILE *to) { fputs("</tbody></table></div>\n", to); }
 
+/* A command of these words, as the shell reads them; the first one as it is. */
+static moet_status put_words(FILE *to, const char *const *words, int32_t count)
+{
+    char *line = moet_command_line(count, (char *const *)words);
+    if (line == NULL) {
+        return moet_fail(MOET_NO_MEMORY, "no memory for a command");
+    }
+    moet_html_text(to, line);
+    free(line);
+    return MOET_OK;
+}
+
+/* A command on this report's database and, of several devices, its own; with up to two words more. malloc'd, NULL
+ * without memory. */
+static char *format_db_command(const report *r, const char *command, const char *option, const char *value)
+{
+    const char *words[7] = {command, "--db", r->db};
+    int32_t count = 3;
+    if (r->options->sources.device != NULL) {
+        words[count++] = "--device";
+        words[count++] = r->options->sources.device;
+    }
+    if (option != NULL) {
+        words[count++] = option;
+        words[count++] = value;
+    }
+    return moet_command_line(count, (char *const *)words);
+}
+
 /* ---- winners ---- */
 
 static moet_status make_workload(const moet_store_winner_row *row, const moet_problem *problem, moet_workload *workload)
@@ -121,18 +150,6 @@ static moet_status make_workload(const moet_store_winner_row *row, const moet_pr
     return MOET_OK;
 }
 
-/* A command of these words, as the shell reads them; the first one as it is. */
-static moet_status put_words(FILE *to, const char *const *words, int32_t count)
-{
-    char *line = moet_command_line(count, (char *const *)words);
-    if (line == NULL) {
-        return moet_fail(MOET_NO_MEMORY, "no memory for a command");
-    }
-    moet_html_text(to, line);
-    free(line);
-    return MOET_OK;
-}
-
 /* What measures a winner again, alone, and what shows all that was tried there. */
 static moet_status put_commands(report *r, const moet_store_winner_row *row, const moet_problem *problem)
 {
@@ -150,16 +167,37 @@ static moet_status put_commands(report *r, const moet_store_winner_row *row, con
              t->device_counts ? " --device-counts" : "");
     snprintf(name, sizeof name, "%s/%lld/%s", t->workload_name, (long long)t->rows, t->skew);
     const char *const echo_words[] = {"echo", line}, *const bench_words[] = {bench, "--config", t->config};
-    const char *const show_words[] = {"moe-tune show --db", r->db, "--why", name};
     fputs("<td class=\"text\"><details><summary>again</summary><code>", r->winners);
     status = put_words(r->winners, echo_words, MOET_COUNT_OF(echo_words));
     fputs(" | ", r->winners);
     if (status == MOET_OK) status = put_words(r->winners, bench_words, MOET_COUNT_OF(bench_words));
     fputs("</code><code>", r->winners);
-    if (status == MOET_OK) status = put_words(r->winners, show_words, MOET_COUNT_OF(show_words));
+    char *show = format_db_command(r, "moe-tune show", "--why", name);
+    if (status == MOET_OK && show == NULL) status = moet_fail(MOET_NO_MEMORY, "no memory for a command");
+    moet_html_text(r->winners, show);
     fputs("</code></details></td></tr>\n", r->winners);
+    free(show);
     free(line);
     return status;
+}
+
+static moet_status put_json(report *r, cJSON *line, bool complete)
+{
+    char *text = complete ? cJSON_PrintUnformatted(line) : NULL;
+    cJSON_Delete(line);
+    if (text == NULL) {
+        return moet_fail(MOET_NO_MEMORY, "no memory for a point of a report");
+    }
+    fprintf(r->lines, "%s\n", text);
+    free(text);
+    return MOET_OK;
+}
+
+static moet_status put_device_line(report *r)
+{
+    cJSON *line = cJSON_CreateObject();
+    const bool complete = cJSON_AddStringToObject(line, "device", r->device.name) != NULL;
+    return put_json(r, line, complete);
 }
 
 /* The winner as `moe-tune bench` would print it, so that peers are compared with it in one way. */
@@ -177,14 +215,7 @@ static moet_status put_line(report *r, const moet_store_trial_row *t, const moet
     if (tokens != NULL) {
         complete = complete && cJSON_AddNumberToObject(line, "tokens", strtod(tokens + 8, NULL)) != NULL;
     }
-    char *text = complete ? cJSON_PrintUnformatted(line) : NULL;
-    cJSON_Delete(line);
-    if (text == NULL) {
-        return moet_fail(MOET_NO_MEMORY, "no memory for a point of a report");
-    }
-    fprintf(r->lines, "%s\n", text);
-    free(text);
-    return MOET_OK;
+    return put_json(r, line, complete);
 }
 
 static moet_status visit_winner(void *context, const moet_store_winner_row *row)
@@ -242,8 +273,7 @@ static void put_winners(report *r, const char *rows)
         "<input id=\"winners-filter\" type=\"search\" aria-label=\"filter winners\" placeholder=\"filter: words of a "
         "row\">\n",
         r->to);
-    const char *const words[] = {"moe-tune show --db", r->db, "--format", "csv"};
-    char *command = moet_command_line(MOET_COUNT_OF(words), (char *const *)words);
+    char *command = format_db_command(r, "moe-tune show", "--format", "csv");
     begin_table(r->to, "winners", "Medians of interleaved rounds.", command, headings, MOET_COUNT_OF(headings));
     free(command);
     fputs(rows, r->to);
@@ -327,9 +357,10 @@ static moet_status put_run(void *context, const moet_store_run_row *row)
     cell_number(to, (double)row->of, 0);
     cell_number(to, (double)row->wrong, 0);
     cell_number(to, (double)row->failed, 0);
-    cell_number(to, row->ceilings.dense_flops_per_s / 1e12, 1);
-    cell_number(to, row->ceilings.copy_bytes_per_s / 1e9, 0);
-    cell_number(to, row->ceilings.read_bytes_per_s / 1e9, 0);
+    const bool is_small = row->ceilings.dense_flops_per_s < 1e13; /* a processor */
+    cell_number(to, row->ceilings.dense_flops_per_s / 1e12, is_small ? 4 : 1);
+    cell_number(to, row->ceilings.copy_bytes_per_s / 1e9, is_small ? 2 : 0);
+    cell_number(to, row->ceilings.read_bytes_per_s / 1e9, is_small ? 2 : 0);
     cell_text(to, row->revision);
     cell_text(to, row->driver);
     fputs("<td class=\"config\">", to);
@@ -373,9 +404,8 @@ static void put_tile(FILE *to, const char *value, const char *meaning, const cha
 
 static void put_summary(report *r, const moet_peers *peers)
 {
-    char value[64], meaning[400], show[300], compare[300];
+    char value[64], meaning[400], compare[300], *show = format_db_command(r, "moe-tune show", NULL, NULL);
     FILE *to = r->to;
-    snprintf(show, sizeof show, "moe-tune show --db %.200s", r->db);
     fputs("<h1>moe-tune on ", to);
     moet_html_text(to, r->device.name);
     fputs("</h1>\n<p class=\"faint\"><code>", to);
@@ -431,6 +461,7 @@ static void put_summary(report *r, const moet_peers *peers)
     fputs("</div>\n<p class=\"faint\">This page is one file. It was made by ", to);
     put_command(to, r->options->command);
     fputs("</p>\n", to);
+    free(show);
 }
 
 /* ---- pictures ---- */
@@ -446,6 +477,10 @@ static moet_status put_plot_command(report *r, moet_plot_kind kind)
     if (moet_plot_source_of(kind) == MOET_PLOT_FROM_DB) {
         words[count++] = "--db";
         words[count++] = r->db;
+        if (o->device != NULL) {
+            words[count++] = "--device";
+            words[count++] = o->device;
+        }
     } else if (moet_plot_source_of(kind) == MOET_PLOT_FROM_REGRET) {
         for (int32_t i = 0; i < o->regret_count; i++) {
             words[count++] = "--regret";
@@ -522,6 +557,11 @@ static moet_status put_page(report *r, moet_store *store, const char *winners, c
     sources.device = r->key;
     if (has_peers) {
         MOET_TRY(moet_peers_read(sources.bench, sources.peers, sources.peers_count, &peers));
+        moet_status status = moet_peers_check_device(sources.bench, peers.ours.device, r->device.name);
+        if (status != MOET_OK) {
+            moet_peers_release(&peers);
+            return status;
+        }
     }
     fputs(moet_source_report_head, r->to);
     fputs("<title>moe-tune: ", r->to);
@@ -548,8 +588,8 @@ static moet_status make_page(report *r, moet_store *store, const char *folder, c
     moet_status status = r->lines != NULL ? MOET_OK : moet_fail(MOET_IO, "%s: %s", lines_path, strerror(errno));
     if (status == MOET_OK) {
         const moet_store_filter filter = {.device_key = r->key};
-        fprintf(r->lines, "{\"device\":\"%s\"}\n", r->device.name);
-        status = moet_store_each_winner(store, &filter, visit_winner, r);
+        status = put_device_line(r);
+        if (status == MOET_OK) status = moet_store_each_winner(store, &filter, visit_winner, r);
         if (status == MOET_OK) status = moet_store_each_run(store, r->key, visit_run, r);
     }
     if (r->lines != NULL) fclose(r->lines);
