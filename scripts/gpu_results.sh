@@ -1,0 +1,197 @@
+#!/usr/bin/env bash
+# Measures again what results/ says, on a machine with a GPU, from a build folder; needs no compiler and no cmake. Parts
+# that are compared with each other are of one card, in one run. Databases and tables stay in OUT, and a part that is cut
+# off goes on there when it is called again.
+#
+#   scripts/gpu_results.sh BUILD OUT PART...
+#
+#   tune      up, down and ffn of the public workloads into OUT/public.db, and OUT/table          10 min
+#   bench     that table beside the default, all ops; the peers beside it: OUT/bench.jsonl, peers.jsonl   8 min
+#   ffn       the same of ffn alone                                                               4 min
+#   tokens    ffn with 2 and 4 local experts a token, tuned for themselves, beside the peers      9 min
+#   effort    one model, all row counts and skews: --effort normal from an empty cache, then exhaustive, then both tables
+#             beside each other: OUT/effort_*                                                     12 min
+#   regret    the table of `effort` on 60 workloads that nobody tuned; and one of balanced routings alone   10 min
+#   engine    recheck and emit --rerun of OUT/table; what a launch costs; candidates that crash    6 min
+#   profile   ncu on the worst points of OUT/table (profile --keep)                                2 min
+#   stack     48 layers of qwen3-30b (bench/demo_stack.py), its table tuned on the way              7 min
+#   ep_tune   OUT/ep_table: op ffn of what one of RANKS (2) runs in `ep`; needs one GPU            6 min
+#   ep        the layer on all GPUs of this host beside its peer, with OUT/ep_table if it is there: bits, then times   9 min
+#
+# MODEL and EP choose the model of `effort` and `regret` (qwen3-30b-a3b, 4).
+set -uo pipefail
+if [ $# -lt 3 ]; then
+    sed -n '2,/^set/p' "$0" | grep '^#' | cut -c3-
+    exit 2
+fi
+SOURCE=$(cd "$(dirname "$0")/.." && pwd) || exit 1
+BUILD=$(cd "$1" && pwd) || exit 1
+mkdir -p "$2" && OUT=$(cd "$2" && pwd) || exit 1
+shift 2
+MOE=$BUILD/moe-tune
+PYTHON=${MOET_PYTHON:-python3}
+MODEL=${MODEL:-qwen3-30b-a3b} EP=${EP:-4}
+PUBLIC=$SOURCE/bench/workloads/public.jsonl
+[ -x "$MOE" ] || { echo "gpu_results: no $MOE; build first" >&2; exit 1; }
+export LD_LIBRARY_PATH=$BUILD/testlib:$BUILD${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+export MOET_CACHE_DIR=${MOET_CACHE_DIR:-$OUT/cache}
+unset MOET_TABLE
+code=0
+
+# run NAME COMMAND...: says on stderr what it runs, how long it took and whether it failed; the command's own stderr is
+# kept beside the results, its end shown.
+run() {
+    local name=$1 began=$SECONDS status=0
+    shift
+    echo "\$ ${*//$SOURCE\//}" >&2
+    "$@" 2>"$OUT/$name.err" || status=$?
+    tail -n 4 "$OUT/$name.err" >&2
+    echo "[$name: $((SECONDS - began)) s$([ $status = 0 ] || echo ", exit $status")]" >&2
+    [ $status = 0 ] || code=1
+    return $status
+}
+peers() { # peers FILE OP [WORKLOADS]
+    # PyTorch brings its own libraries: the build folder's stay out of its way.
+    LD_LIBRARY_PATH= run "peers_$2" "$PYTHON" "$SOURCE/bench/peers/peers.py" "${3:-$PUBLIC}" --ops "$2" \
+        --peers "${PEERS:-grouped_mm,cublas_loop,deepgemm}" >>"$1"
+}
+bench() { # bench FILE OPS TABLE [WORKLOADS]
+    run "bench_$2" "$MOE" bench --table "$3" --with-default --ops "$2" --workloads "${4:-$PUBLIC}" >>"$1"
+}
+
+part_tune() {
+    run tune_gemm "$MOE" sweep --device cuda --workloads "$PUBLIC" --families wgmma_gemm --db "$OUT/public.db"
+    run tune_ffn "$MOE" sweep --device cuda --workloads "$PUBLIC" --ops ffn --families wgmma_gemm --db "$OUT/public.db"
+    run emit "$MOE" emit --db "$OUT/public.db" --out "$OUT/table"
+    "$MOE" show --db "$OUT/public.db" --format csv >"$OUT/winners.csv"
+}
+part_bench() {
+    rm -f "$OUT/bench.jsonl" "$OUT/peers.jsonl"
+    bench "$OUT/bench.jsonl" up,down "$OUT/table"
+    bench "$OUT/bench.jsonl" ffn "$OUT/table"
+    peers "$OUT/peers.jsonl" up,down
+    peers "$OUT/peers.jsonl" ffn
+    "$MOE" compare "$OUT/bench.jsonl" "$OUT/peers.jsonl" --peer moe-tune | tail -n 14
+}
+part_ffn() {
+    rm -f "$OUT/ffn_bench.jsonl" "$OUT/ffn_peers.jsonl"
+    bench "$OUT/ffn_bench.jsonl" ffn "$OUT/table"
+    peers "$OUT/ffn_peers.jsonl" ffn
+    "$MOE" compare "$OUT/ffn_bench.jsonl" "$OUT/ffn_peers.jsonl" --peer moe-tune | tail -n 14
+}
+part_tokens() {
+    local k
+    for k in 2 4; do
+        rm -f "$OUT/tokens${k}_bench.jsonl" "$OUT/tokens${k}_peers.jsonl"
+        awk 'NR % 2 == 1' "$PUBLIC" | "$PYTHON" "$SOURCE/scripts/share_tokens.py" $k >"$OUT/tokens$k.jsonl"
+        run "tokens${k}_tune" "$MOE" sweep --device cuda --workloads "$OUT/tokens$k.jsonl" --ops ffn --families wgmma_gemm \
+            --db "$OUT/tokens$k.db"
+        run "tokens${k}_emit" "$MOE" emit --db "$OUT/tokens$k.db" --out "$OUT/tokens$k"
+        bench "$OUT/tokens${k}_bench.jsonl" ffn "$OUT/tokens$k" "$OUT/tokens$k.jsonl"
+        PEERS=grouped_mm,deepgemm peers "$OUT/tokens${k}_peers.jsonl" ffn "$OUT/tokens$k.jsonl"
+        "$MOE" compare "$OUT/tokens${k}_bench.jsonl" "$OUT/tokens${k}_peers.jsonl" --peer moe-tune | tail -n 10
+    done
+}
+part_effort() {
+    local shape=(--model "$MODEL" --ep "$EP" --rows '256..65536x2' --skew balanced,lognormal:0.43,zipf:0.5 --ops up,down,ffn)
+    # Not the cache of other parts: what compiling costs belongs to the time.
+    rm -rf "$OUT/effort_cache"
+    MOET_CACHE_DIR=$OUT/effort_cache run effort_normal "$MOE" sweep --device cuda "${shape[@]}" --effort normal --db "$OUT/effort_normal.db"
+    MOET_CACHE_DIR=$OUT/effort_cache run effort_quick "$MOE" sweep --device cuda "${shape[@]}" --effort quick --db "$OUT/effort_quick.db"
+    MOET_CACHE_DIR=$OUT/effort_cache run effort_exhaustive "$MOE" sweep --device cuda "${shape[@]}" --effort exhaustive \
+        --listed 64 --db "$OUT/effort_exhaustive.db"
+    part_effort_bench
+}
+# The winners of all efforts in the same rounds: the workloads are those of the databases.
+part_effort_bench() {
+    local effort
+    for effort in quick normal exhaustive; do
+        run "effort_emit_$effort" "$MOE" emit --db "$OUT/effort_$effort.db" --all-winners --out "$OUT/effort_$effort"
+        "$MOE" show --db "$OUT/effort_$effort.db" --format csv >"$OUT/effort_$effort.csv"
+    done
+    "$MOE" show --db "$OUT/effort_normal.db" --format json | "$PYTHON" -c '
+import json, sys
+seen = set()
+for line in sys.stdin:
+    w = json.loads(line)
+    problem = dict(pair.split("=") for pair in w["problem"].split(","))
+    key = (w["rows"], w["skew"])
+    if problem["op"] != "up" or key in seen: continue
+    seen.add(key)
+    print(json.dumps({"name": w["workload"], "experts": w["experts"], "hidden": int(problem["hidden"]),
+                      "inter": int(problem["inter"]), "rows": w["rows"], "skew": w["skew"], "counts": w["counts"]}))
+' >"$OUT/effort.jsonl"
+    rm -f "$OUT"/effort_bench_*.jsonl
+    for effort in exhaustive.1 normal.1 quick.1 exhaustive.2 normal.2; do # twice: what two runs of the same differ by
+        run "effort_bench_$effort" "$MOE" bench --table "$OUT/effort_${effort%.*}" --ops up,down,ffn \
+            --workloads "$OUT/effort.jsonl" >"$OUT/effort_bench_$effort.jsonl"
+    done
+    for effort in normal.1 quick.1 exhaustive.2 normal.2; do
+        "$PYTHON" - "$OUT/effort_bench_exhaustive.1.jsonl" "$OUT/effort_bench_$effort.jsonl" <<'END'
+import json, math, sys
+def times(path):
+    lines = [json.loads(line) for line in open(path)]
+    return {(w["op"], w["rows"], w["skew"]): w["time_us"] for w in lines if "time_us" in w}
+a, b = times(sys.argv[1]), times(sys.argv[2])
+ratios = sorted(b[k] / a[k] for k in a.keys() & b.keys())
+mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+print(f"{sys.argv[2].split('/')[-1]}: over exhaustive.1 {mean:.4f} in the mean, {ratios[-1]:.4f} at most, {len(ratios)} points")
+END
+    done
+}
+part_regret() {
+    run draw "$MOE" workloads draw --seed 7 --model "$MODEL" --ep "$EP" --out "$OUT/drawn.jsonl"
+    run regret "$MOE" regret --device cuda --table "$OUT/effort_normal" --workloads "$OUT/drawn.jsonl" --exhaustive \
+        --db "$OUT/races.db" --format json --at-most 1.5,4,10 >"$OUT/regret.jsonl"
+    run emit_balanced "$MOE" emit --db "$OUT/effort_normal.db" --out "$OUT/balanced" --skew balanced
+    run regret_balanced "$MOE" regret --device cuda --table "$OUT/balanced" --workloads "$OUT/drawn.jsonl" --exhaustive \
+        --db "$OUT/races.db" --format json >"$OUT/regret_balanced.jsonl"
+    tail -n 3 "$OUT/regret.err" "$OUT/regret_balanced.err"
+}
+part_engine() {
+    run recheck "$MOE" recheck --device cuda --table "$OUT/table" --save "$OUT/recheck.jsonl"
+    run launch_cost "$BUILD/test_launch_cost" --device cuda
+    run lookup "$BUILD/test_lookup"
+    run isolation bash "$SOURCE/tests/test_isolation.sh" "$BUILD" "$SOURCE" cuda
+    run rerun "$MOE" emit --db "$OUT/public.db" --out "$OUT/rerun" --rerun auto
+}
+part_profile() {
+    run profile "$MOE" profile deepseek-v3/ep8/8192/zipf:1 --ops up --table "$OUT/table" --keep "$OUT/profile.ncu-rep"
+    run profile_csv ncu --import "$OUT/profile.ncu-rep" --csv --page raw --print-units base >"$OUT/ncu_raw.csv"
+}
+part_stack() {
+    LD_LIBRARY_PATH= MOET_LIBRARY=$BUILD/libmoet.so.0 PYTHONPATH=$SOURCE/bindings/python${PYTHONPATH:+:$PYTHONPATH} \
+        run stack "$PYTHON" "$SOURCE/bench/demo_stack.py" --tune 4m --moe-tune "$MOE" >"$OUT/stack.jsonl"
+    cat "$OUT/stack.jsonl"
+}
+part_ep_tune() {
+    local ranks=${RANKS:-2} shape
+    # experts, hidden, inter of the shapes of bench/peers/ep.py
+    for shape in "128 2048 768" "128 4096 1536" "64 7168 2048"; do
+        set -- $shape
+        run "ep_tune_$2" "$MOE" sweep --device cuda --experts $(($1 / ranks)) --hidden "$2" --inter "$3" --ops ffn \
+            --rows 1024..131072x2 --skew uniform,zipf:0.5 --families wgmma_gemm --db "$OUT/ep.db"
+    done
+    run ep_emit "$MOE" emit --db "$OUT/ep.db" --out "$OUT/ep_table"
+}
+part_ep() {
+    local gpus table=()
+    gpus=$(nvidia-smi -L | grep -c '^GPU')
+    [ -e "$OUT/ep_table" ] && table=(--table "$OUT/ep_table")
+    run ep_bits "$BUILD/test_ep" --device cuda --ranks "$gpus" --cases 12
+    run ep_check "$MOE" ep --gpus "$gpus" --check --transport allgather,lsa --returns sums --chunks 1,2,3 --match qwen3-30b \
+        --tokens 256,2048 --skew uniform --rounds 3 >"$OUT/ep_check.jsonl"
+    run ep "$MOE" ep --gpus "$gpus" --rounds 11 --transport lsa,allgather --returns sums --chunks 1,2,3 --comm-sms 16 \
+        "${table[@]}" >"$OUT/ep.jsonl"
+    LD_LIBRARY_PATH= run ep_peer torchrun --nproc_per_node="$gpus" "$SOURCE/bench/peers/ep.py" >"$OUT/ep_peers.jsonl"
+}
+
+for part in "$@"; do
+    declare -F "part_$part" >/dev/null || { echo "gpu_results: no part '$part'; without arguments it lists them" >&2; exit 2; }
+done
+nvidia-smi --query-gpu=name,driver_version,power.limit --format=csv,noheader
+for part in "$@"; do
+    printf '\n== %s\n' "$part"
+    "part_$part"
+done
+exit $code
