@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds and runs every test that needs no GPU: gcc, clang, AddressSanitizer and UndefinedBehaviorSanitizer, a build
 # without CUDA, line coverage of src/, four fuzzers. Everything under build-test/ (or $MOET_TEST_BUILD); under 30
-# minutes on 2 cores: no step begins after 23 ($MOET_TEST_SECONDS). A step that fails does not stop the others; the last line counts the tests of all builds.
+# minutes on 2 cores: no step begins after 23 ($MOET_TEST_SECONDS). A step that fails does not stop the others; the last
+# line counts the tests of all builds.
 #
 #   scripts/test.sh [STEP...]     steps: gcc clang sanitize nocuda coverage fuzz; all of them by default
 set -uo pipefail
@@ -58,7 +59,7 @@ export MOET_TEST_JOBS=$JOBS
 run_gcc() {
     step "gcc: all tests"
     build gcc -DCMAKE_C_COMPILER=gcc || return
-    tests gcc -j 1
+    tests gcc -j "$JOBS"
 }
 
 run_clang() {
