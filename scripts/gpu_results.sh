@@ -179,6 +179,8 @@ part_ep() {
     gpus=$(nvidia-smi -L | grep -c '^GPU')
     [ -e "$OUT/ep_table" ] && table=(--table "$OUT/ep_table")
     run ep_bits "$BUILD/test_ep" --device cuda --ranks "$gpus" --cases 12
+    # More ranks than GPUs: meaning only, no speed.
+    run ep_bits_8 "$BUILD/test_ep" --device cuda --ranks 8 --gpus "$gpus" --cases 6
     run ep_check "$MOE" ep --gpus "$gpus" --check --transport allgather,lsa --returns sums --chunks 1,2,3 --match qwen3-30b \
         --tokens 256,2048 --skew uniform --rounds 3 >"$OUT/ep_check.jsonl"
     run ep "$MOE" ep --gpus "$gpus" --rounds 11 --transport lsa,allgather --returns sums --chunks 1,2,3 --comm-sms 16 \

@@ -1,8 +1,8 @@
 /* The expert-parallel layer: bits of one rank, for 1, 2 and 4 ranks, in every transport; errors that every rank gets
  * in time. Starts a process for each rank; under mpirun (or torchrun, Slurm) it is one rank of it, and runs the cases.
  *
- *   test_ep [--device SPEC] [--cases N] [--ranks N]     SPEC "cuda": each rank has the device of its number,
- * and --ranks says how many there are; "cuda:0": all ranks share one */
+ *   test_ep [--device SPEC] [--cases N] [--ranks N] [--gpus N]     SPEC "cuda": each rank has the device of its number,
+ * or, with --gpus, of its number modulo N; "cuda:0": all ranks share one */
 #include "ep_case.h"
 
 #include <poll.h>
@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 static const char *spec = "host";
-static int64_t case_count = 24, rank_count; /* 0: 1, 2 and 4 */
+static int64_t case_count = 24, rank_count /* 0: 1, 2 and 4 */, gpu_count = 1024;
 enum { TIMEOUT_MS = 20000, SHORT_MS = 800 };
 
 static bool is_host(void) { return strcmp(spec, "host") == 0; }
@@ -27,7 +27,7 @@ static moet_handle *handle_open(int32_t local)
     char text[32];
     moet_handle *handle;
     snprintf(text, sizeof text, "%s", spec);
-    if (strcmp(spec, "cuda") == 0) snprintf(text, sizeof text, "cuda:%d", local);
+    if (strcmp(spec, "cuda") == 0) snprintf(text, sizeof text, "cuda:%d", local % (int32_t)gpu_count);
     TEST_OK(moet_open(NULL, text, &handle));
     return handle;
 }
@@ -398,6 +398,7 @@ int main(int argc, char **argv)
         {"--device", NULL, &spec, NULL, NULL},
         {"--cases", NULL, NULL, &case_count, NULL},
         {"--ranks", NULL, NULL, &rank_count, NULL},
+        {"--gpus", NULL, NULL, &gpu_count, NULL},
     };
     test_options_parse(argc, argv, options, MOET_COUNT_OF(options));
     signal(SIGPIPE, SIG_IGN);
