@@ -23,7 +23,6 @@ void moet_ep_options_init(moet_ep_options *options, moet_numerics numerics)
     *options =
         (moet_ep_options){.ranks = 1,
                           .choices = 8,
-                          .chunks = 1,
                           .returns = numerics == MOET_NUMERICS_FAST ? MOET_EP_RETURNS_SUMS : MOET_EP_RETURNS_ROWS};
 }
 
@@ -85,15 +84,16 @@ static bool has_cuda(const moet_ep *ep) { return strcmp(ep->device->backend->nam
 static void resolve(moet_ep *ep)
 {
     moet_ep_options *o = &ep->options;
-    if (o->chunks == 0) o->chunks = 1;
-    if (o->chunks > o->max_tokens) o->chunks = (int32_t)o->max_tokens;
     if (o->timeout_ms == 0) o->timeout_ms = DEFAULT_TIMEOUT_MS;
-    if (is_auto(o->net)) {
-        const bool is_mpi = !has_cuda(ep) && o->ranks > 1 && getenv("OMPI_COMM_WORLD_RANK") && !o->rendezvous[0];
-        snprintf(o->net, sizeof o->net, "%s", is_mpi ? "mpi" : "socket");
-    }
     ep->local = ep->problem;
     ep->local.experts = ep->problem.experts / o->ranks;
+}
+
+static void resolve_chunks(moet_ep *ep)
+{
+    moet_ep_options *o = &ep->options;
+    if (o->chunks == 0) o->chunks = 1;
+    if (o->chunks > o->max_tokens) o->chunks = (int32_t)o->max_tokens;
     ep->width = o->choices < ep->local.experts ? o->choices : ep->local.experts;
     ep->chunk_count = o->chunks;
     ep->chunk_tokens = (o->max_tokens + o->chunks - 1) / o->chunks;
@@ -161,6 +161,16 @@ static moet_status agree_on_options(moet_ep *ep)
     fact(facts, "device", "%s %d.%d", ep->device->backend->name, ep->device->info.cc_major, ep->device->info.cc_minor);
     fact(facts, "table", "%s", ep->handle->table ? ep->handle->table->hash : "none");
     return agree(ep, facts);
+}
+
+/* What the caller leaves open is the table's to say. */
+static moet_status choose(moet_ep *ep)
+{
+    moet_ep_options o = ep->options;
+    MOET_TRY(moet_ep_choose(ep->handle->table, &ep->local, ep->control, &o, &ep->is_chosen));
+    ep->is_chosen = ep->is_chosen && validate(&ep->problem, &o) == MOET_OK;
+    if (ep->is_chosen) ep->options = o;
+    return MOET_OK;
 }
 
 /* Under fast one configuration a problem; under train each gives the same bits. Also tells that all ranks are ready. */
@@ -316,20 +326,20 @@ static moet_status open_transport(moet_ep *ep)
 
 /* ---- creation ---- */
 
-static moet_status create_comms(moet_ep *ep)
+moet_status moet_ep_meet(const moet_device *device, const moet_ep_options *o, volatile int32_t *lost,
+                         moet_ep_comm **control)
 {
-    const moet_ep_options *o = &ep->options;
-    if (strcmp(o->net, "mpi") == 0)
-        MOET_TRY(moet_ep_comm_create_mpi(o->rank, o->ranks, o->timeout_ms, &ep->control));
-    else if (o->ranks > 1 && !o->rendezvous[0])
+    const bool is_host = strcmp(device->backend->name, "host") == 0;
+    const bool is_mpirun = is_host && o->ranks > 1 && getenv("OMPI_COMM_WORLD_RANK") && !o->rendezvous[0];
+    const int32_t timeout_ms = o->timeout_ms ? o->timeout_ms : DEFAULT_TIMEOUT_MS;
+    if (strcmp(o->net, "mpi") == 0 || (is_auto(o->net) && is_mpirun))
+        return moet_ep_comm_create_mpi(o->rank, o->ranks, timeout_ms, control);
+    if (o->ranks > 1 && !o->rendezvous[0])
         return moet_fail(MOET_INVALID,
                          "moet_ep: %d ranks need a rendezvous, HOST:PORT of rank 0: set MASTER_ADDR and "
                          "MASTER_PORT",
                          o->ranks);
-    else
-        MOET_TRY(moet_ep_comm_create_socket(o->rank, o->ranks, o->rendezvous, o->timeout_ms, &ep->words[MOET_EP_LOST],
-                                            &ep->control));
-    return MOET_OK;
+    return moet_ep_comm_create_socket(o->rank, o->ranks, o->rendezvous, timeout_ms, lost, control);
 }
 
 /* What rows travel by where they are exchanged. */
@@ -386,22 +396,57 @@ static void describe(moet_ep *ep)
     const moet_ep_options *o = &ep->options;
     moet_choice choice = {0};
     if (moet_plan_query(ep->plan, NULL, &choice) != MOET_OK) choice.config[0] = '\0';
-    snprintf(ep->text, sizeof ep->text, "%s over %s, met by %s, ranks=%d, returns=%s, chunks=%d, comm_sms=%d, %.380s",
+    snprintf(ep->text, sizeof ep->text, "%s over %s, met by %s, ranks=%d, returns=%s, chunks=%d, comm_sms=%d%s, %.380s",
              ep->transport->name, ep->transport->is_by_memory ? "memory" : ep->data->table->name,
-             ep->control->table->name, o->ranks, returns_names[o->returns], o->chunks, o->comm_sms, choice.config);
+             ep->control->table->name, o->ranks, returns_names[o->returns], o->chunks, o->comm_sms,
+             ep->is_chosen ? " by the table" : "", choice.config);
 }
 
-static void release(moet_ep *ep)
+/* What depends on how the layer is run. */
+static moet_status build(moet_ep *ep)
+{
+    resolve_chunks(ep);
+    MOET_TRY(create_plan(ep));
+    MOET_TRY(create_data(ep));
+    MOET_TRY(create_streams(ep));
+    return open_transport(ep);
+}
+
+static void tear_down(moet_ep *ep)
 {
     const moet_backend *backend = ep->device->backend;
     close_chunks(ep);
     moet_plan_destroy(ep->plan);
     backend->free(ep->device, ep->none);
-    if (ep->stages_table) ep->stages_table->destroy(ep->stages);
     backend->stream_destroy(ep->device, ep->comm_stream);
     backend->event_destroy(ep->device, ep->begun);
     backend->event_destroy(ep->device, ep->ended);
     if (ep->data != ep->control) moet_ep_comm_destroy(ep->data);
+    ep->transport = NULL;
+    ep->plan = NULL;
+    ep->none = NULL;
+    ep->comm_stream = ep->begun = ep->ended = NULL;
+    ep->data = NULL;
+    ep->memory_bytes = 0;
+}
+
+/* As the table says, or where that cannot be had as without it. All ranks come to the same. */
+static moet_status build_chosen(moet_ep *ep)
+{
+    const moet_ep_options open = ep->options;
+    MOET_TRY(choose(ep));
+    const moet_status status = build(ep);
+    if (!ep->is_chosen || (status != MOET_UNSUPPORTED && status != MOET_NOT_FOUND)) return status;
+    tear_down(ep);
+    ep->is_chosen = false;
+    ep->options = open;
+    return build(ep);
+}
+
+static void release(moet_ep *ep)
+{
+    tear_down(ep);
+    if (ep->stages_table) ep->stages_table->destroy(ep->stages);
     moet_ep_comm_destroy(ep->control);
     if (ep->words) ep->device_table->words_free(ep->device, (void *)ep->words);
     free(ep);
@@ -443,13 +488,11 @@ moet_status moet_ep_create(moet_handle *handle, const moet_problem *problem, con
     void *words = NULL;
     moet_status status = result->device_table->words_alloc(result->device, MOET_EP_WORDS * sizeof(int32_t), &words);
     result->words = words;
-    if (status == MOET_OK) status = create_comms(result);
+    if (status == MOET_OK)
+        status = moet_ep_meet(result->device, &result->options, &result->words[MOET_EP_LOST], &result->control);
     if (status == MOET_OK) status = agree_on_options(result);
     if (status == MOET_OK) status = result->stages_table->create(result->device, &result->stages);
-    if (status == MOET_OK) status = create_plan(result);
-    if (status == MOET_OK) status = create_data(result);
-    if (status == MOET_OK) status = create_streams(result);
-    if (status == MOET_OK) status = open_transport(result);
+    if (status == MOET_OK) status = build_chosen(result);
     if (status == MOET_OK) status = agree_on_config(result);
     if (status != MOET_OK) {
         result->is_broken = true;

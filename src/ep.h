@@ -2,6 +2,7 @@
 #ifndef MOET_EP_INTERNAL_H
 #define MOET_EP_INTERNAL_H
 
+#include "ep_choice.h"
 #include "ep_device.h"
 #include "ep_stages.h"
 #include "moet_ep.h"
@@ -64,6 +65,7 @@ struct moet_ep {
     void *comm_stream, *begun, *ended; /* where something runs beside the experts */
     volatile int32_t *words;           /* lost: 1 + rank, failure; host memory that the device sees */
     size_t memory_bytes;
+    bool is_chosen; /* options are the table's choice */
     bool is_broken;
     char text[512];
 };
@@ -74,6 +76,11 @@ enum { MOET_EP_LOST, MOET_EP_FAILURE, MOET_EP_WORDS = 16 };
  * all ranks must run the same parts. */
 enum { MOET_EP_DISPATCH = 1, MOET_EP_EXPERTS = 2, MOET_EP_COMBINE = 4, MOET_EP_ALL = 7 };
 moet_status moet_ep_run_parts(moet_ep *ep, const moet_ep_args *args, int32_t parts);
+
+/* Meets the other ranks by the options' rank, ranks, rendezvous, net and timeout. lost: as moet_ep_comm_create_socket's.
+ */
+moet_status moet_ep_meet(const moet_device *device, const moet_ep_options *options, volatile int32_t *lost,
+                         moet_ep_comm **control);
 
 /* moet_ffn on rows that are here. */
 typedef struct moet_ep_input {

@@ -57,18 +57,23 @@ typedef struct moet_ep_options {
     /* How rows travel: "exchange" (sends and receives of exact counts, which the host waits for), "bound" (of
      * max_tokens rows always, which a graph can replay), "lsa" (loads and stores to the other ranks' memory, one host)
      * or "allgather" (all rows to all ranks by copies that take no SM, one host, returns SUMS; for few ranks); "" or
-     * "auto": lsa where it can be, else exchange. */
+     * "auto": lsa where it can be, else exchange.
+     * Where transport is left at auto and chunks and comm_sms at 0, the handle's table chooses all three, if it was
+     * emitted from `moe-tune ep --db` of this problem (its E, H, I and numerics), ranks, hosts, choices and returns: of
+     * its numbers of tokens the nearest to max_tokens by logarithm, at most four times as many or as few. The ranks
+     * compare what they find; where it is not the same on all, or a transport cannot be had here, things are as without
+     * a table. */
     char transport[MOET_EP_NAME_SIZE];
     moet_ep_returns returns;
     int64_t max_tokens; /* bound on T of any run on any rank; ranks * max_tokens <= MOET_MAX_ROWS */
     int32_t choices;    /* k, 1 to MOET_MAX_CHOICES */
-    int32_t chunks;     /* tokens are cut into so many, one's rows travelling under another's GEMMs; 1 (also 0) to 4.
+    int32_t chunks;     /* tokens are cut into so many, one's rows travelling under another's GEMMs; 1 to 4, 0: 1.
                          * allgather: the experts' work is, by the rank that rows come from (docs/ep.md) */
     int32_t comm_sms;   /* SMs for the rows' travel, taken from the experts where chunks > 1; 0: chosen */
     int32_t timeout_ms; /* that a rank waits for another, at most; 0: 30000 */
 } moet_ep_options;
 
-/* Fills *options with zeros, SUMS for FAST and ROWS for TRAIN. */
+/* Fills *options with zeros, 1 rank, 8 choices, SUMS for FAST and ROWS for TRAIN. */
 MOET_API void moet_ep_options_init(moet_ep_options *options, moet_numerics numerics);
 
 /* Takes rank, ranks and rendezvous from the variables of a launcher, the first of:

@@ -501,6 +501,8 @@ static moet_status read_device(reader *r, const cJSON *object)
         r->table->has_rates = true;
         r->table->rates = rates;
     }
+    const moet_status ep = moet_table_read_ep(object, r->other_device ? NULL : r->table, why);
+    if (ep != MOET_OK) return ep == MOET_MALFORMED ? malformed(r, "%s", why) : ep;
     size_t place = strlen(r->place);
     int32_t i = 0;
     for (const cJSON *item = problems->child; item; item = item->next) {
@@ -638,6 +640,7 @@ void moet_table_close(moet_table *table)
     for (int32_t i = 0; i < table->problem_count; i++) release_problem(&table->problems[i]);
     for (int32_t i = 0; i < table->cubin_count; i++) moet_cubin_release(&table->cubins[i]);
     for (int32_t i = 0; i < table->refusal_count; i++) free(table->refusals[i]);
+    moet_table_ep_release(table);
     free(table->problems);
     free(table->foreign);
     free(table->cubins);

@@ -5,6 +5,7 @@
 #include "device.h"
 #include "family.h"
 #include "moet.h"
+#include "moet_ep.h"
 
 /* What emit writes. Version 1, with at most one cubin a kernel, is read too. */
 #define MOET_TABLE_FORMAT_VERSION 2
@@ -56,6 +57,21 @@ typedef struct moet_table_problem {
     moet_table_default *defaults;
 } moet_table_problem;
 
+/* How the expert-parallel layer is run best (ep_choice.h): of a problem's local experts, on so many ranks and hosts, by
+ * tokens on each rank. */
+#define MOET_EP_CHOICE_SIZE 192
+typedef struct moet_table_ep_point {
+    int64_t tokens, busiest; /* busiest: expert rows of the busiest rank, of ranks * tokens * choices in all */
+    char choice[MOET_EP_CHOICE_SIZE];
+} moet_table_ep_point;
+typedef struct moet_table_ep {
+    moet_problem problem; /* of one rank */
+    int32_t ranks, hosts, choices;
+    moet_ep_returns returns;
+    int32_t point_count;
+    moet_table_ep_point *points;
+} moet_table_ep;
+
 typedef struct moet_table {
     char hash[MOET_SHA256_TEXT_SIZE]; /* of the table's own content */
     bool has_rates;
@@ -64,6 +80,8 @@ typedef struct moet_table {
     moet_table_problem *problems; /* those of this device */
     int32_t foreign_count;
     moet_problem *foreign; /* those of other devices, perhaps more than once: all refused */
+    int32_t ep_count;
+    moet_table_ep *ep; /* those of this device */
     int32_t cubin_count;
     moet_cubin *cubins;  /* each once */
     int32_t entry_count; /* winners that serve */
@@ -90,6 +108,11 @@ moet_status moet_table_read_algorithms(const struct cJSON *winner, moet_algorith
 /* The member "rates" of a device's object, and "others" of a winner's, which may be absent; as above. Configurations that this build does not know are passed over. (table_others.c) */
 moet_status moet_table_read_rates(const struct cJSON *device, bool *has_rates, moet_device_rates *rates, char *why);
 moet_status moet_table_read_others(const struct cJSON *winner, moet_table_other **others, int32_t *count, char *why);
+
+/* The member "ep" of a device's object, which may be absent, into the table; NULL: it is read for its form. Errors as
+ * above. Points whose choice this build does not know are passed over. (table_ep.c) */
+moet_status moet_table_read_ep(const struct cJSON *device, moet_table *table, char *why);
+void moet_table_ep_release(moet_table *table);
 
 const moet_table_problem *moet_table_find(const moet_table *table, const moet_problem *problem);
 

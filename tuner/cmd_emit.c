@@ -72,6 +72,7 @@ static moet_status print_summary(const emit_options *options, const moet_emitted
     static const moet_output_column columns[] = {
         {"table", MOET_OUTPUT_TEXT, 0},     {"devices", MOET_OUTPUT_INTEGER, 0}, {"problems", MOET_OUTPUT_INTEGER, 0},
         {"points", MOET_OUTPUT_INTEGER, 0}, {"entries", MOET_OUTPUT_INTEGER, 0}, {"cubins", MOET_OUTPUT_INTEGER, 0},
+        {"ep_points", MOET_OUTPUT_INTEGER, 0},
         {"configs", MOET_OUTPUT_INTEGER, 0}, {"of_winners", MOET_OUTPUT_INTEGER, 0},
         {"mean_regret_pct", MOET_OUTPUT_REAL, 2}, {"most_regret_pct", MOET_OUTPUT_REAL, 2},
         {"bits", MOET_OUTPUT_TEXT, 0}, {"bits_cost_pct", MOET_OUTPUT_REAL, 2}, {"bits_worst_pct", MOET_OUTPUT_REAL, 2},
@@ -87,6 +88,7 @@ static moet_status print_summary(const emit_options *options, const moet_emitted
     moet_output_integer(out, emitted->points);
     moet_output_integer(out, emitted->entries);
     moet_output_integer(out, emitted->cubins);
+    moet_output_integer(out, emitted->ep_points);
     moet_output_integer(out, emitted->configs);
     moet_output_integer(out, emitted->winner_configs);
     moet_output_real(out, 100 * emitted->mean_regret);

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "command.h"
-#include "ep_bench.h"
+#include "ep_record.h"
 #include "parse.h"
 
 #define SUMMARY "time the expert-parallel layer on several GPUs, or ranks of the host"
@@ -19,13 +19,14 @@
 #define MAX_SKEWS 8
 
 typedef struct ep_arguments {
-    const char *table, *device, *net, *match;
-    const char *transports, *returns, *chunks, *comm_sms, *tokens, *skews;
+    const char *table, *device, *net, *match, *db, *command;
+    const char *transports, *returns, *chunks, *comm_sms; /* NULL: not given */
+    const char *tokens, *skews;
     int32_t gpus, ranks; /* to start; 0: not given */
     moet_ep_shape shape; /* experts 0: the built-in ones */
     moet_numerics numerics;
     int32_t rounds, timeout_ms;
-    bool is_checked;
+    bool is_checked, is_again;
     moet_output_format format;
 } ep_arguments;
 
@@ -51,6 +52,8 @@ enum option_key {
     KEY_NUMERICS,
     KEY_CHECK,
     KEY_ROUNDS,
+    KEY_DB,
+    KEY_AGAIN,
     KEY_TIMEOUT,
     KEY_FORMAT
 };
@@ -66,17 +69,18 @@ static const struct argp_option options[] = {
     {.name = "transport",
      .key = KEY_TRANSPORT,
      .arg = "LIST",
-     .doc = "How rows travel: lsa, allgather, exchange, bound or auto (default auto)"},
+     .doc = "How rows travel: lsa, allgather, exchange, bound or auto (default auto; with --db auto,exchange, and for "
+            "sums on one host allgather)"},
     {.name = "returns",
      .key = KEY_RETURNS,
      .arg = "LIST",
      .doc = "What comes back: rows, sums (default rows under train, sums under fast)"},
-    {.name = "chunks", .key = KEY_CHUNKS, .arg = "LIST", .doc = "Parts that overlap, 1 to 4 (default 1)"},
+    {.name = "chunks", .key = KEY_CHUNKS, .arg = "LIST", .doc = "Parts that overlap, 1 to 4 (default 1; with --db 1,2)"},
     {.name = "comm-sms",
      .key = KEY_COMM_SMS,
      .arg = "LIST",
      .doc = "With more chunks than one: SMs for the rows' travel (default 16)"},
-    {.name = "table", .key = KEY_TABLE, .arg = "DIR", .doc = "The table of the experts' GEMMs"},
+    {.name = "table", .key = KEY_TABLE, .arg = "DIR", .doc = "The table of the experts' GEMMs; without --db, --transport, --chunks and --comm-sms also of how the layer is run"},
     {.name = "experts", .key = KEY_EXPERTS, .arg = "N", .doc = "Experts of the layer; with --hidden and --inter"},
     {.name = "choices", .key = KEY_CHOICES, .arg = "N", .doc = "Experts of a token (default 8)"},
     {.name = "hidden", .key = KEY_HIDDEN, .arg = "N", .doc = "Hidden size"},
@@ -90,6 +94,11 @@ static const struct argp_option options[] = {
     {.name = "numerics", .key = KEY_NUMERICS, .arg = "MODE", .doc = "train or fast (default train)"},
     {.name = "check", .key = KEY_CHECK, .doc = "First compare every result's bits with one rank's"},
     {.name = "rounds", .key = KEY_ROUNDS, .arg = "N", .doc = "Rounds a point (default 21)"},
+    {.name = "db",
+     .key = KEY_DB,
+     .arg = "FILE",
+     .doc = "Keep every time in this database, for `moe-tune emit`; points that it has already are passed over"},
+    {.name = "again", .key = KEY_AGAIN, .doc = "With --db: measure these points too, in place of what it has"},
     {.name = "timeout", .key = KEY_TIMEOUT, .arg = "TIME", .doc = "A rank waits for another so long (default 30s)"},
     {.name = "format", .key = KEY_FORMAT, .arg = "FORMAT", .doc = "text, csv or json (default json)"},
     {0}};
@@ -164,6 +173,12 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         status = moet_parse_integer(arg, "--rounds", 3, 1000, &number);
         a->rounds = (int32_t)number;
         break;
+    case KEY_DB:
+        a->db = arg;
+        break;
+    case KEY_AGAIN:
+        a->is_again = true;
+        break;
     case KEY_TIMEOUT:
         status = moet_parse_time(arg, "--timeout", &number);
         if (status == MOET_OK && (number < 1000000 || number > 86400 * INT64_C(1000000000)))
@@ -179,6 +194,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         if ((a->shape.experts || a->shape.hidden || a->shape.inter) &&
             !(a->shape.experts && a->shape.hidden && a->shape.inter))
             argp_error(state, "give --experts, --hidden and --inter together");
+        if (a->is_again && !a->db) argp_error(state, "--again is of --db FILE");
         break;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -234,13 +250,8 @@ static moet_status parse_returns(const char *text, moet_ep_returns *returns)
     return MOET_OK;
 }
 
-typedef struct variant_list {
-    moet_ep_variant list[MOET_EP_MAX_VARIANTS];
-    int32_t count;
-} variant_list;
-
 /* comm_sms says something of several chunks only, and nothing where copies carry the rows. */
-static moet_status add_variants(variant_list *v, const moet_ep_variant *of, const moet_int_list *chunks,
+static moet_status add_variants(moet_ep_variants *v, const moet_ep_variant *of, const moet_int_list *chunks,
                                 const moet_int_list *comm_sms)
 {
     for (int32_t c = 0; c < chunks->count; c++) {
@@ -260,24 +271,45 @@ static moet_status add_variants(variant_list *v, const moet_ep_variant *of, cons
     return MOET_OK;
 }
 
-static moet_status list_variants(const ep_arguments *a, variant_list *v)
+/* What is kept is compared with what runs without a table: that is always among it. */
+static moet_status add_default(moet_ep_variants *v, moet_ep_returns returns)
 {
+    const moet_ep_variant of = {.transport = "auto", .returns = returns};
+    int64_t one = 1;
+    for (int32_t i = 0; i < v->count; i++) {
+        if (v->list[i].returns == returns && moet_ep_bench_is_default(&v->list[i])) return MOET_OK;
+    }
+    return add_variants(v, &of, &(moet_int_list){.count = 1, .values = &one}, &(moet_int_list){0});
+}
+
+static moet_status list_variants(const ep_arguments *a, moet_ep_variants *v)
+{
+    const bool is_one_host = a->gpus || a->ranks;
+    const char *const transports_text = a->transports          ? a->transports
+                                        : a->db && is_one_host ? "auto,exchange,allgather"
+                                        : a->db                ? "auto,exchange"
+                                                               : "auto";
+    const char *const chunks_text = a->chunks ? a->chunks : a->db ? "1,2" : "1";
     const char *const returns_text = a->returns ? a->returns : a->numerics == MOET_NUMERICS_FAST ? "sums" : "rows";
     moet_int_list chunks = {0}, comm_sms = {0};
     moet_text_list transports = {0}, returns = {0};
     v->count = 0;
-    moet_status status = moet_parse_list(a->chunks, "--chunks", 1, MOET_EP_MAX_CHUNKS, &chunks);
-    if (status == MOET_OK) status = moet_parse_list(a->comm_sms, "--comm-sms", 1, 4096, &comm_sms);
-    if (status == MOET_OK) status = moet_parse_texts(a->transports, "--transport", &transports);
+    moet_status status = moet_parse_list(chunks_text, "--chunks", 1, MOET_EP_MAX_CHUNKS, &chunks);
+    if (status == MOET_OK) status = moet_parse_list(a->comm_sms ? a->comm_sms : "16", "--comm-sms", 1, 4096,
+                                                       &comm_sms);
+    if (status == MOET_OK) status = moet_parse_texts(transports_text, "--transport", &transports);
     if (status == MOET_OK) status = moet_parse_texts(returns_text, "--returns", &returns);
     for (int32_t t = 0; t < transports.count && status == MOET_OK; t++) {
         for (int32_t r = 0; r < returns.count && status == MOET_OK; r++) {
             moet_ep_variant of = {0};
             snprintf(of.transport, sizeof of.transport, "%s", transports.texts[t]);
             status = parse_returns(returns.texts[r], &of.returns);
+            const bool is_for_sums = strcmp(of.transport, "allgather") == 0;
+            if (!a->transports && is_for_sums && of.returns == MOET_EP_RETURNS_ROWS) continue;
             if (status == MOET_OK) status = add_variants(v, &of, &chunks, &comm_sms);
         }
     }
+    for (int32_t i = 0; i < v->count && a->db && status == MOET_OK; i++) status = add_default(v, v->list[i].returns);
     moet_int_list_release(&chunks);
     moet_int_list_release(&comm_sms);
     moet_text_list_release(&transports);
@@ -285,8 +317,16 @@ static moet_status list_variants(const ep_arguments *a, variant_list *v)
     return status;
 }
 
-static moet_status run_shape(const ep_arguments *a, moet_ep_bench *bench, const moet_ep_shape *shape,
-                             const variant_list *variants)
+static moet_status run_point(moet_ep_bench *bench, moet_ep_record *record, const moet_ep_shape *point,
+                             const moet_ep_variants *variants)
+{
+    moet_ep_variants plan;
+    MOET_TRY(moet_ep_record_plan(record, point, variants, &plan));
+    return plan.count > 0 ? moet_ep_bench_point(bench, point, plan.list, plan.count) : MOET_OK;
+}
+
+static moet_status run_shape(const ep_arguments *a, moet_ep_bench *bench, moet_ep_record *record,
+                             const moet_ep_shape *shape, const moet_ep_variants *variants)
 {
     const bool is_small = strcmp(shape->name, "small") == 0;
     moet_int_list tokens = {0};
@@ -304,7 +344,7 @@ static moet_status run_shape(const ep_arguments *a, moet_ep_bench *bench, const 
             if (status == MOET_OK && shape->choices > shape->experts)
                 status =
                     moet_fail(MOET_INVALID, "--choices %d are more than %d experts", shape->choices, shape->experts);
-            if (status == MOET_OK) status = moet_ep_bench_point(bench, &point, variants->list, variants->count);
+            if (status == MOET_OK) status = run_point(bench, record, &point, variants);
         }
     }
     moet_int_list_release(&tokens);
@@ -312,16 +352,17 @@ static moet_status run_shape(const ep_arguments *a, moet_ep_bench *bench, const 
     return status;
 }
 
-static moet_status run_shapes(const ep_arguments *a, moet_ep_bench *bench, const variant_list *variants)
+static moet_status run_shapes(const ep_arguments *a, moet_ep_bench *bench, moet_ep_record *record,
+                              const moet_ep_variants *variants)
 {
     const bool is_host = strcmp(bench->handle->device->backend->name, "host") == 0;
     moet_status status = MOET_OK;
     int32_t found = 0;
-    if (a->shape.experts > 0) return run_shape(a, bench, &a->shape, variants);
+    if (a->shape.experts > 0) return run_shape(a, bench, record, &a->shape, variants);
     for (int32_t i = 0; i < MOET_COUNT_OF(shapes) && status == MOET_OK; i++) {
         if (shapes[i].is_host != is_host || (a->match && !strstr(shapes[i].shape.name, a->match))) continue;
         found++;
-        status = run_shape(a, bench, &shapes[i].shape, variants);
+        status = run_shape(a, bench, record, &shapes[i].shape, variants);
     }
     if (found == 0) return moet_fail(MOET_INVALID, "--match %.32s: no shape has that in its name", a->match);
     return status;
@@ -349,20 +390,33 @@ static moet_status open_handle(const ep_arguments *a, int32_t local, moet_handle
 static int run_rank(const ep_arguments *a, const moet_ep_options *as, int32_t local)
 {
     moet_handle *handle = NULL;
-    moet_ep_bench bench = {.as = *as, .numerics = a->numerics, .rounds = a->rounds, .is_checked = a->is_checked};
-    variant_list variants;
+    moet_ep_record record = {.db = a->db,
+                             .command = a->command,
+                             .is_again = a->is_again,
+                             .by_table = !a->db && !a->transports && !a->chunks && !a->comm_sms};
+    moet_ep_bench bench = {.as = *as,
+                           .numerics = a->numerics,
+                           .rounds = a->rounds,
+                           .is_checked = a->is_checked,
+                           .keep = moet_ep_record_put,
+                           .keep_context = &record};
+    moet_ep_variants variants;
     bench.as.timeout_ms = a->timeout_ms;
     if (a->net && snprintf(bench.as.net, sizeof bench.as.net, "%s", a->net) >= (int)sizeof bench.as.net)
         return moet_command_fail(moet_fail(MOET_INVALID, "--net: auto, socket or mpi"));
     moet_status status = list_variants(a, &variants);
     if (status == MOET_OK) status = open_handle(a, local, &handle);
     if (status == MOET_OK) status = moet_ep_bench_open(&bench, handle);
+    if (status == MOET_OK) status = moet_ep_record_open(&record, &bench);
     if (status == MOET_OK && as->rank == 0)
         status = moet_output_create(stdout, a->format, moet_ep_columns, MOET_EP_COLUMNS, &bench.out);
-    if (status == MOET_OK) status = run_shapes(a, &bench, &variants);
+    if (status == MOET_OK) status = run_shapes(a, &bench, &record, &variants);
     char why[1024];
     snprintf(why, sizeof why, "%s", moet_last_error());
     const moet_status printed = moet_output_finish(bench.out);
+    if (status == MOET_OK && record.skipped > 0)
+        moet_command_note("%d points are in '%s' already; --again measures them again", record.skipped, a->db);
+    moet_ep_record_close(&record);
     moet_ep_bench_close(&bench);
     moet_close(handle);
     if (status == MOET_OK) return moet_command_fail(printed);
@@ -427,31 +481,48 @@ static int start_ranks(const ep_arguments *a, int32_t count)
     return started < count ? MOET_EXIT_FAILED : code;
 }
 
+/* Before ranks are started, so that a database that cannot be used is one error, not each rank's. */
+static moet_status check_db(const ep_arguments *a)
+{
+    moet_store *store = NULL;
+    if (!a->db) return MOET_OK;
+    const moet_status status = moet_store_open(a->db, MOET_STORE_WRITE, &store);
+    moet_store_close(store);
+    return status;
+}
+
+static int run_parsed(const ep_arguments *a)
+{
+    moet_ep_options as = {0};
+    int32_t local = 0;
+    moet_ep_variants variants;
+    if (list_variants(a, &variants) != MOET_OK) return moet_command_fail(MOET_INVALID); /* once, not on each rank */
+    moet_status status = moet_ep_launcher(&as, &local);
+    if (status == MOET_OK && (a->gpus || a->ranks))
+        return moet_command_fail(moet_fail(MOET_INVALID, "rank and ranks come from a launcher's variables here: leave "
+                                                         "--gpus and --ranks out, or unset them"));
+    if (status == MOET_OK) return run_rank(a, &as, local);
+    if (status != MOET_NOT_FOUND) return moet_command_fail(status);
+    if (!a->gpus && !a->ranks)
+        return moet_command_fail(moet_fail(MOET_INVALID, "give --gpus N or --ranks N, or start the ranks by mpirun, "
+                                                         "torchrun or srun"));
+    status = check_db(a);
+    return status == MOET_OK ? start_ranks(a, a->gpus ? a->gpus : a->ranks) : moet_command_fail(status);
+}
+
 static int run_ep(int argc, char **argv)
 {
-    ep_arguments a = {.transports = "auto",
-                      .chunks = "1",
-                      .comm_sms = "16",
+    char *command = moet_command_line(argc, argv); /* before argp orders it */
+    ep_arguments a = {.command = command ? command : "",
                       .skews = "uniform,zipf:0.5",
                       .shape = {.name = "given", .choices = 8},
                       .rounds = 21,
                       .format = MOET_FORMAT_JSON};
-    moet_ep_options as = {0};
-    int32_t local = 0;
-    variant_list variants;
-    const int code = moet_command_parse(&argp, argc, argv, &a);
-    if (code != MOET_EXIT_OK) return code;
+    int code = moet_command_parse(&argp, argc, argv, &a);
     signal(SIGPIPE, SIG_IGN);
-    if (list_variants(&a, &variants) != MOET_OK) return moet_command_fail(MOET_INVALID); /* once, not on each rank */
-    const moet_status launched = moet_ep_launcher(&as, &local);
-    if (launched == MOET_OK && (a.gpus || a.ranks))
-        return moet_command_fail(moet_fail(MOET_INVALID, "rank and ranks come from a launcher's variables here: leave "
-                                                         "--gpus and --ranks out, or unset them"));
-    if (launched == MOET_OK) return run_rank(&a, &as, local);
-    if (launched != MOET_NOT_FOUND) return moet_command_fail(launched);
-    if (a.gpus || a.ranks) return start_ranks(&a, a.gpus ? a.gpus : a.ranks);
-    return moet_command_fail(moet_fail(MOET_INVALID, "give --gpus N or --ranks N, or start the ranks by mpirun, "
-                                                     "torchrun or srun"));
+    if (code == MOET_EXIT_OK) code = run_parsed(&a);
+    free(command);
+    return code;
 }
 
 const moet_command moet_command_ep = {

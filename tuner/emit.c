@@ -2,6 +2,7 @@
 #include "emit.h"
 
 #include "cost_fit.h"
+#include "emit_ep.h"
 
 #include <cjson/cJSON.h>
 #include <inttypes.h>
@@ -96,6 +97,7 @@ static moet_status open_device(builder *b, const char *key)
     add_integer(b, rates, "read_bytes_per_s", llround(ceilings.read_bytes_per_s));
     add_rates(b, device, &cost.rates);
     add(b, device, "problems", cJSON_CreateArray());
+    add(b, device, "ep", cJSON_CreateArray());
     if (!device || !cJSON_AddItemToArray(b->devices, device)) {
         cJSON_Delete(device);
         b->failed = true;
@@ -424,6 +426,30 @@ static moet_status add_default(void *context, const moet_store_trial_row *trial)
     return MOET_OK;
 }
 
+/* ---- the expert-parallel layer ---- */
+
+static moet_status add_ep_winner(void *context, const moet_store_ep_row *row)
+{
+    builder *b = context;
+    if (!row->is_winner) return MOET_OK;
+    b->device = find_keyed(b->devices, row->device_key, strlen(row->device_key));
+    if (!b->device) MOET_TRY(open_device(b, row->device_key));
+    b->failed = b->failed || !moet_emit_ep_add(b->device, row);
+    b->counted.ep_points++;
+    return b->failed ? out_of_memory() : MOET_OK;
+}
+
+/* A device without winners of GEMMs came behind the others. */
+static void sort_devices(cJSON *devices)
+{
+    for (int i = 1; i < cJSON_GetArraySize(devices); i++) {
+        cJSON *device = cJSON_DetachItemFromArray(devices, i);
+        int at = 0;
+        while (at < i && strcmp(text_of(cJSON_GetArrayItem(devices, at), "key"), text_of(device, "key")) < 0) at++;
+        cJSON_InsertItemInArray(devices, at, device); /* fails for NULL arguments only */
+    }
+}
+
 /* ---- text and hash ---- */
 
 static const char empty_hash[] = "\"hash\":\t\"\"";
@@ -511,7 +537,10 @@ static moet_status build(builder *b, const char *device)
     b->device = b->problem = NULL;
     MOET_TRY(moet_store_each_trial(b->store, &filter, add_default, b));
     MOET_TRY(join_all_points(b));
-    return sort_defaults(b);
+    MOET_TRY(sort_defaults(b));
+    MOET_TRY(moet_store_each_ep(b->store, device, add_ep_winner, b));
+    sort_devices(b->devices);
+    return MOET_OK;
 }
 
 /* Of the database as it stands: a sweep may write while it is read. */
@@ -531,7 +560,7 @@ static moet_status emit(moet_store *store, const char *dir, const moet_emit_opti
                                          options->all_winners, &winners)) != MOET_OK ||
         (status = build(&b, device)) != MOET_OK)
         goto done;
-    if (b.counted.entries == 0) {
+    if (b.counted.entries + b.counted.ep_points == 0) {
         status = winners.bits_cost.left_out > 0
                      ? moet_fail(MOET_NOT_FOUND,
                                  "no trial has the bits of %s, nor has it trials of its own to tell by; moe-tune show "

@@ -11,6 +11,7 @@ struct cJSON;
 typedef struct moet_emitted {
     char hash[MOET_SHA256_TEXT_SIZE];
     int32_t devices, problems, points, entries, cubins;
+    int32_t ep_points; /* of the expert-parallel layer */
     /* of moet_emit_winners, over devices and problems */
     int32_t winner_configs, configs;
     double mean_regret, most_regret;
@@ -26,8 +27,9 @@ typedef struct moet_emit_options {
 } moet_emit_options;
 
 /* Writes a table into dir, which is made if need be (its parent must exist), of the database as it is at one moment.
- * NOT_FOUND without any winner. INVALID where dir holds something else; BUSY where another emit replaced the table
- * meanwhile. On an error the folder serves as before. */
+ * NOT_FOUND without any winner, of GEMMs or of the expert-parallel layer, which options but device say nothing of.
+ * INVALID where dir holds something else; BUSY where another emit replaced the table meanwhile. On an error the folder
+ * serves as before. */
 moet_status moet_emit(moet_store *store, const char *dir, const moet_emit_options *options, moet_emitted *emitted);
 
 /* Reads dir/table.json of any version as text: format, version and hash are checked, members are not. Freed by

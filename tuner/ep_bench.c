@@ -164,7 +164,7 @@ static moet_ep_args args_of(const moet_ep_bench *bench, const moet_ep_shape *p, 
 }
 
 /* swiglu with the weights in advance, as bench/peers/ep.py has it. */
-static moet_problem problem_of(const moet_ep_bench *bench, const moet_ep_shape *p)
+moet_problem moet_ep_bench_problem(const moet_ep_bench *bench, const moet_ep_shape *p)
 {
     moet_problem problem;
     moet_problem_init(&problem, MOET_OP_FFN, p->experts, p->hidden, p->inter);
@@ -183,7 +183,7 @@ static moet_status run_group(const moet_ep_bench *bench, const moet_ep_shape *p,
     const moet_backend *backend = device->backend;
     const size_t choices = (size_t)(p->tokens * p->choices);
     const moet_plan_options options = {.max_tokens = p->tokens, .choices = p->choices, .device_counts = true};
-    moet_problem problem = problem_of(bench, p);
+    moet_problem problem = moet_ep_bench_problem(bench, p);
     moet_plan *plan = NULL;
     void *ids = NULL, *up = NULL, *down = NULL, *out = NULL;
     int32_t *local = malloc(choices * sizeof *local + 1);
@@ -408,16 +408,28 @@ static void list_entries(run *r, const moet_ep_variant *variants, int32_t count)
     }
 }
 
+moet_ep_options moet_ep_bench_options(const moet_ep_bench *bench, const moet_ep_shape *point,
+                                      const moet_ep_variant *variant)
+{
+    moet_ep_options options = bench->as;
+    options.returns = variant->returns;
+    options.chunks = variant->chunks;
+    options.comm_sms = variant->comm_sms;
+    options.max_tokens = point->tokens;
+    options.choices = point->choices;
+    snprintf(options.transport, sizeof options.transport, "%s", variant->transport);
+    return options;
+}
+
+bool moet_ep_bench_is_default(const moet_ep_variant *variant)
+{
+    return strcmp(variant->transport, "auto") == 0 && variant->chunks == 1;
+}
+
 static moet_status open_entry(const moet_ep_bench *bench, run *r, entry *e)
 {
-    const moet_problem problem = problem_of(bench, r->point);
-    moet_ep_options options = bench->as;
-    options.returns = e->variant.returns;
-    options.chunks = e->variant.chunks;
-    options.comm_sms = e->variant.comm_sms;
-    options.max_tokens = r->point->tokens;
-    options.choices = r->point->choices;
-    snprintf(options.transport, sizeof options.transport, "%s", e->variant.transport);
+    const moet_problem problem = moet_ep_bench_problem(bench, r->point);
+    const moet_ep_options options = moet_ep_bench_options(bench, r->point, &e->variant);
     return moet_ep_create(bench->handle, &problem, &options, &e->ep);
 }
 
@@ -446,6 +458,23 @@ static moet_status busiest(const moet_ep_bench *bench, const run *r, moet_ep_com
     return status;
 }
 
+/* Expert rows of the busiest rank. */
+static moet_status busiest_rank(const moet_ep_bench *bench, const run *r, moet_ep_comm *control, int64_t *most)
+{
+    const int32_t ranks = bench->as.ranks;
+    int64_t *all = malloc((size_t)ranks * (size_t)ranks * sizeof *all);
+    if (!all) return moet_fail(MOET_NO_MEMORY, "ep: out of host memory");
+    const moet_status status = moet_ep_comm_allgather(control, r->in.sent_pairs, (size_t)ranks * sizeof *all, all);
+    *most = 0;
+    for (int32_t to = 0; to < ranks && status == MOET_OK; to++) {
+        int64_t rows = 0;
+        for (int32_t from = 0; from < ranks; from++) rows += all[from * ranks + to];
+        if (rows > *most) *most = rows;
+    }
+    free(all);
+    return status;
+}
+
 static double median_us(const moet_ep_bench *bench, const subject *s)
 {
     return (double)moet_stats_median(s->time_ns, bench->rounds) * 1e-3;
@@ -453,20 +482,31 @@ static double median_us(const moet_ep_bench *bench, const subject *s)
 
 static moet_status print_entry(const moet_ep_bench *bench, const run *r, const entry *e)
 {
-    static const char *const returns[] = {[MOET_EP_RETURNS_ROWS] = "rows", [MOET_EP_RETURNS_SUMS] = "sums"};
     const entry *base = &r->entries[e->base];
     const subject *parts = &r->subjects[base->first];
     const subject *layer = &r->subjects[e == base ? e->first + LAYER : e->first];
     const double dispatch_us = median_us(bench, &parts[DISPATCH]), combine_us = median_us(bench, &parts[COMBINE]);
     const double experts_us = median_us(bench, &parts[EXPERTS]), layer_us = median_us(bench, layer);
-    int64_t rows = 0, back = 0;
+    int64_t rows = 0, back = 0, busiest_rows = 0;
     moet_choice choice;
     char peer[48];
     MOET_TRY(busiest(bench, r, e->ep->control, r->in.sent_rows, &rows));
     MOET_TRY(busiest(bench, r, e->ep->control,
                      e->variant.returns == MOET_EP_RETURNS_ROWS ? r->in.sent_pairs : r->in.sent_rows, &back));
+    MOET_TRY(busiest_rank(bench, r, e->ep->control, &busiest_rows));
     MOET_TRY(moet_plan_query(e->ep->plan, NULL, &choice));
     if (!bench->out) return MOET_OK;
+    const moet_ep_result result = {.point = r->point,
+                                   .variant = &e->variant,
+                                   .ep = e->ep,
+                                   .config = choice.config,
+                                   .busiest = busiest_rows,
+                                   .is_graph = layer->graph != NULL,
+                                   .layer_ns = layer->time_ns,
+                                   .dispatch_ns = e == base ? parts[DISPATCH].time_ns : NULL,
+                                   .experts_ns = e == base ? parts[EXPERTS].time_ns : NULL,
+                                   .combine_ns = e == base ? parts[COMBINE].time_ns : NULL};
+    if (bench->keep) MOET_TRY(bench->keep(bench->keep_context, &result));
     const double row_bytes = 2.0 * r->point->hidden;
     snprintf(peer, sizeof peer, "moe-tune %s", moet_ep_transport_name(e->ep));
     moet_output_text(bench->out, r->point->name);
@@ -474,7 +514,7 @@ static moet_status print_entry(const moet_ep_bench *bench, const run *r, const e
     moet_output_integer(bench->out, r->point->tokens);
     moet_output_text(bench->out, r->point->skew);
     moet_output_text(bench->out, peer);
-    moet_output_text(bench->out, returns[e->variant.returns]);
+    moet_output_text(bench->out, moet_ep_returns_name(e->variant.returns));
     moet_output_integer(bench->out, e->ep->options.chunks);
     moet_output_integer(bench->out, e->ep->options.comm_sms);
     moet_output_real(bench->out, dispatch_us);

@@ -4,6 +4,7 @@
 
 #include "../kernels/ops.h"
 #include "../src/ep.h"
+#include "../src/ep_choice.h"
 #include "output.h"
 
 /* A shape with its tokens. */
@@ -17,10 +18,22 @@ typedef struct moet_ep_shape {
 
 /* How the layer is run. */
 typedef struct moet_ep_variant {
-    char transport[16];
+    char transport[MOET_EP_NAME_SIZE];
     moet_ep_returns returns;
     int32_t chunks, comm_sms;
 } moet_ep_variant;
+
+/* What a way of running the layer gave, on rank 0; for the time of a call. */
+typedef struct moet_ep_result {
+    const moet_ep_shape *point;
+    const moet_ep_variant *variant;
+    const moet_ep *ep;  /* that ran it: its options are resolved */
+    const char *config; /* of the experts */
+    int64_t busiest;    /* expert rows of the busiest rank */
+    bool is_graph;      /* timed by replaying a graph */
+    /* [rounds] the slowest rank's; of the parts alone NULL where they are another variant's */
+    const int64_t *layer_ns, *dispatch_ns, *experts_ns, *combine_ns;
+} moet_ep_result;
 
 typedef struct moet_ep_bench {
     moet_handle *handle;
@@ -31,6 +44,9 @@ typedef struct moet_ep_bench {
     int32_t rounds;
     bool is_checked;  /* bits against one rank with all experts, or the ranks' groups, before timing */
     moet_output *out; /* rank 0's; NULL elsewhere */
+    /* Where rank 0's results go too; NULL: nowhere. */
+    moet_status (*keep)(void *context, const moet_ep_result *result);
+    void *keep_context;
 } moet_ep_bench;
 
 enum { MOET_EP_MAX_VARIANTS = 16, MOET_EP_COLUMNS = 19 };
@@ -39,6 +55,13 @@ extern const moet_output_column moet_ep_columns[MOET_EP_COLUMNS];
 /* handle: the rank's own device. The bench is to be closed also after an error. */
 moet_status moet_ep_bench_open(moet_ep_bench *bench, moet_handle *handle);
 void moet_ep_bench_close(moet_ep_bench *bench);
+
+/* The layer's problem at a point, and what a variant asks of moet_ep_create. */
+moet_problem moet_ep_bench_problem(const moet_ep_bench *bench, const moet_ep_shape *point);
+moet_ep_options moet_ep_bench_options(const moet_ep_bench *bench, const moet_ep_shape *point,
+                                      const moet_ep_variant *variant);
+/* Whether that is what a caller gets who leaves everything open, without a table. */
+bool moet_ep_bench_is_default(const moet_ep_variant *variant);
 
 /* Times all variants in the same rounds, and for each transport and kind of return the parts alone: dispatch, experts,
  * combine. Prints a row for each variant. WRONG where a check fails. */

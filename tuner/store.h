@@ -9,7 +9,7 @@
 #include "workload.h"
 
 #define MOET_STORE_APPLICATION_ID 0x6d6f6574 /* "moet" */
-#define MOET_STORE_VERSION 5
+#define MOET_STORE_VERSION 6
 
 typedef struct moet_store moet_store;
 
@@ -199,7 +199,8 @@ moet_status moet_store_each_run(moet_store *store, const char *device_key, moet_
 
 /* Copies everything of `from` that `into` lacks; of two trials with one key the one with final rounds, then of higher
  * effort, then more samples, then the lower median, then the lower run identity stays; of two marks of what is done the
- * higher effort; of two cost models the one of more points, then of the lower error: commutative and idempotent. */
+ * higher effort; of two cost models the one of more points, then of the lower error; of two trials of the
+ * expert-parallel layer the one of more samples, then as above: commutative and idempotent. */
 moet_status moet_store_merge(moet_store *into, const char *from_path, int64_t *added);
 
 #endif

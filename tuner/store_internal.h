@@ -72,6 +72,18 @@ moet_status moet_store_put_algorithms(moet_store *store, int64_t trial_id, const
 #define MOET_STORE_COUNTERS_4                                                                                          \
     "SELECT 0 AS trial_id, 0 AS position, '' AS kernel, '' AS metric, 0.0 AS value WHERE false"
 
+/* Trials of the expert-parallel layer: what is not a row id. Versions before 6 have none. */
+#define MOET_STORE_EP_COLUMNS(x)                                                                                       \
+    x "ranks, " x "hosts, " x "choices, " x "returns, " x "tokens, " x "skew, " x "asked, " x "name, " x "busiest, " x \
+      "choice, " x "is_default, " x "keeps_counts, " x "checked, " x "config, " x "table_hash, " x "median_ns, " x     \
+      "noise_ns, " x "sample_count, " x "measured_at"
+#define MOET_STORE_EP_TRIALS_5                                                                                         \
+    "SELECT 0 AS id, 0 AS device_id, 0 AS problem_id, 0 AS run_id, 0 AS ranks, 0 AS hosts, 0 AS choices, "             \
+    "'' AS returns, 0 AS tokens, '' AS skew, '' AS asked, '' AS name, 0 AS busiest, '' AS choice, 0 AS is_default, "   \
+    "0 AS keeps_counts, 0 AS checked, '' AS config, '' AS table_hash, 0 AS median_ns, 0 AS noise_ns, "                 \
+    "0 AS sample_count, '' AS measured_at WHERE false"
+#define MOET_STORE_EP_SAMPLES_5 "SELECT 0 AS trial_id, '' AS part, 0 AS round, 0 AS time_ns WHERE false"
+
 /* Never NULL. */
 const char *moet_store_text(sqlite3_stmt *statement, int column);
 

@@ -9,6 +9,9 @@
 #define RANK(trial, run)                                                                                               \
     "(-" trial ".final_rounds, -" run ".effort, -" trial ".sample_count, " trial ".median_ns, " run ".uid, " trial ".measured_at)"
 
+#define EP_RANK(trial, run)                                                                                            \
+    "(-" trial ".sample_count, " trial ".median_ns, " run ".uid, " trial ".measured_at)"
+
 /* What versions differ in, whatever the source's; the indices are versions. */
 #define CUBINS "CREATE TEMP VIEW source_cubins AS SELECT trial_id, position, sha256 FROM source.trial_cubins;"
 #define ALGORITHMS(trial_algorithms, algorithms)                                                                       \
@@ -27,12 +30,18 @@
 #define PROFILES(profiles, counters)                                                                                   \
     ";CREATE TEMP VIEW source_profiles AS " profiles ";CREATE TEMP VIEW source_counters AS " counters
 #define PROFILES_4 PROFILES(MOET_STORE_PROFILES_4, MOET_STORE_COUNTERS_4)
+#define EP(trials, samples)                                                                                            \
+    ";CREATE TEMP VIEW source_ep_trials AS " trials ";CREATE TEMP VIEW source_ep_samples AS " samples
+#define EP_5 EP(MOET_STORE_EP_TRIALS_5, MOET_STORE_EP_SAMPLES_5)
+#define PROFILES_5 PROFILES("SELECT * FROM source.profiles", "SELECT * FROM source.counters")
 static const char *const source_views[] = {
-    [1] = "CREATE TEMP VIEW source_cubins AS " MOET_STORE_TRIAL_CUBINS_1("source") ";" ALGORITHMS_2 EFFORTS_3 PROFILES_4,
-    [2] = CUBINS ALGORITHMS_2 EFFORTS_3 PROFILES_4,
-    [3] = CUBINS ALGORITHMS_3 EFFORTS_3 PROFILES_4,
-    [4] = CUBINS ALGORITHMS_3 EFFORTS_4 PROFILES_4,
-    [5] = CUBINS ALGORITHMS_3 EFFORTS_4 PROFILES("SELECT * FROM source.profiles", "SELECT * FROM source.counters"),
+    [1] = "CREATE TEMP VIEW source_cubins AS " MOET_STORE_TRIAL_CUBINS_1("source") ";" ALGORITHMS_2 EFFORTS_3 PROFILES_4 EP_5,
+    [2] = CUBINS ALGORITHMS_2 EFFORTS_3 PROFILES_4 EP_5,
+    [3] = CUBINS ALGORITHMS_3 EFFORTS_3 PROFILES_4 EP_5,
+    [4] = CUBINS ALGORITHMS_3 EFFORTS_4 PROFILES_4 EP_5,
+    [5] = CUBINS ALGORITHMS_3 EFFORTS_4 PROFILES_5 EP_5,
+    [6] = CUBINS ALGORITHMS_3 EFFORTS_4 PROFILES_5 EP("SELECT * FROM source.ep_trials",
+                                                      "SELECT * FROM source.ep_samples"),
 };
 _Static_assert(sizeof source_views / sizeof source_views[0] == MOET_STORE_VERSION + 1, "views a version");
 
@@ -151,12 +160,29 @@ static const char *const steps[] = {
     "INSERT INTO main.counters (trial_id, position, kernel, metric, value) "
     "SELECT p.ours, s.position, s.kernel, s.metric, s.value "
     "FROM profiled p JOIN source_counters s ON s.trial_id = p.theirs",
+
+    "CREATE TEMP TABLE ep_incoming AS SELECT s.id AS theirs, o.id AS replaced, d.ours AS device_id, "
+    "p.ours AS problem_id, r.ours AS run_id FROM source_ep_trials s "
+    "JOIN device_ids d ON d.theirs = s.device_id JOIN problem_ids p ON p.theirs = s.problem_id "
+    "JOIN run_ids r ON r.theirs = s.run_id JOIN source_runs sr ON sr.id = s.run_id "
+    "LEFT JOIN main.ep_trials o ON o.device_id = d.ours AND o.problem_id = p.ours AND o.ranks = s.ranks "
+    "AND o.hosts = s.hosts AND o.choices = s.choices AND o.returns = s.returns AND o.tokens = s.tokens "
+    "AND o.skew = s.skew AND o.asked = s.asked LEFT JOIN main.runs oor ON oor.id = o.run_id "
+    "WHERE o.id IS NULL OR " EP_RANK("s", "sr") " < " EP_RANK("o", "oor"),
+    "DELETE FROM main.ep_trials WHERE id IN (SELECT replaced FROM ep_incoming WHERE replaced IS NOT NULL)",
+    "CREATE TEMP TABLE ep_base AS SELECT coalesce(max(id), 0) AS id FROM main.ep_trials",
+    "INSERT INTO main.ep_trials (id, device_id, problem_id, run_id, " MOET_STORE_EP_COLUMNS("") ") "
+    "SELECT ep_base.id + i.rowid, i.device_id, i.problem_id, i.run_id, " MOET_STORE_EP_COLUMNS("s.") " "
+    "FROM ep_base, ep_incoming i JOIN source_ep_trials s ON s.id = i.theirs",
+    "INSERT INTO main.ep_samples (trial_id, part, round, time_ns) "
+    "SELECT ep_base.id + i.rowid, s.part, s.round, s.time_ns "
+    "FROM ep_base, ep_incoming i JOIN source_ep_samples s ON s.trial_id = i.theirs",
 };
 
 static moet_status count_incoming(moet_store *into, int64_t *added)
 {
     sqlite3_stmt *s = NULL;
-    MOET_TRY(moet_store_prepare(into, "SELECT count(*) FROM incoming", &s));
+    MOET_TRY(moet_store_prepare(into, "SELECT (SELECT count(*) FROM incoming) + (SELECT count(*) FROM ep_incoming)", &s));
     moet_status status = moet_store_step(into, s, NULL);
     if (status == MOET_OK) *added = sqlite3_column_int64(s, 0);
     sqlite3_finalize(s);
@@ -180,7 +206,9 @@ static moet_status copy_all(moet_store *into, int64_t *added)
                                  "DROP TABLE run_ids; DROP TABLE incoming; DROP TABLE base; DROP VIEW source_cubins; "
                                  "DROP VIEW source_algorithms; DROP VIEW source_runs; DROP VIEW source_done; "
                                  "DROP VIEW source_costs; DROP TABLE kept_profiles; DROP TABLE kept_counters; "
-                                 "DROP TABLE profiled; DROP VIEW source_profiles; DROP VIEW source_counters;");
+                                 "DROP TABLE profiled; DROP VIEW source_profiles; DROP VIEW source_counters; "
+                                 "DROP TABLE ep_incoming; DROP TABLE ep_base; DROP VIEW source_ep_trials; "
+                                 "DROP VIEW source_ep_samples;");
 }
 
 static moet_status attach(moet_store *into, const char *path)

@@ -15,9 +15,10 @@
 
 /* migrations[v] takes a database from user_version v to v + 1. Steps are never edited once released. */
 extern const char moet_source_schema[], moet_source_schema_2[], moet_source_schema_3[], moet_source_schema_4[],
-    moet_source_schema_5[];
+    moet_source_schema_5[], moet_source_schema_6[];
 static const char *const migrations[] = {moet_source_schema, moet_source_schema_2, moet_source_schema_3,
-                                         moet_source_schema_4, moet_source_schema_5};
+                                         moet_source_schema_4, moet_source_schema_5,
+                                         moet_source_schema_6};
 _Static_assert(sizeof migrations / sizeof migrations[0] == MOET_STORE_VERSION, "one step a version");
 
 /* older_views[v] lets a reader, who changes nothing, find in a database of version v what the newest one has: temporary
@@ -29,12 +30,15 @@ _Static_assert(sizeof migrations / sizeof migrations[0] == MOET_STORE_VERSION, "
     "CREATE TEMP VIEW runs AS SELECT *, " MOET_STORE_EFFORT_3 " AS effort FROM main.runs;"                             \
     "CREATE TEMP VIEW cost_models AS " MOET_STORE_COST_MODELS_3 ";" VIEWS_4
 #define VIEWS_4                                                                                                        \
-    "CREATE TEMP VIEW profiles AS " MOET_STORE_PROFILES_4 ";CREATE TEMP VIEW counters AS " MOET_STORE_COUNTERS_4
+    "CREATE TEMP VIEW profiles AS " MOET_STORE_PROFILES_4 ";CREATE TEMP VIEW counters AS " MOET_STORE_COUNTERS_4    \
+    ";" VIEWS_5
+#define VIEWS_5 "CREATE TEMP VIEW ep_trials AS " MOET_STORE_EP_TRIALS_5
 static const char *const older_views[MOET_STORE_VERSION] = {
     [1] = "CREATE TEMP VIEW trial_cubins AS " MOET_STORE_TRIAL_CUBINS_1("main") ";" VIEWS_2,
     [2] = VIEWS_2,
     [3] = VIEWS_3,
     [4] = VIEWS_4,
+    [5] = VIEWS_5,
 };
 
 /* ---- errors ---- */
