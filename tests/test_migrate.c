@@ -176,11 +176,13 @@ static void test_version_1(void **state)
         "SELECT count(*) FROM cost_models",
         "SELECT count(*) FROM profiles",
         "SELECT count(*) FROM counters",
+        "SELECT count(*) FROM ep_trials",
+        "SELECT count(*) FROM ep_samples",
         "SELECT count(*) FROM pragma_foreign_key_check",
         "SELECT count(*) FROM pragma_integrity_check WHERE integrity_check <> 'ok'",
         "SELECT count(*) FROM pragma_table_info('trials') WHERE name LIKE 'cubin%'",
     };
-    const int64_t numbers[] = {MOET_STORE_VERSION, MOET_STORE_APPLICATION_ID, samples, cubins, 1, 1, 0, 0, 0, 0, 0, 0, 0};
+    const int64_t numbers[] = {MOET_STORE_VERSION, MOET_STORE_APPLICATION_ID, samples, cubins, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0};
     check_numbers(old, facts, numbers, MOET_COUNT_OF(facts));
     expect_dump(wanted, dump_of(old, MOET_STORE_READ));
     TEST_OK(moet_store_open(old, MOET_STORE_WRITE, &store));

@@ -17,7 +17,8 @@ typedef struct entry {
     const char *device, *problem, *workload, *skew;
     int64_t rows, max;
     const cJSON *counts;
-    moet_table_kind kind;
+    const char *kind;
+    char layer[96]; /* of the expert-parallel layer: what a point is of, beside the problem; else "" */
     const char *config, *validator;
     const cJSON *winner; /* which has its kernels */
     int64_t version, time_ns, noise_ns;
@@ -73,7 +74,7 @@ static moet_status add_point(entries *list, const cJSON *device, const cJSON *pr
             .rows = integer_of(point, "rows"),
             .max = integer_of(point, "max"),
             .counts = member(point, "counts"),
-            .kind = kind,
+            .kind = moet_store_kind_name(kind),
             .config = text_of(winner, "config"),
             .validator = text_of(winner, "validator"),
             .winner = winner,
@@ -86,6 +87,29 @@ static moet_status add_point(entries *list, const cJSON *device, const cJSON *pr
     return MOET_OK;
 }
 
+/* A point of the expert-parallel layer: rows are tokens, the config is how it is run. */
+static moet_status add_layer_point(entries *list, const cJSON *device, const cJSON *layer, const cJSON *point)
+{
+    entry e = {
+        .device = text_of(device, "key"),
+        .problem = text_of(layer, "problem"),
+        .workload = text_of(point, "workload"),
+        .skew = text_of(point, "skew"),
+        .rows = integer_of(point, "tokens"),
+        .max = integer_of(point, "busiest"),
+        .kind = "ep",
+        .config = text_of(point, "choice"),
+        .validator = "",
+        .winner = point,
+        .time_ns = integer_of(point, "time_ns"),
+        .noise_ns = integer_of(point, "noise_ns"),
+    };
+    snprintf(e.layer, sizeof e.layer, "ranks=%lld hosts=%lld choices=%lld returns=%.16s",
+             (long long)integer_of(layer, "ranks"), (long long)integer_of(layer, "hosts"),
+             (long long)integer_of(layer, "choices"), text_of(layer, "returns"));
+    return add_entry(list, &e);
+}
+
 static int compare_integers(int64_t a, int64_t b) { return (a > b) - (a < b); }
 
 /* By place in the table: zero for what is the same point and kind. */
@@ -94,20 +118,26 @@ static int compare_entries(const void *left, const void *right)
     const entry *a = left, *b = right;
     int order = strcmp(a->device, b->device);
     if (!order) order = strcmp(a->problem, b->problem);
+    if (!order) order = strcmp(a->layer, b->layer);
+    if (!order && a->layer[0]) order = strcmp(a->skew, b->skew);
     if (!order) order = compare_integers(a->rows, b->rows);
     if (!order) order = compare_integers(a->max, b->max);
     const cJSON *x = a->counts ? a->counts->child : NULL, *y = b->counts ? b->counts->child : NULL;
     for (; !order && x && y; x = x->next, y = y->next)
         order = (x->valuedouble > y->valuedouble) - (x->valuedouble < y->valuedouble);
     if (!order) order = (x != NULL) - (y != NULL);
-    return order ? order : compare_integers(a->kind, b->kind);
+    return order ? order : strcmp(a->kind, b->kind);
 }
 
 static moet_status collect(const cJSON *table, entries *list)
 {
-    const cJSON *device, *problem, *point;
+    const cJSON *device, *problem, *layer, *point;
     cJSON_ArrayForEach(device, member(table, "devices"))
     {
+        cJSON_ArrayForEach(layer, member(device, "ep"))
+        {
+            cJSON_ArrayForEach(point, member(layer, "points")) MOET_TRY(add_layer_point(list, device, layer, point));
+        }
         cJSON_ArrayForEach(problem, member(device, "problems"))
         {
             cJSON_ArrayForEach(point, member(problem, "points")) MOET_TRY(add_point(list, device, problem, point));
@@ -200,13 +230,15 @@ static void put_time(moet_output *out, const entry *e)
 static void put_change(moet_output *out, bool brief, change_kind change, const entry *old, const entry *new)
 {
     const entry *either = new ? new : old;
+    char kind[128];
     moet_output_text(out, change_names[change]);
     put_text_label(out, brief, moet_label_device, either->device);
     put_text_label(out, brief, moet_label_problem, either->problem);
     moet_output_text(out, either->workload);
     moet_output_integer(out, either->rows);
     moet_output_text(out, either->skew);
-    moet_output_text(out, moet_store_kind_name(either->kind));
+    snprintf(kind, sizeof kind, "%s%s%s", either->kind, either->layer[0] ? " " : "", either->layer);
+    moet_output_text(out, kind);
     put_time(out, old);
     put_time(out, new);
     if (old && new && old->time_ns > 0 && new->time_ns > 0) {

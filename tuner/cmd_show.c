@@ -6,13 +6,14 @@
 #include "command.h"
 #include "label.h"
 #include "output.h"
+#include "show_ep.h"
 #include "store.h"
 
 #define MAX_COLUMNS 32
 
 typedef struct show_options {
     const char *db, *device, *workload, *why;
-    bool trials, counters;
+    bool trials, counters, ep;
     moet_output_format format;
 } show_options;
 
@@ -323,14 +324,37 @@ static moet_status show_counters(const show_options *options, moet_store *store)
     return status == MOET_OK ? finished : status;
 }
 
+/* ---- the expert-parallel layer ---- */
+
+static moet_status show_ep(const show_options *options, moet_store *store)
+{
+    int64_t rows = 0;
+    MOET_TRY(moet_show_ep(store, options->device, options->trials, options->format, &rows));
+    if (rows == 0) {
+        moet_command_note("'%s' has no trial of the expert-parallel layer%s", options->db,
+                          options->device ? " on such a device" : " yet; moe-tune ep --db puts them there");
+    }
+    return MOET_OK;
+}
+
 /* ---- command ---- */
 
-enum { OPTION_DB = 256, OPTION_TRIALS, OPTION_COUNTERS, OPTION_WHY, OPTION_DEVICE, OPTION_WORKLOAD, OPTION_FORMAT };
+enum {
+    OPTION_DB = 256,
+    OPTION_TRIALS,
+    OPTION_COUNTERS,
+    OPTION_EP,
+    OPTION_WHY,
+    OPTION_DEVICE,
+    OPTION_WORKLOAD,
+    OPTION_FORMAT
+};
 
 static const struct argp_option options_table[] = {
     {"db", OPTION_DB, "FILE", 0, "database of moe-tune sweep (default moe-tune.db)", 0},
     {"trials", OPTION_TRIALS, NULL, 0, "every trial instead of the winners", 0},
     {"counters", OPTION_COUNTERS, NULL, 0, "what `profile --db` counted, instead of the winners", 0},
+    {"ep", OPTION_EP, NULL, 0, "the expert-parallel layer's winners, or with --trials its trials, of `ep --db`", 0},
     {"why", OPTION_WHY, "WORKLOAD", 0,
      "every candidate of a workload (NAME, NAME/ROWS or NAME/ROWS/SKEW) with its time or "
      "the reason for its refusal",
@@ -354,6 +378,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     case OPTION_COUNTERS:
         options->counters = true;
         return 0;
+    case OPTION_EP:
+        options->ep = true;
+        return 0;
     case OPTION_WHY:
         options->why = argument;
         return 0;
@@ -369,6 +396,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     case ARGP_KEY_END:
         if (options->counters && (options->trials || options->why)) {
             argp_error(state, "--counters goes with neither --trials nor --why; --workload NAME chooses");
+        }
+        if (options->ep && (options->counters || options->why || options->workload)) {
+            argp_error(state, "--ep goes with --trials and --device only");
         }
         return 0;
     default:
@@ -395,7 +425,11 @@ static int run_show(int argc, char **argv)
     show w = {.workload_id = -1};
     moet_store *store = NULL;
     moet_status status = moet_store_open(options.db, MOET_STORE_READ, &store);
-    if (status == MOET_OK) status = options.counters ? show_counters(&options, store) : show_all(&options, store, &w);
+    if (status == MOET_OK) {
+        status = options.ep         ? show_ep(&options, store)
+                 : options.counters ? show_counters(&options, store)
+                                    : show_all(&options, store, &w);
+    }
     moet_store_close(store);
     return moet_command_fail(status);
 }
