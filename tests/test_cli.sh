@@ -170,7 +170,7 @@ c = sqlite3.connect("older.db", isolation_level=None)
 c.execute("PRAGMA journal_mode = DELETE")
 c.execute("ALTER TABLE trials ADD COLUMN cubin_sha256 TEXT REFERENCES cubins (sha256)")
 c.execute("DROP TABLE trial_cubins")
-for table in "trial_algorithms", "algorithms", "cost_models", "counters", "profiles": c.execute("DROP TABLE " + table)
+for table in "trial_algorithms", "algorithms", "cost_models", "counters", "profiles", "ep_samples", "ep_trials": c.execute("DROP TABLE " + table)
 for table in "runs", "done": c.execute(f"ALTER TABLE {table} DROP COLUMN effort")
 c.execute("PRAGMA user_version = 1")
 EOF
@@ -184,7 +184,7 @@ expect 0 "" "$MOE" show --db from-older.db --trials --format csv
 is "trials merged from an older database" "$(cat out)" "$(cat good.csv)"
 is "the older database" "$(sha256sum <older.db)" "$sum"
 expect 0 "" small_sweep --db older.db
-is "the version after a sweep" "$(query older.db "PRAGMA user_version")" 5
+is "the version after a sweep" "$(query older.db "PRAGMA user_version")" 6
 echo "this is a diary" >diary.db
 expect 2 "diary.db" "$MOE" show --db diary.db
 is "a text as database" "$(cat diary.db)" "this is a diary"
