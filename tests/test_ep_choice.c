@@ -17,10 +17,7 @@ static char folder[256];
 #define TWO_CHUNKS "transport=exchange,chunks=2,comm_sms=0"
 #define ONE "transport=exchange,chunks=1,comm_sms=0"
 
-static void problem_init(void)
-{
-    moet_problem_init(&layer, MOET_OP_FFN, 12, 64, 32);
-}
+static void problem_init(void) { moet_problem_init(&layer, MOET_OP_FFN, 12, 64, 32); }
 
 /* ---- the text ---- */
 
@@ -96,13 +93,14 @@ static char *layer_of(int32_t ranks, const char *points)
     moet_problem local = layer;
     local.experts /= ranks;
     moet_problem_format(&local, key);
-    assert_true(asprintf(&text, "[{\"problem\":\"%s\",\"ranks\":%d,\"hosts\":1,\"choices\":2,\"returns\":\"rows\",\"points\":[%s]}]",
-                         key, ranks, points) > 0);
+    assert_true(
+        asprintf(&text,
+                 "[{\"problem\":\"%s\",\"ranks\":%d,\"hosts\":1,\"choices\":2,\"returns\":\"rows\",\"points\":[%s]}]",
+                 key, ranks, points) > 0);
     return text;
 }
 
-#define POINT(tokens, busiest, choice)                                                                                 \
-    "{\"tokens\":" #tokens ",\"busiest\":" #busiest ",\"choice\":\"" choice "\"}"
+#define POINT(tokens, busiest, choice) "{\"tokens\":" #tokens ",\"busiest\":" #busiest ",\"choice\":\"" choice "\"}"
 
 static void test_find(void **state)
 {
@@ -114,8 +112,8 @@ static void test_find(void **state)
     static const struct {
         int64_t tokens;
         const char *choice;
-    } cases[] = {{64, "transport=b"},  {127, "transport=b"}, {129, "transport=c"}, {256, "transport=c"},
-                 {1024, "transport=c"}, {1025, NULL},        {16, "transport=b"},  {15, NULL}};
+    } cases[] = {{64, "transport=b"},   {127, "transport=b"}, {129, "transport=c"}, {256, "transport=c"},
+                 {1024, "transport=c"}, {1025, NULL},         {16, "transport=b"},  {15, NULL}};
     moet_table *table;
     moet_problem local = layer;
     local.experts = 6;
@@ -260,13 +258,28 @@ static void test_pairs(void **state)
 {
     (void)state;
     static const pair_case cases[] = {
-        {{"both", "both"}, 64, 0, "", MOET_OK, "exchange over socket, met by socket, ranks=2, returns=rows, chunks=2, comm_sms=0 by the table"},
+        {{"both", "both"},
+         64,
+         0,
+         "",
+         MOET_OK,
+         "exchange over socket, met by socket, ranks=2, returns=rows, chunks=2, comm_sms=0 by the table"},
         {{"both", "both"}, 64, 0, "auto", MOET_OK, "chunks=2, comm_sms=0 by the table"},
-        {{"both", "both"}, 1024, 0, "", MOET_OK, "lsa over memory, met by socket, ranks=2, returns=rows, chunks=1, comm_sms=0,"},
-        {{"both", "both"}, 64, 1, "", MOET_OK, "lsa over memory, met by socket, ranks=2, returns=rows, chunks=1, comm_sms=0,"},
+        {{"both", "both"},
+         1024,
+         0,
+         "",
+         MOET_OK,
+         "lsa over memory, met by socket, ranks=2, returns=rows, chunks=1, comm_sms=0,"},
+        {{"both", "both"},
+         64,
+         1,
+         "",
+         MOET_OK,
+         "lsa over memory, met by socket, ranks=2, returns=rows, chunks=1, comm_sms=0,"},
         {{"both", "both"}, 64, 0, "exchange", MOET_OK, "returns=rows, chunks=1, comm_sms=0,"},
         {{"pigeon", "pigeon"}, 64, 0, "", MOET_OK, "lsa over memory"}, /* a transport that is none */
-        {{"bound", "bound"}, 64, 0, "", MOET_OK, "lsa over memory"}, /* one that cannot return rows */
+        {{"bound", "bound"}, 64, 0, "", MOET_OK, "lsa over memory"},   /* one that cannot return rows */
         {{NULL, NULL}, 64, 0, "", MOET_OK, "lsa over memory"},
         {{"both", "one"}, 64, 0, "", MOET_MISMATCH, "ranks differ: rank 0 has table="},
         {{"both", NULL}, 64, 0, "", MOET_MISMATCH, "rank 1 has table=none"},

@@ -174,7 +174,8 @@ static void test_winner(void **state)
           {CHUNKS, CHUNKS, false, false, 700, 1, 0}},
          CHUNKS},
         /* but where the default lacks it too */
-        {{{AUTO, EXCHANGE, true, true, 1000, 1, 0}, {CHUNKS, "transport=exchange,chunks=2,comm_sms=8", false, true, 500, 1, 0}},
+        {{{AUTO, EXCHANGE, true, true, 1000, 1, 0},
+          {CHUNKS, "transport=exchange,chunks=2,comm_sms=8", false, true, 500, 1, 0}},
          "transport=exchange,chunks=2,comm_sms=8"},
         /* no default was measured */
         {{{EXCHANGE, EXCHANGE, false, true, 500, 1, 0}, {CHUNKS, CHUNKS, false, false, 700, 1, 0}}, CHUNKS},
@@ -188,8 +189,7 @@ static void test_winner(void **state)
         for (int32_t j = 0; j < 4 && cases[i].trials[j].asked; j++) put(store, run, &point, &cases[i].trials[j]);
         const seen s = look(store);
         assert_int_equal(s.winners, 1);
-        if (strcmp(s.winner, cases[i].winner) != 0)
-            test_fail("case %d: %s wins, not %s", i, s.winner, cases[i].winner);
+        if (strcmp(s.winner, cases[i].winner) != 0) test_fail("case %d: %s wins, not %s", i, s.winner, cases[i].winner);
         moet_store_close(store);
     }
 }
@@ -200,7 +200,8 @@ static void fill(moet_store *store, int64_t run, uint64_t seed)
     uint64_t random = seed;
     for (int32_t i = 0; i < 30; i++) {
         const int32_t way = (int32_t)test_between(&random, 0, 2);
-        moet_store_ep_point point = point_of(INT64_C(16) << test_between(&random, 0, 3), skews[test_between(&random, 0, 1)]);
+        moet_store_ep_point point =
+            point_of(INT64_C(16) << test_between(&random, 0, 3), skews[test_between(&random, 0, 1)]);
         point.ranks = (int32_t)test_between(&random, 1, 2);
         point.returns = test_between(&random, 0, 1) ? "rows" : "sums";
         put(store, run, &point,
@@ -252,7 +253,8 @@ static void test_version_5(void **state)
                                  moet_source_schema_5};
     char path[512], into_path[512], pragmas[96];
     snprintf(path, sizeof path, "%s/five.db", folder);
-    snprintf(pragmas, sizeof pragmas, "PRAGMA application_id = %d; PRAGMA user_version = 5;", MOET_STORE_APPLICATION_ID);
+    snprintf(pragmas, sizeof pragmas, "PRAGMA application_id = %d; PRAGMA user_version = 5;",
+             MOET_STORE_APPLICATION_ID);
     sqlite3 *db;
     assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
     for (int32_t i = 0; i < MOET_COUNT_OF(steps); i++)
@@ -294,8 +296,8 @@ static moet_status find_winner(void *context, const moet_store_ep_row *row)
         if (layer->ranks != row->ranks || layer->returns != options.returns) continue;
         for (int32_t j = 0; j < layer->point_count; j++) {
             const moet_table_ep_point *p = &layer->points[j];
-            is_found = is_found || (p->tokens == row->tokens && p->busiest == row->busiest &&
-                                    strcmp(p->choice, row->choice) == 0);
+            is_found = is_found ||
+                       (p->tokens == row->tokens && p->busiest == row->busiest && strcmp(p->choice, row->choice) == 0);
         }
     }
     assert_true(is_found);
@@ -324,8 +326,9 @@ static void test_emit(void **state)
     const int32_t counts[4] = {1, 2, 3, 4};
     moet_problem_init(&up, MOET_OP_UP, 4, 64, 32);
     fill_config(host, &up, 0, &config);
-    assert_true(fill_put(store, run,
-                         &(fill_trial){.device = host, .problem = &up, .counts = counts, .config = &config, .median_ns = 9}));
+    assert_true(
+        fill_put(store, run,
+                 &(fill_trial){.device = host, .problem = &up, .counts = counts, .config = &config, .median_ns = 9}));
     moet_store_ep_point there = point_of(16, "uniform");
     there.device_key = elsewhere.key;
     put(store, fill_run(store, &elsewhere), &there, &(given){AUTO, LSA, true, false, 1000, 1, 0});

@@ -75,12 +75,19 @@ static const struct argp_option options[] = {
      .key = KEY_RETURNS,
      .arg = "LIST",
      .doc = "What comes back: rows, sums (default rows under train, sums under fast)"},
-    {.name = "chunks", .key = KEY_CHUNKS, .arg = "LIST", .doc = "Parts that overlap, 1 to 4 (default 1; with --db 1,2)"},
+    {.name = "chunks",
+     .key = KEY_CHUNKS,
+     .arg = "LIST",
+     .doc = "Parts that overlap, 1 to 4 (default 1; with --db 1,2)"},
     {.name = "comm-sms",
      .key = KEY_COMM_SMS,
      .arg = "LIST",
      .doc = "With more chunks than one: SMs for the rows' travel (default 16)"},
-    {.name = "table", .key = KEY_TABLE, .arg = "DIR", .doc = "The table of the experts' GEMMs; without --db, --transport, --chunks and --comm-sms also of how the layer is run"},
+    {.name = "table",
+     .key = KEY_TABLE,
+     .arg = "DIR",
+     .doc = "The table of the experts' GEMMs; without --db, --transport, --chunks and --comm-sms also of how the layer "
+            "is run"},
     {.name = "experts", .key = KEY_EXPERTS, .arg = "N", .doc = "Experts of the layer; with --hidden and --inter"},
     {.name = "choices", .key = KEY_CHOICES, .arg = "N", .doc = "Experts of a token (default 8)"},
     {.name = "hidden", .key = KEY_HIDDEN, .arg = "N", .doc = "Hidden size"},
@@ -295,8 +302,7 @@ static moet_status list_variants(const ep_arguments *a, moet_ep_variants *v)
     moet_text_list transports = {0}, returns = {0};
     v->count = 0;
     moet_status status = moet_parse_list(chunks_text, "--chunks", 1, MOET_EP_MAX_CHUNKS, &chunks);
-    if (status == MOET_OK) status = moet_parse_list(a->comm_sms ? a->comm_sms : "16", "--comm-sms", 1, 4096,
-                                                       &comm_sms);
+    if (status == MOET_OK) status = moet_parse_list(a->comm_sms ? a->comm_sms : "16", "--comm-sms", 1, 4096, &comm_sms);
     if (status == MOET_OK) status = moet_parse_texts(transports_text, "--transport", &transports);
     if (status == MOET_OK) status = moet_parse_texts(returns_text, "--returns", &returns);
     for (int32_t t = 0; t < transports.count && status == MOET_OK; t++) {

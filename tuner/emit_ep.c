@@ -29,7 +29,7 @@ static cJSON *append(cJSON *list, const member *members, int32_t count)
         char text[32];
         snprintf(text, sizeof text, "%" PRId64, m->number); /* cJSON prints numbers by way of double */
         is_whole = add(object, m->name,
-                       m->text                              ? cJSON_CreateString(m->text)
+                       m->text                               ? cJSON_CreateString(m->text)
                        : m->may_be_missing && m->number == 0 ? cJSON_CreateNull()
                                                              : cJSON_CreateRaw(text));
     }

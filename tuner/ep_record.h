@@ -1,5 +1,5 @@
-/* ep_record: what rank 0 of `moe-tune ep` knows for all ranks: which points the database has already and how a table has
- * them run; and what it keeps of each way of running the layer. */
+/* ep_record: what rank 0 of `moe-tune ep` knows for all ranks: which points the database has already and how a table
+ * has them run; and what it keeps of each way of running the layer. */
 #ifndef MOET_EP_RECORD_H
 #define MOET_EP_RECORD_H
 

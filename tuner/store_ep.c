@@ -56,8 +56,8 @@ static void list_identity(const moet_store_ep_point *p, const char *problem_key,
 static moet_status put_samples(moet_store *store, int64_t trial_id, const moet_store_ep_trial *trial)
 {
     sqlite3_stmt *s = NULL;
-    MOET_TRY(moet_store_prepare(
-        store, "INSERT INTO ep_samples (trial_id, part, round, time_ns) VALUES (?1, ?2, ?3, ?4)", &s));
+    MOET_TRY(moet_store_prepare(store,
+                                "INSERT INTO ep_samples (trial_id, part, round, time_ns) VALUES (?1, ?2, ?3, ?4)", &s));
     moet_status status = MOET_OK;
     for (int32_t part = 0; part < MOET_STORE_EP_PART_COUNT; part++) {
         for (int32_t i = 0; i < trial->rounds && trial->time_ns[part] && status == MOET_OK; i++) {
@@ -86,18 +86,10 @@ static moet_status put_trial(moet_store *store, int64_t run_id, const moet_store
     const value problem[] = {{.text = key}};
     value values[21];
     list_identity(point, key, t->asked, values);
-    const value rest[] = {{.text = t->name},
-                          {.number = t->busiest},
-                          {.text = t->choice},
-                          {.number = t->is_default},
-                          {.number = t->keeps_counts},
-                          {.number = t->is_checked},
-                          {.text = t->config},
-                          {.text = t->table_hash},
-                          {.number = t->median_ns},
-                          {.number = t->noise_ns},
-                          {.number = t->rounds},
-                          {.number = run_id}};
+    const value rest[] = {{.text = t->name},         {.number = t->busiest},      {.text = t->choice},
+                          {.number = t->is_default}, {.number = t->keeps_counts}, {.number = t->is_checked},
+                          {.text = t->config},       {.text = t->table_hash},     {.number = t->median_ns},
+                          {.number = t->noise_ns},   {.number = t->rounds},       {.number = run_id}};
     for (int32_t i = 0; i < MOET_COUNT_OF(rest); i++) values[IDENTITY_VALUES + i] = rest[i];
     MOET_TRY(execute(store, "DELETE FROM ep_trials WHERE " IDENTITY, values, IDENTITY_VALUES, NULL));
     MOET_TRY(execute(store, "INSERT OR IGNORE INTO problems (key) VALUES (?1)", problem, 1, NULL));

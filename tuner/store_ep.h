@@ -16,7 +16,8 @@ typedef struct moet_store_ep_point {
 } moet_store_ep_point;
 
 /* The layer's time, and its parts' alone. */
-#define MOET_STORE_EP_PART_TABLE(X) X(LAYER, "layer") X(DISPATCH, "dispatch") X(EXPERTS, "experts") X(COMBINE, "combine")
+#define MOET_STORE_EP_PART_TABLE(X)                                                                                    \
+    X(LAYER, "layer") X(DISPATCH, "dispatch") X(EXPERTS, "experts") X(COMBINE, "combine")
 typedef enum moet_store_ep_part {
 #define MOET_X(name, text) MOET_STORE_EP_##name,
     MOET_STORE_EP_PART_TABLE(MOET_X)
