@@ -150,9 +150,14 @@ def rows(name, tensor, stream):
     shape = getattr(tensor, "shape", None)
     if shape is None:
         shape = view(tensor, stream).shape
-    if not shape:
-        raise ValueError(f"{name} is a single number, a matrix needed")
+    if len(shape) != 2:
+        raise ValueError(f"{name} is {list(shape)}, a matrix needed")
     return shape[0]
+
+
+def dense_text(name, tensor):
+    """What makes a tensor dense, in the words of its framework."""
+    return f"numpy.ascontiguousarray({name})" if is_numpy(tensor) else f"{name}.contiguous()"
 
 
 def current_stream(tensor):

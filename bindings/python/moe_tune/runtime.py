@@ -41,7 +41,7 @@ class Table:
 
     def __init__(self, folder=None, device="auto"):
         handle = c_void_p()
-        check(lib.moet_open(None if folder is None else str(folder).encode(), device.encode(), byref(handle)))
+        check(lib.moet_open(None if folder is None else str(folder).encode(), str(device).encode(), byref(handle)))
         self._handle = handle
         self._close = weakref.finalize(self, lib.moet_close, handle)
         self._routing = Routing()
@@ -195,7 +195,7 @@ class Plan:
             wanted = ", ".join("*" if n is None else str(n) for n in shape)
             raise ValueError(f"{name} is [{', '.join(map(str, view.shape))}], [{wanted}] needed")
         if dense and view.strides is not None:
-            raise ValueError(f"{name} is not contiguous: pass {name}.contiguous()")
+            raise ValueError(f"{name} is not contiguous: pass {_tensor.dense_text(name, tensor)}")
         return view
 
     def _out(self, out, like, shape):
@@ -305,7 +305,7 @@ class FfnPlan(Plan):
         """Pointer, distance and type of a matrix with a row a token; the rows may lie apart."""
         view = self._view(name, tensor, shape, dtypes, stream, dense=False)
         if view.strides is not None and shape[1] > 1 and view.strides[1] != 1:
-            raise ValueError(f"{name}'s rows are not contiguous: pass {name}.contiguous()")
+            raise ValueError(f"{name}'s rows are not contiguous: pass {_tensor.dense_text(name, tensor)}")
         held.append(view)
         return view.pointer, 0 if view.strides is None else view.strides[0], view.dtype
 

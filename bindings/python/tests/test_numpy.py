@@ -92,9 +92,10 @@ class Gemm(Base):
             ("0 and more, needed", (x, w, [-1, 4, 5, 2])),
             ("x is [10, 32], [10, 64] needed", (x[:, :32], w, COUNTS)),
             ("x is float32, bfloat16 needed", (x.astype(np.float32), w, COUNTS)),
-            ("x is not contiguous: pass x.contiguous()", (self.draw(ROWS, 2 * HIDDEN)[:, ::2], w, COUNTS)),
+            ("x is not contiguous: pass numpy.ascontiguousarray(x)", (self.draw(ROWS, 2 * HIDDEN)[:, ::2], w, COUNTS)),
             ("w is [3, 64, 64], [4, 64, 64] needed", (x, w[:3], COUNTS)),
-            ("x is a single number", (np.uint16(1), w, COUNTS)),
+            ("x is [], a matrix needed", (np.uint16(1), w, COUNTS)),
+            ("x is [64], a matrix needed", (x[0], w, COUNTS)),
             ("a str is no tensor", ("x", w, COUNTS)),
             ("w is needed", (x, None, COUNTS)),
             ("the plan has none: make it with bias=True", (x, w, COUNTS, w)),
@@ -109,6 +110,7 @@ class Gemm(Base):
         self.refuses("op is 'sideways', known are up, down, ffn", self.table.gemm, "sideways", **SHAPE, max_rows=1)
         self.refuses("layout is 'mn'", self.table.gemm, "up", **SHAPE, max_rows=1, layout="mn")
         self.refuses("multiples of 8", self.table.gemm, "up", experts=1, hidden=12, inter=8, max_rows=1)
+        self.refuses("device '7'", moe_tune.open, None, 7)
         self.refuses("name a folder that `moe-tune emit` wrote", moe_tune.open, "/nonexistent", "host")
 
     def test_threads_share_a_plan(self):
