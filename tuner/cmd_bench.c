@@ -15,7 +15,7 @@
 #include "sweep.h"
 
 #define SUMMARY "time the runtime library with a table on a file of workloads"
-#define EXAMPLE "moe-tune bench --table table --with-default --workloads workloads.jsonl > bench.jsonl"
+#define EXAMPLE "moe-tune bench --table table --with-default --workloads all.jsonl"
 #define CEILING_ROUNDS 11
 #define MAX_CONFIGS 32
 #define MAX_PEERS (2 + MAX_CONFIGS)

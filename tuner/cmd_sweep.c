@@ -12,7 +12,7 @@
 #include "sweep.h"
 
 #define SUMMARY "measure every kernel configuration on a list of workloads"
-#define EXAMPLE "moe-tune sweep --model deepseek-v3 --ep 32 --rows 512..8192x4 --skew balanced,lognormal:0.43"
+#define EXAMPLE "moe-tune sweep --model deepseek-v3 --ep 32 --rows 512..8192x4"
 #define DEFAULT_ROWS "512,2048,8192"
 #define DEFAULT_SKEWS "balanced,lognormal:0.43"
 #define MAX_WORKLOADS 100000

@@ -229,6 +229,30 @@ static moet_status verify_table(verify_state *s, const moet_table *table)
     return status;
 }
 
+/* What a refusal says behind its entry: "ENTRY: REASON". */
+static const char *find_reason(const char *refusal)
+{
+    const char *colon = strstr(refusal, ": ");
+    return colon != NULL ? colon + 2 : refusal;
+}
+
+/* A line a reason: a table of another device has as many refusals as entries, and one reason. */
+static void note_refusals(const char *table_dir, const moet_table *table)
+{
+    for (int32_t i = 0; i < table->refusal_count; i++) {
+        const char *reason = find_reason(table->refusals[i]);
+        int32_t before = 0, alike = 0;
+        for (int32_t k = 0; k < table->refusal_count; k++) {
+            const bool same = strcmp(find_reason(table->refusals[k]), reason) == 0;
+            before += same && k < i;
+            alike += same;
+        }
+        if (before == 0) {
+            moet_command_note("%s: %d entries refused, the first: %s", table_dir, alike, table->refusals[i]);
+        }
+    }
+}
+
 static int run_table(const char *table_dir, const verify_arguments *a)
 {
     verify_state s = {.format = a->against.format};
@@ -240,9 +264,7 @@ static int run_table(const char *table_dir, const verify_arguments *a)
     if (status == MOET_OK) status = moet_bench_create(device, a->seed, false, &s.bench);
     if (status == MOET_OK) status = moet_output_create(stdout, s.format, columns, MOET_COUNT_OF(columns), &s.out);
     if (status == MOET_OK) {
-        for (int32_t i = 0; i < table->refusal_count; i++) {
-            moet_command_note("%s: refused: %s", table_dir, table->refusals[i]);
-        }
+        note_refusals(table_dir, table);
         status = verify_table(&s, table);
         moet_status written = moet_output_finish(s.out);
         status = status == MOET_OK ? written : status;
@@ -278,8 +300,9 @@ static const struct argp argp = {
         "output with ours.",
         EXAMPLE "\n  " EXAMPLE_AGAINST,
         "error is the largest distance to the reference in units of the bound; up to 1 is right. Entries "
-        "that this device refuses are listed on stderr. With --against: elements of out of each expert, how many "
-        "differ in any bit, the largest distance in steps of BF16, and how many are NaN in one of the two only; "
+        "that this device refuses are counted on stderr, a line a reason. With --against: elements of out of each "
+        "expert, how many differ in any bit, the largest distance in steps of BF16, and how many are NaN in one of the "
+        "two only; "
         "the sum by rows an expert on stderr. Exit codes: 0 all right, 1 some could not run "
         "or none serves this device, 3 some are wrong or differ."),
     children,

@@ -10,7 +10,7 @@
 #include "parse.h"
 
 #define SUMMARY "make workload files from traces of real routings, or draw them"
-#define EXAMPLE "moe-tune workloads import trace.npy --model deepseek-v3 --ep 32 --out workloads.jsonl"
+#define EXAMPLE "moe-tune workloads import t.npy --model deepseek-v3 --ep 32 --out all.jsonl"
 #define MAX_SEED 9007199254740991LL
 #define DRAWN_EP "4,8,16,32"
 #define DRAWN_SKEWS                                                                                                    \
