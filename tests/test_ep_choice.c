@@ -7,7 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "../src/ep_choice.h"
+#include "../src/ep.h"
 #include "../src/table.h"
 
 static moet_device *host;
@@ -253,7 +253,49 @@ static int run_rank(const pair_case *c, int32_t rank, int32_t port)
     return 1;
 }
 
+/* Ranks on different devices find different things in one table: here each has a table of its own. */
+static int find_others(const pair_case *c, int32_t rank, int32_t port)
+{
+    char dir[512];
+    moet_table *table = NULL;
+    moet_ep_comm *control = NULL;
+    moet_problem local = layer;
+    moet_ep_options options = options_of(rank, 2, port, c->tokens);
+    bool is_chosen = true;
+    local.experts /= 2;
+    snprintf(dir, sizeof dir, "%s/%s", folder, c->tables[rank]);
+    moet_status status = moet_table_load(dir, host, &table);
+    if (status == MOET_OK) status = moet_ep_meet(host, &options, NULL, &control);
+    if (status == MOET_OK) status = moet_ep_choose(table, &local, control, &options, &is_chosen);
+    const bool is_right = status == MOET_OK && is_chosen == (strcmp(c->tables[0], c->tables[1]) == 0) &&
+                          is_chosen != moet_ep_choice_is_open(&options);
+    if (!is_right) fprintf(stderr, "rank %d: %s, chosen: %d\n", rank, moet_status_name(status), is_chosen);
+    moet_ep_comm_destroy(control);
+    moet_table_close(table);
+    return !is_right;
+}
+
 /* Before anything else that starts threads, as the ranks are forked. */
+static void spawn_pair(const pair_case *c, int (*function)(const pair_case *c, int32_t rank, int32_t port), int32_t nth)
+{
+    const int32_t port = 26000 + (int32_t)(getpid() % 1000) * 4 + nth % 4;
+    pid_t children[2];
+    fflush(NULL);
+    for (int32_t r = 0; r < 2; r++) {
+        children[r] = fork();
+        assert_true(children[r] >= 0);
+        if (children[r] == 0) {
+            alarm(60);
+            _exit(function(c, r, port));
+        }
+    }
+    for (int32_t r = 0; r < 2; r++) {
+        int how = 0;
+        assert_int_equal(waitpid(children[r], &how, 0), children[r]);
+        if (how != 0) test_fail("case %d: rank %d", nth, r);
+    }
+}
+
 static void test_pairs(void **state)
 {
     (void)state;
@@ -289,24 +331,9 @@ static void test_pairs(void **state)
     write_table("one", 2, POINT(64, 140, ONE), dir);
     write_table("pigeon", 2, POINT(64, 140, "transport=pigeon,chunks=2"), dir);
     write_table("bound", 2, POINT(64, 140, "transport=bound,chunks=1"), dir);
-    for (int32_t i = 0; i < MOET_COUNT_OF(cases); i++) {
-        const int32_t port = 26000 + (int32_t)(getpid() % 1000) * 4 + i % 4;
-        pid_t children[2];
-        fflush(NULL);
-        for (int32_t r = 0; r < 2; r++) {
-            children[r] = fork();
-            assert_true(children[r] >= 0);
-            if (children[r] == 0) {
-                alarm(60);
-                _exit(run_rank(&cases[i], r, port));
-            }
-        }
-        for (int32_t r = 0; r < 2; r++) {
-            int how = 0;
-            assert_int_equal(waitpid(children[r], &how, 0), children[r]);
-            if (how != 0) test_fail("case %d: rank %d", i, r);
-        }
-    }
+    for (int32_t i = 0; i < MOET_COUNT_OF(cases); i++) spawn_pair(&cases[i], run_rank, i);
+    spawn_pair(&(pair_case){.tables = {"both", "both"}, .tokens = 64}, find_others, MOET_COUNT_OF(cases));
+    spawn_pair(&(pair_case){.tables = {"both", "one"}, .tokens = 64}, find_others, MOET_COUNT_OF(cases) + 1);
 }
 
 static void test_one_rank(void **state)
