@@ -48,7 +48,7 @@ static bool read_point(const cJSON *object, const moet_table_ep *layer, moet_tab
 
 static bool read_key(const cJSON *object, moet_table_ep *layer, char *why)
 {
-    int64_t ranks, hosts, choices;
+    int64_t ranks = 0, hosts = 0, choices = 0;
     const char *problem = read_text(object, "problem", MOET_KEY_SIZE - 1, why), *returns;
     if (!problem) return false;
     if (moet_problem_parse(problem, &layer->problem) != MOET_OK) return moet_refuse(why, "%s", moet_last_error());

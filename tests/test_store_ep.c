@@ -165,6 +165,7 @@ static void test_winner(void **state)
         {{{AUTO, LSA, true, false, 1011, 1, 0}, {CHUNKS, CHUNKS, false, false, 1000, 1, 0}}, CHUNKS},
         {{{AUTO, LSA, true, false, 1200, 200, 0}, {CHUNKS, CHUNKS, false, false, 1000, 1, 0}}, LSA},
         {{{AUTO, LSA, true, false, 1200, 1, 0}, {CHUNKS, CHUNKS, false, false, 1000, 200, 0}}, LSA},
+        {{{AUTO, LSA, true, false, 1010, 1, 0}, {EXCHANGE, EXCHANGE, false, false, 1000, 1, 0}}, LSA},
         /* then to the lower choice */
         {{{CHUNKS, CHUNKS, false, false, 1000, 1, 0}, {EXCHANGE, EXCHANGE, false, false, 1001, 1, 0}}, EXCHANGE},
         /* a time that lacks the wait for counts proves nothing against a default that has it */
@@ -349,12 +350,12 @@ static void test_emit(void **state)
     moet_table_close(table);
     moet_table_close(other_table);
 
-    /* the hash covers it */
     snprintf(text_path, sizeof text_path, "%s/table.json", dir);
     size_t size;
     char *text = test_file_read(text_path, &size), *at = strstr(text, "chunks=1");
+    assert_true(strstr(text, elsewhere.key) < strstr(text, host->key)); /* devices stand by key */
     assert_non_null(at);
-    at[strlen("chunks=")] = '3';
+    at[strlen("chunks=")] = '3'; /* the hash covers it */
     test_file_write(text_path, text, size);
     free(text);
     TEST_FAILS(MOET_MISMATCH, "changed by hand or damaged", moet_table_load(dir, host, &table));
