@@ -33,7 +33,7 @@ if (kind eq "roofline") {
     set xlabel "FLOP / byte, each operand moved once"
     set ylabel unit > 1 ? "GFLOP/s" : "TFLOP/s"
     set format y "%g"
-    set key bottom right
+    set key tmargin center horizontal
     stats data using 7:($8 * unit) nooutput
     roof_top = dense * unit
     low = 0.6 * STATS_min_x; high_x = 1.8 * (STATS_max_x > dense / hbm ? STATS_max_x : dense / hbm)
