@@ -18,20 +18,22 @@ is "one rank, columns" "$(python3 -c 'import json,sys; print(sorted(json.loads(o
 
 # ---- kept in a database, emitted, taken from the table ----
 expect 0 "" "$MOE" ep --ranks 2 --db ep.db $small --tokens 16,32
-is "rows of two points" "$(grep -c '"layer_us"' out)" 8
-is "trials" "$(query ep.db "SELECT count(*) || ' ' || sum(is_default) || ' ' || sum(sample_count) FROM ep_trials WHERE ranks = 2 AND hosts = 1 AND choices = 2 AND returns = 'rows'")" "8 2 24"
-is "the layer's samples" "$(query ep.db "SELECT count(*) FROM ep_samples WHERE part = 'layer' AND time_ns > 0")" 24
+is "rows of two points" "$(grep -c '"layer_us"' out)" 12
+is "trials" "$(query ep.db "SELECT count(*) || ' ' || sum(is_default) || ' ' || sum(sample_count) FROM ep_trials WHERE ranks = 2 AND hosts = 1 AND choices = 2 AND returns = 'rows'")" "12 2 36"
+is "the layer's samples" "$(query ep.db "SELECT count(*) FROM ep_samples WHERE part = 'layer' AND time_ns > 0")" 36
 is "parts' samples, of one chunk" "$(query ep.db "SELECT count(*) FROM ep_samples s JOIN ep_trials t ON t.id = s.trial_id WHERE part <> 'layer' AND asked LIKE '%chunks=1%'")" 36
 is "what auto came to" "$(query ep.db "SELECT choice FROM ep_trials WHERE asked = 'transport=auto,chunks=1,comm_sms=0' LIMIT 1")" transport=lsa,chunks=1,comm_sms=0
 is "one run" "$(query ep.db "SELECT count(*) || command FROM runs")" "1moe-tune ep --ranks 2 --db ep.db $small --tokens 16,32"
 expect 0 "2 points are in 'ep.db' already" "$MOE" ep --ranks 2 --db ep.db $small --tokens 16,32
 is "rows of points that are there" "$(wc -l <out)" 0
 expect 0 "2 points are in 'ep.db' already" "$MOE" ep --ranks 2 --db ep.db $small --tokens 16,32,64
-is "rows of the point that is not" "$(grep -c '"tokens":64' out)" 4
+is "rows of the point that is not" "$(grep -c '"tokens":64' out)" 6
 first=$(query ep.db "SELECT measured_at FROM ep_trials WHERE tokens = 16 AND asked = 'transport=auto,chunks=1,comm_sms=0'")
 expect 0 "" "$MOE" ep --ranks 2 --db ep.db $small --again
 [ "$first" != "$(query ep.db "SELECT measured_at FROM ep_trials WHERE tokens = 16 AND asked = 'transport=auto,chunks=1,comm_sms=0'")" ] && pass || fail "--again left the trial as it was"
-is "trials after --again" "$(query ep.db 'SELECT count(*) FROM ep_trials')" 12
+is "trials after --again" "$(query ep.db 'SELECT count(*) FROM ep_trials')" 18
+expect 0 "" "$MOE" ep --ranks 2 --db sums.db $small --returns sums
+is "ways of sums" "$(query sums.db "SELECT count(*) || ' ' || sum(asked LIKE 'transport=allgather,%,comm_sms=0') FROM ep_trials")" "9 3"
 expect 0 "" "$MOE" ep --ranks 2 --db ep.db $small --transport exchange --chunks 3 --tokens 128 # the default is measured beside it
 is "ways of one that is asked for" "$(query ep.db "SELECT group_concat(asked, ' ') FROM (SELECT asked FROM ep_trials WHERE tokens = 128 ORDER BY asked)")" \
     "transport=auto,chunks=1,comm_sms=0 transport=exchange,chunks=3,comm_sms=16"
@@ -41,7 +43,7 @@ python3 -c "import sqlite3; c = sqlite3.connect('ep.db'); c.execute(\"UPDATE ep_
 expect 0 "" "$MOE" show --db ep.db --ep --format csv
 is "winners shown" "$(grep -c ',true,true,\|,false,true,' out)" 4
 expect 0 "" "$MOE" show --db ep.db --ep --trials
-is "trials shown" "$(($(wc -l <out) - 1))" 14
+is "trials shown" "$(($(wc -l <out) - 1))" 20
 expect 2 "--ep goes with" "$MOE" show --db ep.db --ep --why small
 expect 0 "" "$MOE" emit --db ep.db --out table --format csv
 is "points emitted" "$(python3 -c 'import csv; print(next(csv.DictReader(open("out")))["ep_points"])')" 4
@@ -52,7 +54,7 @@ is "what is asked for before that" "$(grep -c '"peer":"moe-tune lsa","returns":"
 expect 0 "" "$MOE" ep --ranks 2 --table table $small --tokens 2048 --hidden 64
 is "too far from what was measured" "$(grep -c '"peer":"moe-tune lsa","returns":"rows","chunks":1' out)" 1
 expect 0 "" "$MOE" ep --ranks 2 --table table --db ep.db $small # of another table: measured again
-is "trials of the table" "$(query ep.db "SELECT count(DISTINCT table_hash) || ' ' || sum(table_hash <> '') FROM ep_trials")" "2 4"
+is "trials of the table" "$(query ep.db "SELECT count(DISTINCT table_hash) || ' ' || sum(table_hash <> '') FROM ep_trials")" "2 6"
 cp -r table before
 expect 0 "" "$MOE" emit --db ep.db --out table
 expect 0 "changed" "$MOE" diff --format csv --all before table
@@ -85,7 +87,7 @@ launched 1 --db one.db $small >one.out 2>one.err &
 other=$!
 launched 0 --db zero.db $small >zero.out 2>zero.err && pass || fail "rank 0 with a database: $(cat zero.err)"
 wait $other && pass || fail "rank 1 of a rank 0 with a database: $(cat one.err)"
-is "rank 0 writes" "$(query zero.db 'SELECT count(*) FROM ep_trials')" 4
+is "rank 0 writes" "$(query zero.db 'SELECT count(*) FROM ep_trials')" 6
 [ ! -e one.db ] && pass || fail "rank 1 wrote a database"
 launched 1 $small >one.out 2>one.err &
 other=$!

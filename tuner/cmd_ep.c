@@ -78,7 +78,7 @@ static const struct argp_option options[] = {
     {.name = "chunks",
      .key = KEY_CHUNKS,
      .arg = "LIST",
-     .doc = "Parts that overlap, 1 to 4 (default 1; with --db 1,2)"},
+     .doc = "Parts that overlap, 1 to 4 (default 1; with --db 1,2,3)"},
     {.name = "comm-sms",
      .key = KEY_COMM_SMS,
      .arg = "LIST",
@@ -296,7 +296,7 @@ static moet_status list_variants(const ep_arguments *a, moet_ep_variants *v)
                                         : a->db && is_one_host ? "auto,exchange,allgather"
                                         : a->db                ? "auto,exchange"
                                                                : "auto";
-    const char *const chunks_text = a->chunks ? a->chunks : a->db ? "1,2" : "1";
+    const char *const chunks_text = a->chunks ? a->chunks : a->db ? "1,2,3" : "1";
     const char *const returns_text = a->returns ? a->returns : a->numerics == MOET_NUMERICS_FAST ? "sums" : "rows";
     moet_int_list chunks = {0}, comm_sms = {0};
     moet_text_list transports = {0}, returns = {0};
