@@ -98,6 +98,51 @@ KERNEL(PLAN_THREADS, 1) moet_ep_plan(const moet_ep_pass p)
     }
 }
 
+/* ---- for a library that dispatches itself ---- */
+
+#define FLAT_THREADS 256
+
+/* A warp a token. */
+KERNEL(FLAT_THREADS, 4) moet_ep_choices(const moet_ep_pass p, int *ids, float *weights)
+{
+    const int lane = threadIdx.x & 31, warps = FLAT_THREADS / 32;
+    launches_chain();
+    for (int token = blockIdx.x * warps + threadIdx.x / 32; token < p.tokens; token += gridDim.x * warps) {
+        const choice c = choice_load(p, token, lane);
+        if (lane >= p.choices) continue;
+        ids[(i64)token * p.choices + lane] = c.expert;
+        weights[(i64)token * p.choices + lane] = c.weight;
+    }
+}
+
+/* Strides in vectors of 16 bytes. */
+KERNEL(FLAT_THREADS, 4) moet_ep_copy(uint4 *to, i64 to_stride, const uint4 *from, i64 from_stride, i64 rows, int vectors)
+{
+    launches_chain();
+    for (i64 i = (i64)blockIdx.x * FLAT_THREADS + threadIdx.x; i < rows * vectors; i += (i64)gridDim.x * FLAT_THREADS) {
+        const i64 row = i / vectors, at = i - row * vectors;
+        to[row * to_stride + at] = from[row * from_stride + at];
+    }
+}
+
+/* The last expert whose slots begin no later: those in between have none. */
+KERNEL(FLAT_THREADS, 4) moet_ep_slots(const int *first, int experts, const int *total, int *ids, int bound)
+{
+    launches_chain();
+    const int end = *total;
+    for (int slot = blockIdx.x * FLAT_THREADS + threadIdx.x; slot < bound; slot += gridDim.x * FLAT_THREADS) {
+        int low = 0, high = experts;
+        while (high - low > 1) {
+            const int middle = (low + high) / 2;
+            if (first[middle] <= slot)
+                low = middle;
+            else
+                high = middle;
+        }
+        ids[slot] = slot < end ? low : -1;
+    }
+}
+
 /* ---- bases ---- */
 
 #define BASES_THREADS 256

@@ -12,14 +12,30 @@ extern const char moet_source_ep[];
 
 /* As in ep.cu. */
 enum { PLAN_THREADS = 1024, BASES_THREADS = 256, AWAIT_THREADS = 32, ROW_THREADS = 256, ROW_WARPS = ROW_THREADS / 32 };
+enum { FLAT_THREADS = 256, FLAT_WARPS = FLAT_THREADS / 32 };
 
 enum { EARLY_DRIVER = 12030 }; /* captures launches that may begin early into graphs; as in stages_cuda.c */
 
-enum kernel { PLAN, BASES, DISPATCH, PACK, GIVE, SPREAD, AWAIT, COMBINE, COMBINE_GIVEN, KERNEL_COUNT };
+enum kernel {
+    PLAN,
+    BASES,
+    DISPATCH,
+    PACK,
+    GIVE,
+    SPREAD,
+    AWAIT,
+    COMBINE,
+    COMBINE_GIVEN,
+    CHOICES,
+    COPY,
+    SLOTS,
+    KERNEL_COUNT
+};
 static const char *const kernel_names[] = {
-    [PLAN] = "moet_ep_plan",   [BASES] = "moet_ep_bases",     [DISPATCH] = "moet_ep_dispatch",
-    [PACK] = "moet_ep_pack",   [GIVE] = "moet_ep_give",       [SPREAD] = "moet_ep_spread",
-    [AWAIT] = "moet_ep_await", [COMBINE] = "moet_ep_combine", [COMBINE_GIVEN] = "moet_ep_combine_given",
+    [PLAN] = "moet_ep_plan",       [BASES] = "moet_ep_bases",     [DISPATCH] = "moet_ep_dispatch",
+    [PACK] = "moet_ep_pack",       [GIVE] = "moet_ep_give",       [SPREAD] = "moet_ep_spread",
+    [AWAIT] = "moet_ep_await",     [COMBINE] = "moet_ep_combine", [COMBINE_GIVEN] = "moet_ep_combine_given",
+    [CHOICES] = "moet_ep_choices", [COPY] = "moet_ep_copy",       [SLOTS] = "moet_ep_slots",
 };
 
 /* Blocks of a kernel that an SM holds: its launch bounds. */
@@ -29,7 +45,8 @@ enum {
     GIVE_BLOCKS = 3,
     SPREAD_BLOCKS = 3,
     COMBINE_BLOCKS = 3,
-    COMBINE_GIVEN_BLOCKS = 2
+    COMBINE_GIVEN_BLOCKS = 2,
+    FLAT_BLOCKS = 4,
 };
 
 /* Vectors of a row that a warp should have at least, lest it looks choices up for little. */
@@ -199,6 +216,37 @@ static moet_status cuda_combine(moet_ep_stages *stages, const moet_ep_pass *pass
                           : launch_rows(stages, COMBINE, pass, 0, COMBINE_BLOCKS, sms, stream);
 }
 
+/* ---- for a library that dispatches itself ---- */
+
+static moet_status launch_flat(moet_ep_stages *stages, enum kernel kernel, int64_t blocks, void *stream, void **args)
+{
+    const int64_t most = sms_of(stages, 0) * FLAT_BLOCKS;
+    return blocks > 0 ? launch(stages, kernel, at_most(blocks, most), FLAT_THREADS, 0, stream, args) : MOET_OK;
+}
+
+static moet_status cuda_choices(moet_ep_stages *stages, const moet_ep_pass *pass, int32_t *ids, float *weights,
+                                void *stream)
+{
+    void *args[] = {(void *)pass, &ids, &weights};
+    return launch_flat(stages, CHOICES, (pass->tokens + FLAT_WARPS - 1) / FLAT_WARPS, stream, args);
+}
+
+static moet_status cuda_copy(moet_ep_stages *stages, void *to, int64_t to_stride, const void *from, int64_t from_stride,
+                             int64_t rows, int32_t hidden, void *stream)
+{
+    int64_t to_vectors = to_stride / 8, from_vectors = from_stride / 8;
+    int32_t vectors = hidden / 8;
+    void *args[] = {&to, &to_vectors, &from, &from_vectors, &rows, &vectors};
+    return launch_flat(stages, COPY, (rows * vectors + FLAT_THREADS - 1) / FLAT_THREADS, stream, args);
+}
+
+static moet_status cuda_slots(moet_ep_stages *stages, const int32_t *first, int32_t experts, const int32_t *total,
+                              int32_t *ids, int32_t bound, void *stream)
+{
+    void *args[] = {&first, &experts, &total, &ids, &bound};
+    return launch_flat(stages, SLOTS, ((int64_t)bound + FLAT_THREADS - 1) / FLAT_THREADS, stream, args);
+}
+
 const moet_ep_stages_table moet_ep_stages_cuda = {
     .backend = "cuda",
     .create = cuda_create,
@@ -211,6 +259,9 @@ const moet_ep_stages_table moet_ep_stages_cuda = {
     .spread = cuda_spread,
     .await = cuda_await,
     .combine = cuda_combine,
+    .choices = cuda_choices,
+    .copy = cuda_copy,
+    .slots = cuda_slots,
 };
 #else
 typedef int moet_ep_cuda_is_left_out; /* ISO C wants a declaration in every file */

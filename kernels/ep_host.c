@@ -388,6 +388,44 @@ static moet_status host_combine(moet_ep_stages *stages, const moet_ep_pass *p, i
     return MOET_OK;
 }
 
+/* ---- for a library that dispatches itself ---- */
+
+static moet_status host_choices(moet_ep_stages *stages, const moet_ep_pass *p, int32_t *ids, float *weights,
+                                void *stream)
+{
+    (void)stages, (void)stream;
+    choice list[MOET_MAX_CHOICES];
+    for (int64_t t = 0; t < p->tokens; t++) {
+        const int32_t count = choices_of(p, t, list);
+        for (int32_t c = 0; c < p->choices; c++) {
+            ids[t * p->choices + c] = c < count ? list[c].expert : -1;
+            weights[t * p->choices + c] = c < count ? list[c].weight : 0;
+        }
+    }
+    return MOET_OK;
+}
+
+static moet_status host_copy(moet_ep_stages *stages, void *to, int64_t to_stride, const void *from, int64_t from_stride,
+                             int64_t rows, int32_t hidden, void *stream)
+{
+    (void)stages, (void)stream;
+    for (int64_t r = 0; r < rows; r++)
+        memcpy((uint16_t *)to + r * to_stride, (const uint16_t *)from + r * from_stride, (size_t)hidden * 2);
+    return MOET_OK;
+}
+
+static moet_status host_slots(moet_ep_stages *stages, const int32_t *first, int32_t experts, const int32_t *total,
+                              int32_t *ids, int32_t bound, void *stream)
+{
+    (void)stages, (void)stream;
+    int32_t e = 0;
+    for (int32_t i = 0; i < bound; i++) {
+        while (e + 1 < experts && first[e + 1] <= i) e++;
+        ids[i] = i < *total ? e : -1;
+    }
+    return MOET_OK;
+}
+
 static moet_status host_create(moet_device *device, moet_ep_stages **stages)
 {
     (void)device;
@@ -409,4 +447,7 @@ const moet_ep_stages_table moet_ep_stages_host = {
     .spread = host_spread,
     .await = host_await,
     .combine = host_combine,
+    .choices = host_choices,
+    .copy = host_copy,
+    .slots = host_slots,
 };

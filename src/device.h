@@ -42,7 +42,8 @@ typedef struct moet_device {
     int32_t ordinal;
     moet_device_info info;
     char key[MOET_DEVICE_KEY_SIZE];
-    void *impl; /* the backend's own */
+    void *impl;    /* the backend's own */
+    bool is_stuck; /* its work may never end, nor then what waits for it: nothing of it is freed any more */
 } moet_device;
 
 /* Streams, events and graphs are opaque pointers of the backend (CUstream, CUevent, CUgraphExec on CUDA). Memory is a

@@ -10,7 +10,8 @@
 enum { DEFAULT_TIMEOUT_MS = 30000, DEFAULT_COMM_SMS = 16 };
 
 static const moet_ep_transport *const transports[] = {&moet_ep_transport_lsa, &moet_ep_transport_allgather,
-                                                      &moet_ep_transport_exchange, &moet_ep_transport_bound};
+                                                      &moet_ep_transport_exchange, &moet_ep_transport_bound,
+                                                      &moet_ep_transport_nccl_ep};
 
 static const char *const returns_names[] = {
 #define MOET_X(name, text) text,
@@ -35,10 +36,13 @@ typedef struct number_rule {
 
 static bool is_auto(const char *text) { return text[0] == '\0' || strcmp(text, "auto") == 0; }
 
+/* NULL: none of this name, or auto. Parameters may follow a name whose transport checks them. */
 static const moet_ep_transport *transport_find(const char *name)
 {
+    const size_t length = strcspn(name, ":");
     for (int32_t i = 0; i < MOET_COUNT_OF(transports); i++) {
-        if (strcmp(transports[i]->name, name) == 0) return transports[i];
+        const moet_ep_transport *t = transports[i];
+        if (strlen(t->name) == length && strncmp(t->name, name, length) == 0 && (!name[length] || t->check)) return t;
     }
     return NULL;
 }
@@ -72,11 +76,13 @@ static moet_status validate(const moet_problem *problem, const moet_ep_options *
     if (o->returns == MOET_EP_RETURNS_ROWS && problem->combine == MOET_COMBINE_PADDLE)
         return moet_fail(MOET_INVALID, "moet_ep: combine paddle asks what is local to a rank: choose returns sums");
     if (!is_auto(o->transport) && !transport_find(o->transport))
-        return moet_fail(MOET_INVALID, "moet_ep: no transport '%.32s': auto, lsa, allgather, exchange or bound",
+        return moet_fail(MOET_INVALID,
+                         "moet_ep: no transport '%.32s': auto, lsa, allgather, exchange, bound or nccl_ep",
                          o->transport);
     if (!is_auto(o->net) && strcmp(o->net, "socket") != 0 && strcmp(o->net, "mpi") != 0)
         return moet_fail(MOET_INVALID, "moet_ep: no net '%.32s': auto, socket or mpi", o->net);
-    return MOET_OK;
+    const moet_ep_transport *named = transport_find(o->transport);
+    return named && named->check ? named->check(problem, o) : MOET_OK;
 }
 
 static bool has_cuda(const moet_ep *ep) { return strcmp(ep->device->backend->name, "cuda") == 0; }
@@ -345,9 +351,10 @@ moet_status moet_ep_meet(const moet_device *device, const moet_ep_options *o, vo
 /* What rows travel by where they are exchanged. */
 static moet_status create_data(moet_ep *ep)
 {
-    ep->data = ep->control;
-#ifdef MOET_CUDA
     const moet_ep_transport *transport = transport_find(ep->options.transport); /* NULL: auto */
+    ep->data = ep->control;
+    if (transport && transport->create_data) return transport->create_data(ep, &ep->data);
+#ifdef MOET_CUDA
     if (!has_cuda(ep) || ep->options.ranks == 1 || (transport && transport->is_by_memory)) return MOET_OK;
     const moet_status status = moet_ep_comm_create_nccl(ep->control, ep->options.comm_sms, &ep->data);
     if (status != MOET_NOT_FOUND || !is_auto(ep->options.transport)) return status;
@@ -372,6 +379,8 @@ static moet_status create_plan(moet_ep *ep)
                          (long long)o->max_tokens, (long long)ep->max_rows, MOET_MAX_ROWS);
     if (plan.expected_rows > plan.max_rows) plan.expected_rows = plan.max_rows;
     if (ep->chunk_count > 1 && o->comm_sms > 0 && o->comm_sms < sms) plan.max_sms = sms - o->comm_sms;
+    const moet_ep_transport *named = transport_find(o->transport);
+    if (named && named->plan_experts) named->plan_experts(ep, &plan);
     MOET_TRY(moet_plan_create(ep->handle, &ep->local, &plan, &ep->plan));
     ep->memory_bytes += moet_plan_workspace_bytes(ep->plan);
     const size_t bytes = (size_t)ep->max_rows * 4;
@@ -415,6 +424,10 @@ static moet_status build(moet_ep *ep)
 static void tear_down(moet_ep *ep)
 {
     const moet_backend *backend = ep->device->backend;
+    if (ep->device->is_stuck) { /* the rest goes with the process; the others learn of it now */
+        moet_ep_comm_destroy(ep->control);
+        return;
+    }
     close_chunks(ep);
     moet_plan_destroy(ep->plan);
     backend->free(ep->device, ep->none);
@@ -507,7 +520,7 @@ moet_status moet_ep_create(moet_handle *handle, const moet_problem *problem, con
 void moet_ep_destroy(moet_ep *ep)
 {
     if (!ep) return;
-    ep->device->backend->stream_synchronize(ep->device, ep->comm_stream);
+    if (!ep->device->is_stuck) ep->device->backend->stream_synchronize(ep->device, ep->comm_stream);
     char own = 0, *all = malloc((size_t)ep->options.ranks);
     /* Nobody's memory goes while another may use it. */
     if (all && !ep->is_broken && moet_ep_comm_allgather(ep->control, &own, 1, all) != MOET_OK) ep->is_broken = true;
@@ -516,6 +529,9 @@ void moet_ep_destroy(moet_ep *ep)
 }
 
 const char *moet_ep_describe(const moet_ep *ep) { return ep->text; }
-const char *moet_ep_transport_name(const moet_ep *ep) { return ep->transport->name; }
+const char *moet_ep_transport_name(const moet_ep *ep)
+{
+    return strchr(ep->options.transport, ':') ? ep->options.transport : ep->transport->name;
+}
 bool moet_ep_is_graph_safe(const moet_ep *ep) { return ep->transport->is_graph_safe; }
 size_t moet_ep_memory_bytes(const moet_ep *ep) { return ep->memory_bytes; }

@@ -25,6 +25,7 @@ typedef struct moet_ep_chunk {
     int32_t *counts;          /* exchange, host memory: [ranks, 2] sent, [ranks, 2] received, of the latest run */
     int32_t *frozen;          /* [ranks, 2] device memory: counts that a capture keeps */
     bool is_counted;          /* counts are there */
+    void *own;                /* the transport's */
     void *arrived, *computed; /* events: dispatched, experts done */
 } moet_ep_chunk;
 
@@ -33,6 +34,12 @@ typedef struct moet_ep_transport {
     bool is_graph_safe, is_by_memory; /* by_memory: the other ranks' memory is mapped, no communicator moves rows */
     /* The bounds of the layer, where they are not those of tokens cut into chunks; else NULL. */
     void (*size)(moet_ep *ep);
+    /* What it has of its own, NULL: nothing. Parameters, behind its name in the options, and what it cannot do; what
+     * moet_ffn's plan is for; what rows travel by, created by all ranks; moet_ffn where rows do not lie as usual. */
+    moet_status (*check)(const moet_problem *problem, const moet_ep_options *options);
+    void (*plan_experts)(const moet_ep *ep, moet_plan_options *plan);
+    moet_status (*create_data)(moet_ep *ep, moet_ep_comm **data);
+    moet_status (*run_experts)(moet_ep *ep, const moet_ep_chunk *chunk, const moet_ep_args *args, void *stream);
     /* Buffers of a chunk and the pointers of its pass. Collective. */
     moet_status (*open)(moet_ep *ep, moet_ep_chunk *chunk);
     void (*close)(moet_ep *ep, moet_ep_chunk *chunk);
@@ -43,7 +50,7 @@ typedef struct moet_ep_transport {
 } moet_ep_transport;
 
 extern const moet_ep_transport moet_ep_transport_exchange, moet_ep_transport_bound, moet_ep_transport_lsa,
-    moet_ep_transport_allgather;
+    moet_ep_transport_allgather, moet_ep_transport_nccl_ep;
 
 struct moet_ep {
     moet_handle *handle;

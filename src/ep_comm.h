@@ -54,6 +54,12 @@ moet_status moet_ep_comm_exchange(moet_ep_comm *comm, const moet_ep_part *parts,
 /* Host communicators only. all [ranks][bytes], mine among them. */
 moet_status moet_ep_comm_allgather(moet_ep_comm *comm, const void *mine, size_t bytes, void *all);
 
+/* Host communicators only. Whether all ranks got as far, where this one has `status`, and have the same `text` (a
+ * version); all then have rank 0's `shared`. `what` says in errors what it is about. NOT_FOUND and MISMATCH name a
+ * rank. */
+moet_status moet_ep_comm_agree(moet_ep_comm *comm, moet_status status, const char *what, const char *text, void *shared,
+                               size_t bytes);
+
 /* The host communicators' deadline. */
 int64_t moet_ep_now_ms(void);
 

@@ -1,27 +1,12 @@
 /* ep_comm_nccl: ep_comm.h over NCCL 2.18 and later, bound at run time; its interface is declared by hand, as its header
  * is not in every toolkit. The communicator is non-blocking, so that no call hangs on a rank that does not come. */
 #ifdef MOET_CUDA
-#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "ep_comm.h"
-
-typedef struct nccl_id {
-    char bytes[128];
-} nccl_id;
-
-/* ncclConfig_t as of 2.18: NCCL reads `size` bytes and takes what newer versions have added for not set. */
-typedef struct nccl_config {
-    size_t size;
-    unsigned magic, version;
-    int blocking, cga_cluster_size, min_ctas, max_ctas;
-    const char *net_name;
-    int split_share;
-} nccl_config;
-
-enum { NCCL_SUCCESS = 0, NCCL_IN_PROGRESS = 7, NCCL_INT8 = 0, NCCL_MAGIC = 0xcafebeef, NCCL_CONFIG_VERSION = 21800 };
+#include "nccl_api.h"
 
 typedef struct nccl_api {
     int (*get_version)(int *version);
@@ -126,53 +111,13 @@ static const moet_ep_comm_table nccl_table = {.name = "nccl",
                                               .abort = nccl_abort,
                                               .destroy = nccl_destroy};
 
-/* Whether all ranks have the library, in one version, and rank 0's id. */
-static moet_status agree(moet_ep_comm *control, const nccl_comm *impl, moet_status status, nccl_id *id)
-{
-    struct {
-        int32_t version; /* 0: none */
-        nccl_id id;
-    } own = {0}, *all = calloc((size_t)control->ranks, sizeof own);
-    if (!all) return moet_fail(MOET_NO_MEMORY, "expert parallelism: out of host memory");
-    char why[512];
-    memccpy(why, moet_last_error(), 0, sizeof why);
-    why[sizeof why - 1] = '\0';
-    if (status == MOET_OK) impl->api.get_version(&own.version);
-    if (status == MOET_OK && control->rank == 0) {
-        const int result = impl->api.get_unique_id(&own.id);
-        if (result != NCCL_SUCCESS) {
-            status = fail_nccl(impl, result, "making an id");
-            memccpy(why, moet_last_error(), 0, sizeof why - 1);
-            own.version = 0;
-        }
-    }
-    moet_status gathered = moet_ep_comm_allgather(control, &own, sizeof own, all);
-    for (int32_t i = 0; i < control->ranks && gathered == MOET_OK && status == MOET_OK; i++) {
-        if (all[i].version == 0)
-            gathered = moet_fail(MOET_NOT_FOUND, "NCCL: rank %d has no usable libnccl", i);
-        else if (all[i].version != own.version)
-            gathered = moet_fail(MOET_MISMATCH, "NCCL: rank %d has version %d, rank %d has %d", i, all[i].version,
-                                 control->rank, own.version);
-    }
-    if (status != MOET_OK) gathered = moet_fail(status, "%s", why);
-    *id = all[0].id;
-    free(all);
-    return gathered;
-}
-
 moet_status moet_ep_comm_create_nccl(moet_ep_comm *control, int32_t max_ctas, moet_ep_comm **comm)
 {
     static const char *const sonames[] = {"libnccl.so.2", NULL};
-    nccl_config config = {.size = sizeof config,
-                          .magic = (unsigned)NCCL_MAGIC,
-                          .version = NCCL_CONFIG_VERSION,
-                          .blocking = 0,
-                          .cga_cluster_size = INT_MIN,
-                          .min_ctas = INT_MIN,
-                          .max_ctas = max_ctas > 0 ? max_ctas : INT_MIN,
-                          .net_name = NULL,
-                          .split_share = INT_MIN};
-    nccl_id id;
+    nccl_config config = nccl_config_make(false, max_ctas);
+    nccl_id id = {{0}};
+    char text[64];
+    int version = 0;
     moet_ep_comm *result = calloc(1, sizeof *result);
     nccl_comm *impl = calloc(1, sizeof *impl);
     if (!result || !impl) {
@@ -183,7 +128,13 @@ moet_status moet_ep_comm_create_nccl(moet_ep_comm *control, int32_t max_ctas, mo
     *result = (moet_ep_comm){&nccl_table, control->rank, control->ranks, control->timeout_ms, impl};
     impl->control = control;
     moet_status status = moet_library_bind(sonames, symbols, MOET_COUNT_OF(symbols), &impl->api, NULL);
-    status = agree(control, impl, status, &id);
+    if (status == MOET_OK) impl->api.get_version(&version);
+    snprintf(text, sizeof text, "NCCL %d.%d.%d", version / 10000, version / 100 % 100, version % 100);
+    if (status == MOET_OK && control->rank == 0) {
+        const int got = impl->api.get_unique_id(&id);
+        if (got != NCCL_SUCCESS) status = fail_nccl(impl, got, "making an id");
+    }
+    status = moet_ep_comm_agree(control, status, "libnccl", text, &id, sizeof id);
     if (status == MOET_OK)
         status = settle(result, impl->api.init_rank(&impl->comm, control->ranks, id, control->rank, &config),
                         "creating a communicator");

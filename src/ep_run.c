@@ -97,6 +97,7 @@ static moet_status run_experts(moet_ep *ep, moet_ep_chunk *c, const moet_ep_args
 {
     const moet_ep_pass *p = &c->pass;
     const bool is_rows = p->returns_rows || (p->is_given && !is_alone);
+    if (ep->transport->run_experts) return ep->transport->run_experts(ep, c, a, stream);
     const moet_ep_input input = {.x = c->recv,
                                  .x_stride = p->row_bytes / 2,
                                  .tails = c->tails,

@@ -108,6 +108,17 @@ typedef struct moet_ep_stages_table {
     moet_status (*await)(moet_ep_stages *stages, const moet_ep_pass *pass, int32_t piece, int32_t sms, void *stream);
     /* out. lsa, not is_given: says that this rank's rows may be read, and waits for everybody's. */
     moet_status (*combine)(moet_ep_stages *stages, const moet_ep_pass *pass, int32_t sms, void *stream);
+
+    /* For a library that dispatches itself. The tokens' choices without gaps: ids [tokens, k], -1 for none and for an
+     * expert that the token has named before; weights [tokens, k], ones where there are none. */
+    moet_status (*choices)(moet_ep_stages *stages, const moet_ep_pass *pass, int32_t *ids, float *weights,
+                           void *stream);
+    /* Rows of H BF16; strides in elements, multiples of 8. */
+    moet_status (*copy)(moet_ep_stages *stages, void *to, int64_t to_stride, const void *from, int64_t from_stride,
+                        int64_t rows, int32_t hidden, void *stream);
+    /* The expert of each slot, where expert e has slots first[e] and on: ids [bound], -1 from *total on. */
+    moet_status (*slots)(moet_ep_stages *stages, const int32_t *first, int32_t experts, const int32_t *total,
+                         int32_t *ids, int32_t bound, void *stream);
 } moet_ep_stages_table;
 
 extern const moet_ep_stages_table moet_ep_stages_host;

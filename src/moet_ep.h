@@ -56,8 +56,9 @@ typedef struct moet_ep_options {
     char net[MOET_EP_NAME_SIZE];
     /* How rows travel: "exchange" (sends and receives of exact counts, which the host waits for), "bound" (of
      * max_tokens rows always, which a graph can replay), "lsa" (loads and stores to the other ranks' memory, one host)
-     * or "allgather" (all rows to all ranks by copies that take no SM, one host, returns SUMS; for few ranks); "" or
-     * "auto": lsa where it can be, else exchange.
+     * "allgather" (all rows to all ranks by copies that take no SM, one host, returns SUMS; for few ranks) or "nccl_ep"
+     * (NVIDIA's NCCL EP, where it is, returns SUMS; parameters follow as ":name=value", docs/nccl_ep.md; after an error
+     * the process must end, as its kernels may not); "" or "auto": lsa where it can be, else exchange.
      * Where transport is left at auto and chunks and comm_sms at 0, the handle's table chooses all three, if it was
      * emitted from `moe-tune ep --db` of this problem (its E, H, I and numerics), ranks, hosts, choices and returns: of
      * its numbers of tokens the nearest to max_tokens by logarithm, at most four times as many or as few. The ranks

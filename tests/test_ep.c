@@ -1,8 +1,9 @@
 /* The expert-parallel layer: bits of one rank, for 1, 2 and 4 ranks, in every transport; errors that every rank gets
  * in time. Starts a process for each rank; under mpirun (or torchrun, Slurm) it is one rank of it, and runs the cases.
  *
- *   test_ep [--device SPEC] [--cases N] [--ranks N] [--gpus N]     SPEC "cuda": each rank has the device of its number,
- * or, with --gpus, of its number modulo N; "cuda:0": all ranks share one */
+ *   test_ep [--device SPEC] [--cases N] [--ranks N] [--gpus N] [--transport T]     SPEC "cuda": each rank has the
+ * device of its number, or, with --gpus, of its number modulo N; "cuda:0": all ranks share one. T: sums by this
+ * transport only, without the errors */
 #include "ep_case.h"
 
 #include <poll.h>
@@ -10,7 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static const char *spec = "host";
+static const char *spec = "host", *asked; /* asked: the transport of all cases */
 static int64_t case_count = 24, rank_count /* 0: 1, 2 and 4 */, gpu_count = 1024;
 enum { TIMEOUT_MS = 20000, SHORT_MS = 800 };
 
@@ -34,6 +35,15 @@ static moet_handle *handle_open(int32_t local)
 
 /* ---- cases ---- */
 
+/* Whether nccl_ep serves the case. */
+static bool takes_asked(ep_case *c)
+{
+    const moet_problem *problem = &c->path.problem;
+    c->options.returns = MOET_EP_RETURNS_SUMS;
+    snprintf(c->options.transport, sizeof c->options.transport, "%s", asked);
+    return problem->experts % 4 == 0 && !(strstr(asked, "expert_major") && problem->prob == MOET_PROB_COMBINE);
+}
+
 static void run_cases(const moet_ep_options *as, int32_t local)
 {
     moet_handle *handle = handle_open(local);
@@ -41,6 +51,10 @@ static void run_cases(const moet_ep_options *as, int32_t local)
     for (int64_t i = 0; i < case_count; i++) {
         ep_case c;
         ep_case_draw(&random, i, as->ranks, &c);
+        if (asked && !takes_asked(&c)) {
+            ep_case_free(&c);
+            continue;
+        }
         c.options.rank = as->rank;
         c.options.timeout_ms = is_host() ? TIMEOUT_MS : 5 * TIMEOUT_MS;
         memcpy(c.options.rendezvous, as->rendezvous, sizeof c.options.rendezvous);
@@ -395,10 +409,9 @@ static void test_launchers(void **state)
 int main(int argc, char **argv)
 {
     const test_option options[] = {
-        {"--device", NULL, &spec, NULL, NULL},
-        {"--cases", NULL, NULL, &case_count, NULL},
-        {"--ranks", NULL, NULL, &rank_count, NULL},
-        {"--gpus", NULL, NULL, &gpu_count, NULL},
+        {"--device", NULL, &spec, NULL, NULL},      {"--cases", NULL, NULL, &case_count, NULL},
+        {"--ranks", NULL, NULL, &rank_count, NULL}, {"--gpus", NULL, NULL, &gpu_count, NULL},
+        {"--transport", NULL, &asked, NULL, NULL},
     };
     test_options_parse(argc, argv, options, MOET_COUNT_OF(options));
     signal(SIGPIPE, SIG_IGN);
@@ -412,6 +425,10 @@ int main(int argc, char **argv)
         return cmocka_run_group_tests_name("ep", tests, NULL, NULL);
     }
     /* Refusals start threads, which a process that forks must not have. */
+    if (asked) {
+        const struct CMUnitTest bits[] = {cmocka_unit_test(test_bits)};
+        return cmocka_run_group_tests_name("ep", bits, NULL, NULL);
+    }
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_launchers), cmocka_unit_test(test_bits),
                                        cmocka_unit_test(test_errors), cmocka_unit_test(test_refusals)};
     return cmocka_run_group_tests_name("ep", tests, NULL, NULL);

@@ -69,7 +69,8 @@ static const struct argp_option options[] = {
     {.name = "transport",
      .key = KEY_TRANSPORT,
      .arg = "LIST",
-     .doc = "How rows travel: lsa, allgather, exchange, bound or auto (default auto; with --db auto,exchange, and for "
+     .doc = "How rows travel: lsa, allgather, exchange, bound, nccl_ep or auto (default auto; with --db auto,exchange, "
+            "and for "
             "sums on one host allgather)"},
     {.name = "returns",
      .key = KEY_RETURNS,
@@ -308,8 +309,10 @@ static moet_status list_variants(const ep_arguments *a, moet_ep_variants *v)
     for (int32_t t = 0; t < transports.count && status == MOET_OK; t++) {
         for (int32_t r = 0; r < returns.count && status == MOET_OK; r++) {
             moet_ep_variant of = {0};
-            snprintf(of.transport, sizeof of.transport, "%s", transports.texts[t]);
+            const int length = snprintf(of.transport, sizeof of.transport, "%s", transports.texts[t]);
             status = parse_returns(returns.texts[r], &of.returns);
+            if (status == MOET_OK && length >= (int)sizeof of.transport)
+                status = moet_fail(MOET_INVALID, "--transport: '%.100s' is too long", transports.texts[t]);
             const bool is_for_sums = strcmp(of.transport, "allgather") == 0;
             if (!a->transports && is_for_sums && of.returns == MOET_EP_RETURNS_ROWS) continue;
             if (status == MOET_OK) status = add_variants(v, &of, &chunks, &comm_sms);
@@ -423,6 +426,11 @@ static int run_rank(const ep_arguments *a, const moet_ep_options *as, int32_t lo
     if (status == MOET_OK && record.skipped > 0)
         moet_command_note("%d points are in '%s' already; --again measures them again", record.skipped, a->db);
     moet_ep_record_close(&record);
+    if (handle && handle->device->is_stuck) { /* what waits for it would not end */
+        const int code = moet_command_fail(moet_fail(status, "rank %d: %s", as->rank, why));
+        fflush(NULL);
+        _exit(code);
+    }
     moet_ep_bench_close(&bench);
     moet_close(handle);
     if (status == MOET_OK) return moet_command_fail(printed);

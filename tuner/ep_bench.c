@@ -489,7 +489,7 @@ static moet_status print_entry(const moet_ep_bench *bench, const run *r, const e
     const double experts_us = median_us(bench, &parts[EXPERTS]), layer_us = median_us(bench, layer);
     int64_t rows = 0, back = 0, busiest_rows = 0;
     moet_choice choice;
-    char peer[48];
+    char peer[16 + MOET_EP_NAME_SIZE];
     MOET_TRY(busiest(bench, r, e->ep->control, r->in.sent_rows, &rows));
     MOET_TRY(busiest(bench, r, e->ep->control,
                      e->variant.returns == MOET_EP_RETURNS_ROWS ? r->in.sent_pairs : r->in.sent_rows, &back));
@@ -602,6 +602,6 @@ moet_status moet_ep_bench_point(moet_ep_bench *bench, const moet_ep_shape *point
     for (int32_t i = 0; i < r->entry_count && status == MOET_OK; i++) {
         if (r->entries[i].is_shown) status = print_entry(bench, r, &r->entries[i]);
     }
-    run_free(bench, r);
+    if (!bench->handle->device->is_stuck) run_free(bench, r);
     return status;
 }
