@@ -16,6 +16,7 @@ enum {
     MOST_SMS = 16,            /* 0.2 has a barrier for each of so many blocks */
     EXPERTS_STEP = 4,         /* of a host: their weights are copied by 16 bytes */
     MOST_LOCAL_PERMUTE = 256, /* experts of a rank, expert_major without windows */
+    MOST_SLOTS = 1 << 22,     /* expert_major: its maps have so many bits for a slot */
 };
 
 /* ---- parameters ---- */
@@ -257,10 +258,22 @@ static moet_status check_place(const moet_nccl_ep *n)
     if (ep->problem.experts / teams % EXPERTS_STEP)
         return moet_fail(MOET_UNSUPPORTED, "NCCL EP: %d experts of a host are no multiple of %d",
                          ep->problem.experts / teams, EXPERTS_STEP);
-    if (n->parameters.is_major && !n->parameters.windows && ep->local.experts > MOST_LOCAL_PERMUTE)
+    if (!n->parameters.is_major) return MOET_OK;
+    const int32_t experts = ep->local.experts;
+    if (!n->parameters.windows && experts > MOST_LOCAL_PERMUTE)
         return moet_fail(MOET_UNSUPPORTED,
-                         "NCCL EP: layout expert_major without windows serves up to %d experts a rank, not %d",
-                         MOST_LOCAL_PERMUTE, ep->local.experts);
+                         "NCCL EP: layout expert_major with windows=off serves up to %d experts a rank, not %d",
+                         MOST_LOCAL_PERMUTE, experts);
+    if (n->parameters.windows && (experts & (experts - 1)))
+        return moet_fail(MOET_UNSUPPORTED,
+                         "NCCL EP: layout expert_major with windows=on wants a power of two of experts a rank, not %d",
+                         experts);
+    if (moet_nccl_ep_slots(ep, &n->parameters) >= MOST_SLOTS)
+        return moet_fail(
+            MOET_UNSUPPORTED,
+            "NCCL EP: layout expert_major serves up to %d rows a rank: fewer tokens a run, more chunks, or "
+            "layout flat",
+            MOST_SLOTS - 1);
     return MOET_OK;
 }
 
@@ -278,8 +291,7 @@ static moet_status create_group(moet_nccl_ep *n, void *arg)
                                    .channels = (unsigned)n->parameters.channels,
                                    .sms = (unsigned)n->parameters.sms,
                                    .timeout_ns = (uint64_t)ep->options.timeout_ms * 1000000,
-                                   .zero_copy = n->parameters.windows ? NCCL_EP_ZERO_COPY_ON : NCCL_EP_ZERO_COPY_OFF,
-                                   .choices = (unsigned)ep->options.choices};
+                                   .zero_copy = n->parameters.windows ? NCCL_EP_ZERO_COPY_ON : NCCL_EP_ZERO_COPY_OFF};
     (void)arg;
     int result = n->nccl.init_rank(&n->comm, ep->options.ranks, n->id, ep->options.rank, &nccl);
     if (result != NCCL_SUCCESS) return moet_nccl_ep_fail(n, result, "creating a communicator");

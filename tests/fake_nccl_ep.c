@@ -71,7 +71,7 @@ FAKE_EXPORT int ncclEpCreateGroup(void **group, void *comm, const nccl_ep_config
     if (!is_struct(&c->head, sizeof *c) || c->version != NCCL_EP_INTERFACE || c->algorithm != NCCL_EP_HIGH_THROUGHPUT ||
         c->experts % (unsigned)of->ranks || c->experts % 4 || c->max_tokens == 0 || c->max_recv_rows < c->max_tokens ||
         c->token_bytes % 16 || c->rdma_bytes || c->queue_pairs || c->sms > 16 || c->has_mask || c->overflow ||
-        (c->zero_copy != NCCL_EP_ZERO_COPY_ON && c->zero_copy != NCCL_EP_ZERO_COPY_OFF) || c->choices == 0)
+        (c->zero_copy != NCCL_EP_ZERO_COPY_ON && c->zero_copy != NCCL_EP_ZERO_COPY_OFF) || c->choices)
         return FAKE_INVALID;
     fake_group *result = malloc(sizeof *result);
     if (!result) return FAKE_INTERNAL;
@@ -91,9 +91,10 @@ FAKE_EXPORT int ncclEpInitHandle(void **handle, void *group, int layout, const n
                                  int choices, const nccl_ep_tensor *memory)
 {
     fake_group *g = group;
+    const bool is_power = (g->local & (g->local - 1)) == 0;
     if ((layout != NCCL_EP_FLAT && layout != NCCL_EP_EXPERT_MAJOR) || !is_struct(&config->head, sizeof *config) ||
-        memory || choices <= 0 || (unsigned)choices > g->config.choices || config->alignment == 0 ||
-        (config->alignment & (config->alignment - 1)))
+        memory || choices <= 0 || config->alignment == 0 || (config->alignment & (config->alignment - 1)) ||
+        (layout == NCCL_EP_EXPERT_MAJOR && g->config.zero_copy == NCCL_EP_ZERO_COPY_ON && !is_power))
         return FAKE_INVALID;
     fake_handle *h = calloc(1, sizeof *h);
     if (!h) return FAKE_INTERNAL;

@@ -41,7 +41,9 @@ static bool takes_asked(ep_case *c)
     const moet_problem *problem = &c->path.problem;
     c->options.returns = MOET_EP_RETURNS_SUMS;
     snprintf(c->options.transport, sizeof c->options.transport, "%s", asked);
-    return problem->experts % 4 == 0 && !(strstr(asked, "expert_major") && problem->prob == MOET_PROB_COMBINE);
+    const int32_t local = problem->experts / c->options.ranks;
+    if (problem->experts % 4) return false;
+    return !strstr(asked, "expert_major") || (problem->prob != MOET_PROB_COMBINE && (local & (local - 1)) == 0);
 }
 
 static void run_cases(const moet_ep_options *as, int32_t local)

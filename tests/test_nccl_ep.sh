@@ -31,6 +31,9 @@ says 2 "no transport 'lsa:sms=4'" lsa:sms=4
 says 1 "sums only" nccl_ep --returns rows
 says 1 "6 experts of a host are no multiple of 4" nccl_ep --experts 6
 
+says 1 "a power of two of experts a rank, not 6" nccl_ep:layout=expert_major --experts 12
+expect 0 "" ep nccl_ep:layout=expert_major:windows=off --experts 12 --check
+
 # ---- libraries ----
 mkdir none hollow old
 echo "not a library" >none/libnccl.so.2
