@@ -50,6 +50,7 @@ static void run_cases(const moet_ep_options *as, int32_t local)
 {
     moet_handle *handle = handle_open(local);
     uint64_t random = 77 + (uint64_t)as->ranks;
+    int64_t served = 0;
     for (int64_t i = 0; i < case_count; i++) {
         ep_case c;
         ep_case_draw(&random, i, as->ranks, &c);
@@ -57,6 +58,7 @@ static void run_cases(const moet_ep_options *as, int32_t local)
             ep_case_free(&c);
             continue;
         }
+        served++;
         c.options.rank = as->rank;
         c.options.timeout_ms = is_host() ? TIMEOUT_MS : 5 * TIMEOUT_MS;
         memcpy(c.options.rendezvous, as->rendezvous, sizeof c.options.rendezvous);
@@ -65,6 +67,7 @@ static void run_cases(const moet_ep_options *as, int32_t local)
         ep_case_free(&c);
     }
     moet_close(handle);
+    if (as->ranks > 1) assert_true(served > 1);
 }
 
 /* ---- a process for each rank ---- */
