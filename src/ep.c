@@ -353,6 +353,7 @@ static moet_status create_data(moet_ep *ep)
 {
     const moet_ep_transport *transport = transport_find(ep->options.transport); /* NULL: auto */
     ep->data = ep->control;
+    if (transport && transport->check) MOET_TRY(transport->check(&ep->problem, &ep->options)); /* a table's, too */
     if (transport && transport->create_data) return transport->create_data(ep, &ep->data);
 #ifdef MOET_CUDA
     if (!has_cuda(ep) || ep->options.ranks == 1 || (transport && transport->is_by_memory)) return MOET_OK;
@@ -424,10 +425,6 @@ static moet_status build(moet_ep *ep)
 static void tear_down(moet_ep *ep)
 {
     const moet_backend *backend = ep->device->backend;
-    if (ep->device->is_stuck) { /* the rest goes with the process; the others learn of it now */
-        moet_ep_comm_destroy(ep->control);
-        return;
-    }
     close_chunks(ep);
     moet_plan_destroy(ep->plan);
     backend->free(ep->device, ep->none);
@@ -450,6 +447,7 @@ static moet_status build_chosen(moet_ep *ep)
     MOET_TRY(choose(ep));
     const moet_status status = build(ep);
     if (!ep->is_chosen || (status != MOET_UNSUPPORTED && status != MOET_NOT_FOUND)) return status;
+    if (ep->device->is_stuck) return status;
     tear_down(ep);
     ep->is_chosen = false;
     ep->options = open;
@@ -458,6 +456,10 @@ static moet_status build_chosen(moet_ep *ep)
 
 static void release(moet_ep *ep)
 {
+    if (ep->device->is_stuck) { /* the rest goes with the process; the others learn of it now */
+        moet_ep_comm_destroy(ep->control);
+        return;
+    }
     tear_down(ep);
     if (ep->stages_table) ep->stages_table->destroy(ep->stages);
     moet_ep_comm_destroy(ep->control);

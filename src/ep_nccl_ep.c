@@ -231,7 +231,7 @@ static void close_chunk(moet_ep *ep, moet_ep_chunk *c)
     if (!m) return;
     const moet_nccl_ep *n = group_of(ep);
     if (!ep->is_broken) {
-        n->library.handle_destroy(m->handle);
+        if (m->handle) n->library.handle_destroy(m->handle);
         if (m->window) n->nccl.window_deregister(n->comm, m->window);
         if (n->parameters.windows) n->nccl.memory_free(m->rows_memory);
     }

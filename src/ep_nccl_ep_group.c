@@ -11,6 +11,7 @@
 #include "ep_nccl_ep.h"
 
 enum {
+    GRACE_MS = 500,
     LEAST_NCCL = 22907, /* has all that the library links to, and nccl_properties */
     LEAST_LIBRARY = 200,
     MOST_SMS = 16,            /* 0.2 has a barrier for each of so many blocks */
@@ -109,7 +110,8 @@ static void *job_run(void *arg)
 moet_status moet_nccl_ep_in_time(moet_nccl_ep *n, const char *what, moet_nccl_ep_step step, void *arg)
 {
     moet_ep_comm *control = n->ep->control;
-    const int64_t deadline_ms = moet_ep_now_ms() + control->timeout_ms;
+    int64_t deadline_ms = moet_ep_now_ms() + control->timeout_ms;
+    char why[512] = "";
     pthread_t thread;
     job *j = calloc(1, sizeof *j);
     if (!j) return moet_fail(MOET_NO_MEMORY, "expert parallelism: out of host memory");
@@ -118,21 +120,23 @@ moet_status moet_nccl_ep_in_time(moet_nccl_ep *n, const char *what, moet_nccl_ep
         free(j);
         return moet_fail(MOET_NO_MEMORY, "NCCL EP: no thread to be had");
     }
-    moet_status status = MOET_OK;
-    while (!atomic_load(&j->is_done) && status == MOET_OK) {
-        status = control->table->check(control);
-        if (status == MOET_OK && moet_ep_now_ms() > deadline_ms)
-            status = moet_fail(MOET_TIMEOUT, "NCCL EP: %s did not end within %d ms: a rank does not answer", what,
-                               control->timeout_ms);
+    moet_status lost = MOET_OK;
+    while (!atomic_load(&j->is_done) && moet_ep_now_ms() <= deadline_ms) {
+        if (lost == MOET_OK && (lost = control->table->check(control)) != MOET_OK) {
+            snprintf(why, sizeof why, "%s", moet_last_error());
+            deadline_ms = moet_ep_now_ms() + GRACE_MS; /* it may have failed as this one is about to */
+        }
         usleep(200);
     }
     if (!atomic_load(&j->is_done)) {
         n->ep->device->is_stuck = true;
         pthread_detach(thread);
-        return status;
+        if (lost != MOET_OK) return moet_fail(lost, "%s", why);
+        return moet_fail(MOET_TIMEOUT, "NCCL EP: %s did not end within %d ms: a rank does not answer", what,
+                         control->timeout_ms);
     }
     pthread_join(thread, NULL);
-    status = j->status == MOET_OK ? MOET_OK : moet_fail(j->status, "%s", j->why);
+    const moet_status status = j->status == MOET_OK ? MOET_OK : moet_fail(j->status, "%s", j->why);
     free(j);
     return status;
 }
@@ -224,12 +228,12 @@ static moet_status bind(moet_nccl_ep *n, char versions[MOET_EP_NAME_SIZE])
     n->nccl.get_version(&nccl);
     if (nccl < LEAST_NCCL || !n->nccl.query_properties || !n->nccl.memory_alloc || !n->nccl.memory_free ||
         !n->nccl.window_register || !n->nccl.window_deregister)
-        return moet_fail(MOET_MISMATCH, "libnccl.so.2 is NCCL %d.%d.%d, 2.29.7 or later is needed", nccl / 10000,
+        return moet_fail(MOET_UNSUPPORTED, "libnccl.so.2 is NCCL %d.%d.%d, 2.29.7 or later is needed", nccl / 10000,
                          nccl / 100 % 100, nccl % 100);
     MOET_TRY(moet_library_bind(library_names, library_symbols, MOET_COUNT_OF(library_symbols), &n->library, NULL));
     n->library.get_version(&library);
     if (library < LEAST_LIBRARY)
-        return moet_fail(MOET_MISMATCH, "libnccl_ep is NCCL EP %d.%d.%d, 0.2.0 or later is needed", library / 10000,
+        return moet_fail(MOET_UNSUPPORTED, "libnccl_ep is NCCL EP %d.%d.%d, 0.2.0 or later is needed", library / 10000,
                          library / 100 % 100, library % 100);
     if (strcmp(n->ep->device->backend->name, "cuda") != 0 && !n->library.takes_host_memory)
         return moet_fail(MOET_UNSUPPORTED, "NCCL EP runs on CUDA devices only");
@@ -295,7 +299,11 @@ static moet_status create_group(moet_nccl_ep *n, void *arg)
     (void)arg;
     int result = n->nccl.init_rank(&n->comm, ep->options.ranks, n->id, ep->options.rank, &nccl);
     if (result != NCCL_SUCCESS) return moet_nccl_ep_fail(n, result, "creating a communicator");
-    MOET_TRY(check_place(n));
+    const moet_status fit = check_place(n);
+    if (fit != MOET_OK) { /* on all ranks */
+        n->nccl.destroy(n->comm);
+        return fit;
+    }
     void *group = NULL;
     result = n->library.group_create(&group, n->comm, &config);
     if (result != NCCL_SUCCESS) return moet_nccl_ep_fail(n, result, "creating a group");
