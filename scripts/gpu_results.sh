@@ -184,8 +184,28 @@ part_ep() {
     run ep_check "$MOE" ep --gpus "$gpus" --check --transport allgather,lsa --returns sums --chunks 1,2,3 --match qwen3-30b \
         --tokens 256,2048 --skew uniform --rounds 3 >"$OUT/ep_check.jsonl"
     run ep "$MOE" ep --gpus "$gpus" --rounds 11 --transport lsa,allgather --returns sums --chunks 1,2,3 --comm-sms 16 \
-        "${table[@]}" >"$OUT/ep.jsonl"
+        "${table[@]}" --db "$OUT/ep.db" --again >"$OUT/ep.jsonl"
+    "$MOE" show --db "$OUT/ep.db" --ep --format csv >"$OUT/ep_winners.csv"
     LD_LIBRARY_PATH= run ep_peer torchrun --nproc_per_node="$gpus" "$SOURCE/bench/peers/ep.py" >"$OUT/ep_peers.jsonl"
+    "$PYTHON" - "$OUT/ep.jsonl" "$OUT/ep_peers.jsonl" <<'END'
+import json, math, sys
+def points(path):
+    best = {}
+    for line in open(path):
+        w = json.loads(line)
+        if "layer_us" not in w: continue
+        key = (w["name"], w["tokens"], str(w["skew"]))
+        if key not in best or w["layer_us"] < best[key]["layer_us"]: best[key] = w
+    return best
+ours, peers = points(sys.argv[1]), points(sys.argv[2])
+ratios = []
+for key in sorted(ours.keys() & peers.keys()):
+    a, b = ours[key], peers[key]
+    ratios.append(b["layer_us"] / a["layer_us"])
+    print(*key, a["peer"], a["chunks"], f"dispatch {a['rate_gbs']:.0f} GB/s, peer {b.get('rate_gbs', 0):.0f}; layer {a['layer_us']:.0f} us,"
+          f" over the longest part {a['layer_over_max']:.3f}; peer / layer {ratios[-1]:.3f}")
+if ratios: print(f"peer / layer: {math.exp(sum(map(math.log, ratios)) / len(ratios)):.3f} in the mean, {min(ratios):.3f} at least")
+END
 }
 
 for part in "$@"; do
