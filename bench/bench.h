@@ -51,8 +51,9 @@ typedef struct moet_trial {
     double efficiency; /* floor / time, medians of the same rounds */
     double floor_ns;
     double error; /* largest |out - ref| / bound over all elements; <= 1 passes */
-    /* "seq", or "<hash>-<seed>" of the output bits on the bench's seeded inputs: for one problem and counts, equal
-     * texts mean equal bits. "" unknown. */
+    /* "<hash><hash>-<seed>s" of the output bits on the bench's seeded inputs, and on the same with rows of several scales
+     * (moet_ops_spread): for one problem and counts, equal texts mean equal bits. "<hash>-<seed>" of earlier versions:
+     * the first only. "" unknown. */
     char bit_class[MOET_SHA256_TEXT_SIZE];
     int32_t cubin_count; /* 0 where the family compiles nothing */
     moet_cubin cubins[MOET_MAX_CUBINS];

@@ -76,6 +76,8 @@ static void release_rows(moet_bench *bench)
         backend->free(bench->device, b->sets[s].out_block);
         b->sets[s].x = b->sets[s].out = b->sets[s].out_block = NULL;
     }
+    backend->free(bench->device, b->sets[MOET_SPREAD_SET].x);
+    b->sets[MOET_SPREAD_SET] = (moet_buffer_set){0};
     backend->free(bench->device, b->device_counts);
     backend->free(bench->device, b->reference);
     backend->free(bench->device, b->magnitude);
@@ -109,7 +111,7 @@ static bool same_weights(const moet_problem *a, const moet_problem *b)
     if (path != (b->op == MOET_OP_FFN) || (path && (a->inter != b->inter || a->down_bias != b->down_bias)))
         return false;
     return a->experts == b->experts && moet_problem_n(a) == moet_problem_n(b) &&
-           moet_problem_k(a) == moet_problem_k(b) && a->bias == b->bias;
+           moet_problem_k(a) == moet_problem_k(b) && a->bias == b->bias && a->layout == b->layout;
 }
 
 static void size_buffers(moet_buffers *b)
@@ -140,7 +142,7 @@ static moet_status fit_sets(moet_bench *bench)
     moet_buffers *b = &bench->buffers;
     size_t weight_bytes = b->w_bytes + b->bias_bytes + b->down_bytes + b->down_bias_bytes;
     size_t set_bytes = weight_bytes + b->x_bytes + b->out_bytes + b->guard_bytes;
-    size_t other_bytes = b->out_bytes * 4;                                  /* reference and magnitude, fp32 */
+    size_t other_bytes = b->out_bytes * 4 + b->x_bytes;                     /* reference and magnitude, fp32; spread x */
     if (bench->device->info.cc_major > 0) other_bytes += (size_t)256 << 20; /* workspaces, kernels, graphs */
     if (b->problem.op == MOET_OP_FFN) /* what a path has between its passes, twice while the reference is made */
         other_bytes += (size_t)b->routing.rows * 2 * (2 * (size_t)b->problem.hidden + 6 * (size_t)b->problem.inter);
@@ -179,6 +181,10 @@ static moet_status make_weights(moet_bench *bench, moet_buffer_set *set)
     moet_buffer_set *first = &b->sets[0];
     if (set->w) return MOET_OK;
     MOET_TRY(make_array(bench, &first->w, b->w_bytes, W_SEED, w_scale, &set->w));
+    if (set == first && set->w) {
+        const moet_problem gemm = b->problem.op == MOET_OP_FFN ? moet_problem_gemm(&b->problem, MOET_OP_UP) : b->problem;
+        MOET_TRY(moet_ops_mirror(bench->ops, &gemm, set->w, bench->stream));
+    }
     MOET_TRY(make_array(bench, &first->bias, b->bias_bytes, BIAS_SEED, 1.0f, &set->bias));
     MOET_TRY(make_array(bench, &first->down, b->down_bytes, DOWN_SEED, w_scale, &set->down));
     return make_array(bench, &first->down_bias, b->down_bias_bytes, DOWN_BIAS_SEED, 1.0f, &set->down_bias);
@@ -196,6 +202,19 @@ static moet_status make_set(moet_bench *bench, int32_t index)
     set->out = (char *)set->out_block + MOET_FRONT_GUARD_BYTES;
     MOET_TRY(device->backend->fill(device, set->out_block, MOET_POISON, block_bytes));
     return moet_ops_random(bench->ops, set->x, (int64_t)(b->x_bytes / 2), bench->seed + X_SEED + (uint64_t)index, 1.0f,
+                           bench->stream);
+}
+
+static moet_status make_spread_set(moet_bench *bench)
+{
+    moet_buffers *b = &bench->buffers;
+    moet_buffer_set *set = &b->sets[MOET_SPREAD_SET];
+    const int64_t k = b->problem.op == MOET_OP_FFN ? b->problem.hidden : moet_problem_k(&b->problem);
+    if (b->x_bytes == 0) return MOET_OK;
+    *set = b->sets[0];
+    set->x = NULL;
+    MOET_TRY(bench->device->backend->alloc(bench->device, b->x_bytes, &set->x));
+    return moet_ops_spread(bench->ops, set->x, b->sets[0].x, (int64_t)b->x_bytes / (2 * k), (int32_t)k, bench->seed,
                            bench->stream);
 }
 
@@ -231,6 +250,7 @@ static moet_status make_all(moet_bench *bench, const int32_t *counts)
     MOET_TRY(device->backend->alloc(device, counts_bytes, (void **)&b->device_counts));
     MOET_TRY(device->backend->upload(device, b->device_counts, counts, counts_bytes));
     for (int32_t s = 0; s < b->set_count; s++) MOET_TRY(make_set(bench, s));
+    MOET_TRY(make_spread_set(bench));
     if (b->problem.op == MOET_OP_FFN) MOET_TRY(moet_path_choices_create(bench));
     return make_reference(bench);
 }

@@ -59,6 +59,7 @@ double moet_ceiling_floor_ns(const moet_ceilings *ceilings, double flops, double
 /* ---- buffers.c ---- */
 
 #define MOET_MAX_SETS 4
+#define MOET_SPREAD_SET MOET_MAX_SETS /* set 0 with x of several scales: never timed, its bits are part of the class */
 #define MOET_MAX_RIGHT_BITS 64
 
 typedef struct moet_buffer_set {
@@ -90,7 +91,7 @@ typedef struct moet_buffers {
     int32_t *counts;        /* host */
     int32_t *device_counts; /* the same on the device */
     int32_t set_count;
-    moet_buffer_set sets[MOET_MAX_SETS];
+    moet_buffer_set sets[MOET_MAX_SETS + 1];
     size_t x_bytes, w_bytes, bias_bytes, down_bytes, down_bias_bytes, out_bytes;
     size_t guard_bytes;           /* behind the output */
     float *reference, *magnitude; /* [M, N] of set 0; FFN: [R, H] */

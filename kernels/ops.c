@@ -43,6 +43,17 @@ moet_status moet_ops_random(moet_ops *ops, void *bf16, int64_t count, uint64_t s
     return count > 0 ? ops->table->random(ops, bf16, count, seed, scale, stream) : MOET_OK;
 }
 
+moet_status moet_ops_spread(moet_ops *ops, void *to, const void *from, int64_t rows, int32_t k, uint64_t seed,
+                            void *stream)
+{
+    return rows > 0 ? ops->table->spread(ops, to, from, rows, k, seed, stream) : MOET_OK;
+}
+
+moet_status moet_ops_mirror(moet_ops *ops, const moet_problem *problem, void *w, void *stream)
+{
+    return ops->table->mirror(ops, problem, w, stream);
+}
+
 moet_status moet_ops_reference_gemm(moet_ops *ops, const moet_problem *problem, const void *x, const void *w,
                                     const void *bias, const int32_t *device_counts, int64_t rows, float *reference,
                                     float *magnitude, void *stream)

@@ -39,6 +39,30 @@ KERNEL(256, 4) moet_random(u16 *to, i64 count, u64 seed, float scale)
     }
 }
 
+/* As spread_range of ops_host.c; seed is mixed already. */
+KERNEL(256, 4) moet_spread(u16 *to, const u16 *from, i64 rows, int K, u64 seed)
+{
+    for (i64 i = thread_index(); i < rows * K; i += thread_total()) {
+        i64 row = i / K, k = i % K;
+        int kind = (int)(row % 5);
+        i64 at = row * K + (kind == 0 && k >= K / 2 ? k - K / 2 : k);
+        int own = (int)(mix64(seed + (u64)at * 0x9e3779b97f4a7c15ull) % 13) - 6;
+        int exponent = kind == 1 ? 6 : kind == 2 ? -6 : kind == 4 ? 0 : own;
+        to[i] = float_to_bf16(bf16_to_float(from[at]) * __uint_as_float((u32)(127 + exponent) << 23));
+    }
+}
+
+/* As host_mirror: of every eighth column of w, whose elements are k_step apart. */
+KERNEL(256, 4) moet_mirror(u16 *w, int experts, int N, int K, int kn)
+{
+    i64 columns = N / 8, half = K / 2, k_step = kn ? N : 1;
+    for (i64 i = thread_index(); i < experts * columns * half; i += thread_total()) {
+        i64 e = i / (columns * half), c = i / half % columns, k = i % half;
+        u16 *column = w + e * N * K + (8 * c + 7) * (kn ? 1 : K);
+        column[(half + k) * k_step] = column[k * k_step] ^ 0x8000;
+    }
+}
+
 /* ---- reference GEMM: a 128 x 128 tile a block, 8 x 8 outputs a thread, k ascending in steps of 16 ---- */
 
 #define TILE 128

@@ -24,6 +24,15 @@ typedef struct moet_comparison {
  * libm. */
 moet_status moet_ops_random(moet_ops *ops, void *bf16, int64_t count, uint64_t seed, float scale, void *stream);
 
+/* x of several scales, for telling orders of summation apart. to[rows, K] = from[rows, K] times powers of two (exact):
+ * of rows 5 i + 1 all by 2^6, of 5 i + 2 by 2^-6, of 5 i + 3 each element by its own, 2^-6 to 2^6, of 5 i the same, and
+ * their second half of K repeats the first; rows 5 i + 4 stay. Apart from each other; K even. */
+moet_status moet_ops_spread(moet_ops *ops, void *to, const void *from, int64_t rows, int32_t k, uint64_t seed,
+                            void *stream);
+/* Of every eighth column (7, 15, ...) of a GEMM's w the second half of K becomes the negative of the first: its products
+ * with rows whose halves are alike cancel, and rounding is all that is left. K even. */
+moet_status moet_ops_mirror(moet_ops *ops, const moet_problem *problem, void *w, void *stream);
+
 /* Independent reference on the device (no tensor cores, no shared code with a family): reference[M,N] fp32 =
  * ascending-k fp32 FMA chain plus bias, not rounded; magnitude[M,N] fp32 = sum |x w| + |bias|. counts on the device. */
 moet_status moet_ops_reference_gemm(moet_ops *ops, const moet_problem *problem, const void *x, const void *w,

@@ -13,6 +13,8 @@ extern const char moet_source_ops[];
 /* member, kernel in ops.cu */
 #define KERNEL_TABLE(X)                                                                                                \
     X(random, "moet_random")                                                                                           \
+    X(spread, "moet_spread")                                                                                           \
+    X(mirror, "moet_mirror")                                                                                           \
     X(reference_gemm, "moet_reference_gemm")                                                                           \
     X(compare_begin, "moet_compare_begin")                                                                             \
     X(compare, "moet_compare")                                                                                         \
@@ -95,14 +97,36 @@ static uint32_t stride_blocks(const moet_ops *ops, int64_t items, int32_t thread
     return (uint32_t)(blocks < 1 ? 1 : blocks < most ? blocks : most);
 }
 
-static moet_status cuda_random(moet_ops *ops, void *bf16, int64_t count, uint64_t seed, float scale, void *stream)
+/* mix64 of ops.cu */
+static uint64_t mix_seed(uint64_t z)
 {
-    uint64_t z = seed; /* mix64 of ops.cu */
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
     z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    z ^= z >> 31;
+    return z ^ z >> 31;
+}
+
+static moet_status cuda_random(moet_ops *ops, void *bf16, int64_t count, uint64_t seed, float scale, void *stream)
+{
+    uint64_t z = mix_seed(seed);
     void *args[] = {&bf16, &count, &z, &scale};
     return launch(ops, KERNEL_random, stride_blocks(ops, count, 256, 16), 1, 256, stream, args);
+}
+
+static moet_status cuda_spread(moet_ops *ops, void *to, const void *from, int64_t rows, int32_t k, uint64_t seed,
+                               void *stream)
+{
+    uint64_t z = mix_seed(seed);
+    void *args[] = {&to, &from, &rows, &k, &z};
+    return launch(ops, KERNEL_spread, stride_blocks(ops, rows * k, 256, 16), 1, 256, stream, args);
+}
+
+static moet_status cuda_mirror(moet_ops *ops, const moet_problem *problem, void *w, void *stream)
+{
+    int32_t experts = problem->experts, N = moet_problem_n(problem), K = moet_problem_k(problem);
+    int32_t kn = problem->layout == MOET_LAYOUT_KN;
+    void *args[] = {&w, &experts, &N, &K, &kn};
+    return launch(ops, KERNEL_mirror, stride_blocks(ops, (int64_t)experts * (N / 8) * (K / 2), 256, 16), 1, 256, stream,
+                  args);
 }
 
 static moet_status cuda_reference_gemm(moet_ops *ops, const moet_problem *problem, const void *x, const void *w,
@@ -180,6 +204,8 @@ const moet_ops_table moet_ops_table_cuda = {
     .create = cuda_create,
     .destroy = cuda_destroy,
     .random = cuda_random,
+    .spread = cuda_spread,
+    .mirror = cuda_mirror,
     .reference_gemm = cuda_reference_gemm,
     .compare = cuda_compare,
     .gather = cuda_gather,

@@ -103,6 +103,56 @@ static moet_status host_random(moet_ops *ops, void *bf16, int64_t count, uint64_
     return MOET_OK;
 }
 
+/* ---- several scales ---- */
+
+typedef struct spread_job {
+    uint16_t *to;
+    const uint16_t *from;
+    int64_t k;
+    uint64_t seed;
+} spread_job;
+
+/* Items are rows. The same as in ops.cu. */
+static void spread_range(void *context, int32_t thread, int64_t begin, int64_t end)
+{
+    const spread_job *job = context;
+    (void)thread;
+    for (int64_t row = begin; row < end; row++) {
+        const int64_t kind = row % 5;
+        for (int64_t k = 0; k < job->k; k++) {
+            const int64_t from = row * job->k + (kind == 0 && k >= job->k / 2 ? k - job->k / 2 : k);
+            const int32_t own = (int32_t)(mix64(job->seed + (uint64_t)from * 0x9e3779b97f4a7c15u) % 13) - 6;
+            const int32_t exponent = kind == 1 ? 6 : kind == 2 ? -6 : kind == 4 ? 0 : own;
+            job->to[row * job->k + k] = moet_bf16_from_float(ldexpf(moet_bf16_to_float(job->from[from]), exponent));
+        }
+    }
+}
+
+static moet_status host_spread(moet_ops *ops, void *to, const void *from, int64_t rows, int32_t k, uint64_t seed,
+                               void *stream)
+{
+    (void)stream;
+    spread_job job = {to, from, k, mix64(seed)};
+    run_parallel(thread_count(ops, rows, 65536 / k + 1), rows, spread_range, &job);
+    return MOET_OK;
+}
+
+static moet_status host_mirror(moet_ops *ops, const moet_problem *problem, void *w, void *stream)
+{
+    (void)ops;
+    (void)stream;
+    const int64_t N = moet_problem_n(problem), K = moet_problem_k(problem);
+    const bool nk = problem->layout == MOET_LAYOUT_NK;
+    const int64_t column_step = nk ? K : 1, k_step = nk ? 1 : N;
+    for (int64_t e = 0; e < problem->experts; e++) {
+        for (int64_t n = 7; n < N; n += 8) {
+            uint16_t *column = (uint16_t *)w + e * N * K + n * column_step;
+            for (int64_t k = 0; k < K / 2; k++) column[(K / 2 + k) * k_step] = column[k * k_step] ^ 0x8000;
+        }
+    }
+    return MOET_OK;
+}
+
 /* ---- reference GEMM ---- */
 
 typedef float float8 __attribute__((vector_size(32)));
@@ -317,6 +367,8 @@ const moet_ops_table moet_ops_table_host = {
     .create = host_create,
     .destroy = host_destroy,
     .random = host_random,
+    .spread = host_spread,
+    .mirror = host_mirror,
     .reference_gemm = host_reference_gemm,
     .compare = host_compare,
     .gather = host_gather,

@@ -10,6 +10,9 @@ typedef struct moet_ops_table {
     moet_status (*create)(moet_device *device, void **impl);
     void (*destroy)(moet_device *device, void *impl);
     moet_status (*random)(moet_ops *ops, void *bf16, int64_t count, uint64_t seed, float scale, void *stream);
+    moet_status (*spread)(moet_ops *ops, void *to, const void *from, int64_t rows, int32_t k, uint64_t seed,
+                          void *stream);
+    moet_status (*mirror)(moet_ops *ops, const moet_problem *problem, void *w, void *stream);
     moet_status (*reference_gemm)(moet_ops *ops, const moet_problem *problem, const void *x, const void *w,
                                   const void *bias, const int32_t *device_counts, int64_t rows, float *reference,
                                   float *magnitude, void *stream);

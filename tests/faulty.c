@@ -31,6 +31,9 @@
     X(SLOW_ONCE, "slow_once") /* the first launch only */                                                              \
     X(GREEDY, "greedy")       /* a workspace that nobody has */                                                        \
     X(STARVED, "starved")     /* no host memory left */                                                                \
+    X(OFF_LARGE, "off_large") /* another last bit where x is far larger than usual: other bits, and no error */        \
+    X(OFF_SMALL, "off_small") /* far smaller */                                                                        \
+    X(OFF_CANCEL, "off_cancel") /* where the halves of a row of x are alike */                                         \
     X(ERROR, "error")         /* an error of the device that it survives */
 enum {
 #define X(name, text) FAULT_##name,
@@ -57,6 +60,7 @@ typedef struct faulty_state {
     int32_t fault;
     int64_t launches;
     size_t out_row_bytes;
+    int64_t k; /* elements of a row of x */
 #ifdef MOET_CUDA
     moet_cubin cubin;
     void *module, *kernel;
@@ -180,6 +184,7 @@ static moet_status prepare_inner(const moet_prepare_args *args, faulty_state **s
     s->config = inner_config(inner_of(args->config->family), args->problem, args->max_rows, &args->device->info);
     s->fault = args->config->value[0];
     s->out_row_bytes = (size_t)moet_problem_n(args->problem) * 2;
+    s->k = moet_problem_k(args->problem);
     const moet_prepare_args computes = inner_args(args, &s->config);
     moet_status status = s->config.family->prepare(&computes, &s->inner);
     if (status != MOET_OK) {
@@ -200,12 +205,43 @@ static moet_status faulty_prepare(const moet_prepare_args *args, void **state)
     return MOET_OK;
 }
 
+static float bf16_value(uint16_t bits)
+{
+    const union {
+        uint32_t bits;
+        float value;
+    } wide = {(uint32_t)bits << 16};
+    return wide.value;
+}
+
+/* Whether a row of x is of the scale at which a fault is off. */
+static bool is_off(int32_t fault, const uint16_t *row, int64_t k)
+{
+    float most = 0;
+    bool is_mirrored = true;
+    for (int64_t i = 0; i < k; i++) {
+        const float size = bf16_value(row[i] & 0x7fff);
+        most = size > most ? size : most;
+        is_mirrored = is_mirrored && row[i] == row[i % (k / 2)];
+    }
+    return fault == FAULT_OFF_LARGE ? most > 64 : fault == FAULT_OFF_SMALL ? most < 0.125f : is_mirrored;
+}
+
+/* The last bit of the first element of such rows. */
+static void flip_off(const faulty_state *s, const moet_family_launch_args *args)
+{
+    const int64_t n = (int64_t)(s->out_row_bytes / 2);
+    for (int64_t row = 0; row < args->rows; row++) {
+        if (is_off(s->fault, (const uint16_t *)args->x + row * s->k, s->k)) ((uint16_t *)args->out)[row * n] ^= 1;
+    }
+}
+
 static moet_status faulty_launch(void *state, const moet_family_launch_args *args)
 {
     faulty_state *s = state;
     const int64_t launch = s->launches++;
     const char *file = getenv("MOET_FAULT_FILE");
-    const bool late = launch >= 1;
+    const bool late = launch >= 2; /* than those that are verified */
     if (s->fault == FAULT_CRASH || (s->fault == FAULT_CRASH_LATE && late)) raise(SIGSEGV);
     if (s->fault == FAULT_TOLD && file && unlink(file) == 0) raise(SIGSEGV);
     if (s->fault == FAULT_ABORT) abort();
@@ -215,6 +251,7 @@ static moet_status faulty_launch(void *state, const moet_family_launch_args *arg
     if (getenv("MOET_FAULT_SLOW")) nanosleep(&(struct timespec){.tv_nsec = SLOWER_NS}, NULL);
     if (s->fault == FAULT_ERROR) return moet_fail(MOET_DEVICE, "faulty: an error that is no lasting one");
     MOET_TRY(s->config.family->launch(s->inner, args));
+    if (s->fault >= FAULT_OFF_LARGE) flip_off(s, args);
     if (s->fault == FAULT_WRONG) *(uint16_t *)args->out ^= 0x4000;
     if (s->fault == FAULT_OUTSIDE) ((uint8_t *)args->out)[(size_t)args->rows * s->out_row_bytes] = 0;
     return MOET_OK;
@@ -306,7 +343,7 @@ static moet_status harm(const faulty_state *s, int fault, void *stream)
 static moet_status cuda_launch(void *state, const moet_family_launch_args *args)
 {
     faulty_state *s = state;
-    const bool late = s->launches++ >= 1; /* the second is the first that is captured */
+    const bool late = s->launches++ >= 2; /* the third is the first that is captured */
     if (s->fault == FAULT_CUDA_ILLEGAL || (s->fault == FAULT_CUDA_ILLEGAL_LATE && late))
         MOET_TRY(harm(s, HARM_ILLEGAL, args->stream));
     if (s->fault == FAULT_CUDA_TRAP) MOET_TRY(harm(s, HARM_TRAP, args->stream));

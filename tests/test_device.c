@@ -1,6 +1,11 @@
 /* Device specifications, keys, and the backend interface on every device of this machine. */
 #include "test.h"
 
+#include <math.h>
+
+#include "../kernels/ops.h"
+#include "../kernels/reference.h"
+
 static moet_device *device;
 static const char *spec = "host";
 
@@ -146,6 +151,73 @@ static void test_streams_and_events(void **state)
                 !b->capture_begin == !b->graph_destroy);
 }
 
+/* Rows of several scales: what moet_ops_spread promises, whatever the device. */
+static void test_spread(void **state)
+{
+    (void)state;
+    enum { ROWS = 23, K = 136, COUNT = ROWS * K };
+    const moet_backend *b = device->backend;
+    uint16_t from[COUNT], to[COUNT];
+    int32_t exponents[13] = {0};
+    moet_ops *ops = NULL;
+    void *device_from = NULL, *device_to = NULL;
+    TEST_OK(moet_ops_create(device, &ops));
+    TEST_OK(b->alloc(device, sizeof from, &device_from));
+    TEST_OK(b->alloc(device, sizeof to, &device_to));
+    TEST_OK(moet_ops_random(ops, device_from, COUNT, 3, 1.0f, NULL));
+    TEST_OK(moet_ops_spread(ops, device_to, device_from, ROWS, K, 7, NULL));
+    TEST_OK(b->stream_synchronize(device, NULL));
+    TEST_OK(b->download(device, from, device_from, sizeof from));
+    TEST_OK(b->download(device, to, device_to, sizeof to));
+    for (int32_t i = 0; i < COUNT; i++) {
+        const int32_t kind = i / K % 5, k = i % K;
+        const bool repeats = kind == 0 && k >= K / 2;
+        const int32_t at = repeats ? i - K / 2 : i;
+        const double ratio = log2((double)moet_bf16_to_float(to[i]) / (double)moet_bf16_to_float(from[at]));
+        const bool fits = kind == 1 ? ratio == 6 : kind == 2 ? ratio == -6 : kind == 4 ? ratio == 0 : fabs(ratio) <= 6;
+        if (!fits || ratio != rint(ratio) || (repeats && to[i] != to[at]))
+            test_fail("row %d, column %d: 2^%g times", i / K, k, ratio);
+        if (kind == 0 || kind == 3) exponents[6 + (int32_t)ratio]++;
+    }
+    for (int32_t i = 0; i < 13; i++) assert_true(exponents[i] > 0);
+    b->free(device, device_from);
+    b->free(device, device_to);
+    moet_ops_destroy(ops);
+}
+
+/* Of every eighth column of w the halves cancel; all else stays. */
+static void test_mirror(void **state)
+{
+    (void)state;
+    enum { EXPERTS = 3, H = 40, I = 24, N = 2 * I, K = H, COUNT = EXPERTS * N * K };
+    const moet_backend *b = device->backend;
+    uint16_t before[COUNT], after[COUNT];
+    moet_problem problem;
+    moet_ops *ops = NULL;
+    void *w = NULL;
+    TEST_OK(moet_ops_create(device, &ops));
+    TEST_OK(b->alloc(device, sizeof before, &w));
+    moet_problem_init(&problem, MOET_OP_UP, EXPERTS, H, I);
+    for (int32_t layout = 0; layout < MOET_LAYOUT_COUNT; layout++) {
+        const bool nk = layout == MOET_LAYOUT_NK;
+        problem.layout = (moet_layout)layout;
+        TEST_OK(moet_ops_random(ops, w, COUNT, 3, 1.0f, NULL));
+        TEST_OK(b->stream_synchronize(device, NULL));
+        TEST_OK(b->download(device, before, w, sizeof before));
+        TEST_OK(moet_ops_mirror(ops, &problem, w, NULL));
+        TEST_OK(b->stream_synchronize(device, NULL));
+        TEST_OK(b->download(device, after, w, sizeof after));
+        for (int32_t i = 0; i < COUNT; i++) {
+            const int32_t inside = i % (N * K), n = nk ? inside / K : inside % N, k = nk ? inside % K : inside / N;
+            const bool mirrored = n % 8 == 7 && k >= K / 2;
+            const uint16_t wanted = mirrored ? before[i - K / 2 * (nk ? 1 : N)] ^ 0x8000 : before[i];
+            if (after[i] != wanted) test_fail("layout %d, expert %d, column %d, k %d", layout, i / (N * K), n, k);
+        }
+    }
+    b->free(device, w);
+    moet_ops_destroy(ops);
+}
+
 /* test_device [--device SPEC] */
 int main(int argc, char **argv)
 {
@@ -156,6 +228,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_description),
         cmocka_unit_test(test_memory),
         cmocka_unit_test(test_streams_and_events),
+        cmocka_unit_test(test_spread),
+        cmocka_unit_test(test_mirror),
     };
     return cmocka_run_group_tests_name("device", tests, group_open, group_close);
 }

@@ -33,7 +33,7 @@ static bool is_of_family(const char *config, const char *name)
     return strcmp(own, name) == 0 || (family != NULL && family->gemm != NULL && strcmp(family->gemm->name, name) == 0);
 }
 
-/* "<hash>-<seed>": the seed, with which inputs were made. */
+/* Behind the hashes: the seed, with which inputs were made, and of which scales they were. */
 static const char *seed_of(const char *bit_class)
 {
     const char *dash = strchr(bit_class, '-');

@@ -1,10 +1,10 @@
 /* emit_bits: which trials of a store have the bits of a class, for tables that keep to one.
  *
- * A trial's bit class is a hash of its output on the workload's seeded inputs: equal texts of one workload are equal
- * bits, those of two workloads say nothing. So a class goes by who computes it: "seq" is mma_gemm, one accumulator in
- * the order of K, which training's GEMMs without split-K share (docs/numerics.md); any other family names its own. A
- * path family counts as the GEMM family that it is made of. On a workload where the family's trials disagree, or are
- * none, nobody has its bits. */
+ * A trial's bit class is hashes of its output on the workload's seeded inputs, of several scales (bench.h): equal texts
+ * of one workload are equal bits, those of two workloads say nothing. So a class goes by who computes it: "seq" is
+ * mma_gemm, one accumulator in the order of K, which training's GEMMs without split-K share (docs/numerics.md); any other
+ * family names its own. A path family counts as the GEMM family that it is made of. On a workload where the family's
+ * trials disagree, or are none, nobody has its bits. */
 #ifndef MOET_EMIT_BITS_H
 #define MOET_EMIT_BITS_H
 
