@@ -17,10 +17,13 @@ for row in sorted("|".join(row[k] for k in keep) for row in rows): print(row)'; 
 expect 2 "--device is one device" sweep --device host --devices host
 expect 2 "named twice" sweep --devices host,host --db none.db
 expect 2 "named twice" "$MOE" sweep --devices host,host --experts 2 --hidden 64 --inter 32 --rows 8 --skew balanced --db none.db
+expect 2 "named twice" sweep --devices host/1,host/1 --db none.db
 expect 2 "'auto' is no single device" sweep --devices auto,host --db none.db
 expect 2 "host/N takes 1 to" sweep --devices host/0 --db none.db
 expect 2 "host/N takes 1 to" sweep --devices host/2x --db none.db
 expect 2 "--in-process measures on one device" sweep --devices host:0,host/1 --in-process --db none.db
+expect 2 "--watchdog: '300000h' is more than a year" sweep --device host --watchdog 300000h --db none.db
+expect 2 "is no time" sweep --device host --watchdog 0.0000000001s --db none.db
 expect 1 "host:7" sweep --devices host:7 --db none.db
 [ -e none.db ] && fail "a refused sweep made a database" || pass
 

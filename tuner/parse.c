@@ -213,8 +213,12 @@ moet_status moet_parse_time(const char *text, const char *what, int64_t *time_ns
         }
     }
     double value = 0;
-    if (moet_parse_decimal(number, what, 0, 1e6, &value) != MOET_OK || value <= 0) {
+    if (moet_parse_decimal(number, what, 0, 1e9, &value) != MOET_OK || value * scale * 1e9 < 1) {
         return moet_fail(MOET_INVALID, "%s: '%.40s' is no time such as 90s, 5m or 2h", what, text);
+    }
+    if (value * scale > MOET_PARSE_MAX_SECONDS) {
+        return moet_fail(MOET_INVALID, "%s: '%.40s' is more than a year (%dh)", what, text,
+                         MOET_PARSE_MAX_SECONDS / 3600);
     }
     *time_ns = (int64_t)(value * scale * 1e9);
     return MOET_OK;

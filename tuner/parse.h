@@ -29,7 +29,8 @@ typedef struct moet_text_list {
 moet_status moet_parse_texts(const char *text, const char *what, moet_text_list *list);
 void moet_text_list_release(moet_text_list *list);
 
-/* "90s", "5m", "2h", "1.5h", and plain seconds. */
+/* "90s", "5m", "2h", "1.5h", and plain seconds; above 0, and at most a year: multiples of it in ns are numbers too. */
+#define MOET_PARSE_MAX_SECONDS (366 * 24 * 3600)
 moet_status moet_parse_time(const char *text, const char *what, int64_t *time_ns);
 
 /* "2/4": the second of four shards. */

@@ -93,7 +93,8 @@ static moet_status add_lane(lanes *l, const char *spec, int32_t part, int32_t pa
 {
     for (int32_t i = 0; i < l->count; i++) {
         const lane *other = &l->items[i];
-        if (strcmp(other->spec, spec) == 0 && (parts == 0 || other->worker_options.parts != parts)) {
+        const moet_worker_options *own = &other->worker_options;
+        if (strcmp(other->spec, spec) == 0 && (parts == 0 || own->parts != parts || own->part == part)) {
             return moet_fail(MOET_INVALID, "--devices: '%s' is named twice; two workers would disturb each other",
                              spec);
         }
