@@ -44,6 +44,7 @@ for r in c.refs:
 for url in set(re.findall(r"https?://[^\"' <]*", text)) - {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}: print("url", url)
 if re.search(r"@import|url\((?!#)|fetch\(|XMLHttpRequest", text): print("fetches")
 open("rows", "w").write(str(c.rows - 1))
+open("compares", "w").write("".join(x + "\n" for x in c.codes if x.startswith("moe-tune compare ")))
 open("again", "w").write(next(x for x in c.codes if x.startswith("echo ")))
 PY
 is "a page of one file" "$(python3 check.py page.html)" ""
@@ -83,6 +84,24 @@ holds "its winners' commands" two.html "moe-tune show --db &#39;two cards.db&#39
 { echo '{"device":"A card"}'; cat theirs.jsonl; line small/a balanced 5 | sed 's/<b>&/moe-tune/'; } >card.jsonl
 expect 2 "card.jsonl is of 'A card', not of" "$MOE" report --db small.db --bench card.jsonl --out two.html
 expect 2 "card.jsonl is of 'A card', not of" "$MOE" report --db small.db --peers card.jsonl --out two.html
+
+# Ours of a bench, peers of two files: each has a command that compares.
+{ line small/a balanced 20; line small/b hot 20; } | sed 's/<b>&/moe-tune/' >"our bench.jsonl"
+sed 's/<b>&/another/' theirs.jsonl >others.jsonl
+expect 0 "" "$MOE" report --db small.db --bench "our bench.jsonl" --peers theirs.jsonl --peers others.jsonl --out peers.html
+is "a page with peers" "$(python3 check.py peers.html)" ""
+is "a command a file of peers" "$(wc -l <compares)" 2
+sed "s|^moe-tune compare|'$MOE' compare|" compares | bash -e >compared 2>&1 || fail "$(cat compares): $(cat compared)"
+holds "the first's peer" compared "<b>&"
+holds "the second's peer" compared "another"
+
+# A device's name is text, in the page and on the way to it; a path is one word of a command.
+cp small.db "quoted name.db"
+python3 -c 'import sqlite3; d = sqlite3.connect("quoted name.db"); d.execute("UPDATE devices SET name = ?", ("A \"card\" <1>",)); d.commit()'
+expect 0 "" "$MOE" report --db "quoted name.db" --peers theirs.jsonl --out quoted.html
+is "a page of quotes" "$(python3 check.py quoted.html)" ""
+holds "its device" quoted.html "moe-tune on A &quot;card&quot; &lt;1&gt;"
+holds "its commands" quoted.html "moe-tune show --db &#39;quoted name.db&#39;</code>"
 
 expect 1 "nothing.db" "$MOE" report --db nothing.db
 expect 1 "nobody" "$MOE" report --db small.db --out nobody/page.html

@@ -282,29 +282,39 @@ static void put_winners(report *r, const char *rows)
 
 /* ---- peers ---- */
 
-static void put_peers(report *r, const moet_peers *peers)
+/* What compares our bench with each file of peers, or, without any, with the peers in it. */
+static moet_status put_compare_commands(report *r)
+{
+    const moet_plot_sources *o = &r->options->sources;
+    moet_status status = MOET_OK;
+    fputs("<p class=\"faint\">", r->to);
+    for (int32_t i = 0; i < (o->peers_count > 0 ? o->peers_count : 1) && status == MOET_OK; i++) {
+        const char *const words[] = {"moe-tune compare", o->bench, o->peers_count > 0 ? o->peers[i] : o->bench,
+                                     "--peer", MOET_PEER_OURS};
+        fputs("<code>", r->to);
+        status = put_words(r->to, words, MOET_COUNT_OF(words));
+        fputs("</code> ", r->to);
+    }
+    fputs("</p>\n", r->to);
+    return status;
+}
+
+static moet_status put_peers(report *r, const moet_peers *peers)
 {
     static const char *const headings[] = {"*peer", "points", "geomean", "least", "most", "moe-tune slower at"};
     static const char *const of_points[] = {"*workload", "*op",          "rows",
                                             "*skew",     "moe-tune, us", "best of them / moe-tune"};
-    const moet_plot_sources *o = &r->options->sources;
-    const char *words[MOET_PLOT_MAX_FILES + 4] = {"moe-tune compare", o->bench};
-    int32_t count = 2;
-    for (int32_t i = 0; i < o->peers_count; i++) {
-        words[count++] = o->peers[i];
-    }
-    words[count++] = "--peer";
-    words[count++] = MOET_PEER_OURS;
-    char *command = o->bench != NULL ? moet_command_line(count, (char *const *)words) : NULL;
+    moet_status status = MOET_OK;
     fputs("<h2>Beside other programs</h2>\n", r->to);
-    if (o->bench == NULL) {
+    if (r->options->sources.bench == NULL) {
         fputs("<p>Ours are the winners' times of the sweep, at another time than the peers': give <code>--bench</code> "
               "for "
               "times of one session.</p>\n",
               r->to);
+    } else {
+        status = put_compare_commands(r);
     }
-    begin_table(r->to, "peers", "Time of the peer / time of moe-tune.", command, headings, MOET_COUNT_OF(headings));
-    free(command);
+    begin_table(r->to, "peers", "Time of the peer / time of moe-tune.", NULL, headings, MOET_COUNT_OF(headings));
     for (int32_t i = 0; i < peers->count; i++) {
         const moet_peer *p = &peers->items[i];
         fputs("<tr>", r->to);
@@ -332,6 +342,7 @@ static void put_peers(report *r, const moet_peers *peers)
         fputs("</tr>\n", r->to);
     }
     end_table(r->to);
+    return status;
 }
 
 /* ---- runs ---- */
@@ -569,7 +580,7 @@ static moet_status put_page(report *r, moet_store *store, const char *winners, c
     fputs("</title>\n</head>\n<body>\n", r->to);
     put_summary(r, has_peers ? &peers : NULL);
     moet_status status = put_pictures(r, &sources, has_peers, folder);
-    if (status == MOET_OK && has_peers) put_peers(r, &peers);
+    if (status == MOET_OK && has_peers) status = put_peers(r, &peers);
     if (status == MOET_OK) put_winners(r, winners);
     if (status == MOET_OK) status = put_runs(r, store);
     fputs("</body>\n</html>\n", r->to);
