@@ -125,7 +125,9 @@ moet_status moet_child_folder_make(char *path)
         MOET_CHILD_FOLDER_SIZE) {
         return moet_fail(MOET_INVALID, "TMPDIR: its path is too long");
     }
-    return mkdtemp(path) != NULL ? MOET_OK : moet_fail(MOET_IO, "no temporary folder '%s': %s", path, strerror(errno));
+    return mkdtemp(path) != NULL
+               ? MOET_OK
+               : moet_fail(MOET_IO, "no temporary folder '%s': %s; TMPDIR names another place", path, strerror(errno));
 }
 
 void moet_child_folder_remove(const char *path)

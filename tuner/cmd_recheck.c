@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "command.h"
 #include "label.h"
@@ -268,13 +269,14 @@ static moet_status open_save(recheck_state *s)
     if (s->arguments->save == NULL) {
         return MOET_OK;
     }
-    if (asprintf(&s->save_path, "%s.tmp", s->arguments->save) < 0) {
+    if (asprintf(&s->save_path, "%s.%ld.tmp", s->arguments->save, (long)getpid()) < 0) {
         s->save_path = NULL;
         return moet_fail(MOET_NO_MEMORY, "recheck: out of memory");
     }
     s->save = fopen(s->save_path, "we");
     if (s->save == NULL) {
-        return moet_fail(MOET_IO, "--save: cannot write %s: %m", s->save_path);
+        return moet_fail(MOET_IO, "--save: cannot write %s: %m; name a file in a folder that can be written",
+                         s->arguments->save);
     }
     return open_report(s->save, MOET_FORMAT_JSON, &s->saved);
 }
@@ -284,7 +286,8 @@ static moet_status close_save(recheck_state *s, bool is_whole)
 {
     moet_status status = s->saved.out != NULL ? moet_output_finish(s->saved.out) : MOET_OK;
     if (s->save != NULL) {
-        const bool is_written = fclose(s->save) == 0;
+        const bool is_synced = fflush(s->save) == 0 && fsync(fileno(s->save)) == 0;
+        const bool is_written = fclose(s->save) == 0 && is_synced;
         if (status == MOET_OK && is_whole && (!is_written || rename(s->save_path, s->arguments->save) != 0)) {
             status = moet_fail(MOET_IO, "--save: cannot write %s: %m", s->arguments->save);
         }

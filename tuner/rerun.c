@@ -1,12 +1,9 @@
 /* The table that would be emitted is written beside, rechecked there and removed. See rerun.h. */
 #include "rerun.h"
 
-#include <dirent.h>
-#include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
 
+#include "child.h"
 #include "command.h"
 #include "progress.h"
 #include "recheck.h"
@@ -49,29 +46,6 @@ static void tell_entry(void *context, const moet_recheck_entry *e)
     }
 }
 
-/* A table's folder holds files only. */
-static void remove_folder(const char *dir)
-{
-    DIR *stream = opendir(dir);
-    for (struct dirent *item = stream != NULL ? readdir(stream) : NULL; item != NULL; item = readdir(stream)) {
-        unlinkat(dirfd(stream), item->d_name, 0); /* . and .. stay */
-    }
-    if (stream != NULL) {
-        closedir(stream);
-    }
-    rmdir(dir);
-}
-
-static moet_status make_folder(char dir[PATH_MAX])
-{
-    const char *parent = getenv("TMPDIR");
-    const int length = snprintf(dir, PATH_MAX, "%s/moe-tune-rerun-XXXXXX", parent != NULL && parent[0] ? parent : "/tmp");
-    if (length >= PATH_MAX || mkdtemp(dir) == NULL) {
-        return moet_fail(MOET_IO, "cannot make the folder %s: %m; TMPDIR names another place", dir);
-    }
-    return MOET_OK;
-}
-
 static moet_status run_table(const char *dir, const char *device, rerun_state *s)
 {
     const moet_recheck_options options = {.table = dir,
@@ -94,14 +68,14 @@ moet_status moet_rerun_winners(moet_store *store, const moet_emit_options *emit,
 {
     rerun_state s = {0};
     moet_emitted emitted;
-    char dir[PATH_MAX];
-    MOET_TRY(make_folder(dir));
+    char dir[MOET_CHILD_FOLDER_SIZE];
+    MOET_TRY(moet_child_folder_make(dir));
     moet_status status = moet_emit(store, dir, emit, &emitted);
     if (status == MOET_OK) status = run_table(dir, device, &s);
     if (status == MOET_OK && s.wrong > 0) {
         status = moet_fail(MOET_WRONG, "%d winners or their defaults compute wrong: nothing was emitted", s.wrong);
     }
-    remove_folder(dir);
+    moet_child_folder_remove(dir); /* a table has files only */
     if (status == MOET_OK) *rerun = s.counted;
     return status;
 }
