@@ -372,16 +372,16 @@ static moet_status run_tasks(regret_state *s, const moet_sweep_tasks *tasks, int
         }
     }
     s->left = tasks->count - i;
-    moet_progress_clear(&s->progress);
+    moet_progress_end(&s->progress);
     return status;
 }
 
-/* Every candidate on every workload, into the database. *count: tasks that are done, the first ones. */
+/* Every candidate on every workload, into the database. *count: tasks before the first that is not done. */
 static moet_status race_all(const regret_arguments *a, const moet_sweep_tasks *tasks, int32_t *count)
 {
     static const volatile sig_atomic_t never = 0; /* a signal ends the program; the trials are in the database */
     char *device = (char *)a->device;             /* which the list does not write to */
-    const moet_text_list devices = {1, &device};  /* one, so that what is left is the last tasks */
+    const moet_text_list devices = {1, &device};
     moet_sweep_options sweep = a->sweep;
     moet_sweep_summary summary;
     sweep.db_path = a->db;
@@ -399,7 +399,8 @@ static moet_status race_all(const regret_arguments *a, const moet_sweep_tasks *t
         moet_command_note("%d of them for want of time with effort quick only: not every candidate is a rival there",
                           summary.cut);
     }
-    *count = tasks->count - summary.left;
+    /* A path waits for its GEMMs: what is done is not what comes first in the list. */
+    *count = summary.left > 0 ? summary.first_left[0] : tasks->count;
     return MOET_OK;
 }
 
