@@ -31,7 +31,7 @@ expect 0 "2 races finished" "${sweep[@]}" --effort exhaustive
 is "done after exhaustive" "$(efforts)" 2,2
 [ "$(trials)" -gt "$normal" ] && pass || fail "exhaustive tried no more than normal"
 [ "$(query a.db "SELECT count(*) FROM trials t JOIN runs r ON r.id = t.run_id WHERE final_rounds = 1 AND r.effort = 2")" -ge 2 ] && pass || fail "no final rounds of the highest effort"
-holds "what show says" <("$MOE" show --db a.db --format csv) ,exhaustive
+holds "what show says" <("$MOE" show --db a.db --trials --format csv) ,exhaustive,
 
 # Retuned with a lower effort: measured again, but what stands was found with more.
 final_trials() { query a.db "SELECT group_concat(t.id) FROM (SELECT t.id FROM trials t JOIN runs r ON r.id = t.run_id WHERE final_rounds = 1 AND r.effort = 2 ORDER BY t.id) t"; }
@@ -47,11 +47,12 @@ is "cost models in it" "$(query b.db 'SELECT count(*) FROM cost_models')" 1
 
 # A budget that is spent at once.
 expect 0 "not tuned: w8 16 rows balanced up nk; w24 48 rows balanced up nk" "${sweep[@]}" --retune --budget 1s
-expect 0 "the budget is spent" "${sweep[@]}" --retune --budget 1s
+expect 0 "the budget is spent; the same command measures all of it again (--retune)" "${sweep[@]}" --retune --budget 1s
 # One that is enough changes nothing.
 expect 0 "2 races finished, 0 were finished before, 0 failed, 0 left" "${sweep[@]}" --retune --effort quick --budget 1h
 
 expect 2 "'slow' is not quick, normal or exhaustive" "${sweep[@]}" --effort slow
 expect 2 "--noise" "${sweep[@]}" --noise -1
 expect 2 "--jobs" "${sweep[@]}" --jobs many
+expect 2 "--jobs: 64 is not between 0 and 16" "${sweep[@]}" --jobs 64
 finish

@@ -108,7 +108,7 @@ static const struct argp_option options[] = {
     {.name = "jobs",
      .key = KEY_JOBS,
      .arg = "N",
-     .doc = "Threads that compile kernels ahead, 0: none (default: processors but one, at most 16)"},
+     .doc = "Threads that compile kernels ahead, at most 16, 0: none (default: usable processors but one)"},
     {.name = "shard", .key = KEY_SHARD, .arg = "I/N", .doc = "Only the I-th of N disjoint parts (merge joins them)"},
     {.name = "seed", .key = KEY_SEED, .arg = "N", .doc = "Of the skews and the inputs (default 1)"},
     {.name = "watchdog",
@@ -190,7 +190,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         a->sweep.retune = true;
         break;
     case KEY_JOBS:
-        status = moet_parse_integer(arg, "--jobs", 0, 1024, &number);
+        status = moet_parse_integer(arg, "--jobs", 0, MOET_COMPILE_AHEAD_MOST, &number);
         a->sweep.jobs = (int32_t)number;
         break;
     case KEY_DRY_RUN:
@@ -463,11 +463,11 @@ static int finish(const sweep_arguments *a, const moet_sweep_tasks *tasks, const
         note_left(tasks, s);
     }
     if (status != MOET_OK || s->left > 0) {
-        moet_command_note("%s; the same command goes on: %s",
+        moet_command_note("%s; the same command %s: %s",
                           s->interrupted     ? "interrupted"
                           : s->out_of_budget ? "the budget is spent"
                                              : "stopped",
-                          a->sweep.command);
+                          a->sweep.retune ? "measures all of it again (--retune)" : "goes on", a->sweep.command);
     } else if (s->measured == 0 && s->failed == 0) {
         moet_command_note("nothing to do: all of it is in %s", a->sweep.db_path);
     } else {

@@ -2,12 +2,10 @@
 #include "compile_ahead.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-enum { MOST_JOBS = 16 };
 
 typedef enum job_state { JOB_WAITING, JOB_RUNNING, JOB_DONE } job_state;
 
@@ -26,13 +24,14 @@ struct moet_compile_ahead {
     bool stopping;
     int32_t compiled;
     int32_t thread_count;
-    pthread_t threads[MOST_JOBS];
+    pthread_t threads[MOET_COMPILE_AHEAD_MOST];
 };
 
 int32_t moet_compile_ahead_jobs(void)
 {
-    const long processors = sysconf(_SC_NPROCESSORS_ONLN);
-    return processors <= 2 ? 1 : processors > MOST_JOBS ? MOST_JOBS : (int32_t)processors - 1;
+    cpu_set_t usable; /* not all that are there: a container or a batch job may have a few of them */
+    const int32_t processors = sched_getaffinity(0, sizeof usable, &usable) == 0 ? CPU_COUNT(&usable) : 1;
+    return processors <= 2 ? 1 : processors > MOET_COMPILE_AHEAD_MOST ? MOET_COMPILE_AHEAD_MOST : processors - 1;
 }
 
 static job *next_waiting(moet_compile_ahead *ahead)
@@ -81,7 +80,7 @@ moet_status moet_compile_ahead_create(int32_t jobs, moet_compile_ahead **ahead)
     pthread_mutex_init(&result->lock, NULL);
     pthread_cond_init(&result->added, NULL);
     pthread_cond_init(&result->done, NULL);
-    for (int32_t i = 0; i < jobs && i < MOST_JOBS; i++) {
+    for (int32_t i = 0; i < jobs && i < MOET_COMPILE_AHEAD_MOST; i++) {
         if (pthread_create(&result->threads[i], NULL, work, result) != 0) break;
         result->thread_count++;
     }

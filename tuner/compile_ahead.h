@@ -8,11 +8,12 @@
 
 typedef struct moet_compile_ahead moet_compile_ahead;
 
-/* jobs: threads, at least 1. */
+/* jobs: threads, 1 to MOET_COMPILE_AHEAD_MOST. */
+#define MOET_COMPILE_AHEAD_MOST 16
 moet_status moet_compile_ahead_create(int32_t jobs, moet_compile_ahead **ahead);
 /* Waits for what is being compiled, forgets the rest. NULL is fine. */
 void moet_compile_ahead_destroy(moet_compile_ahead *ahead);
-/* How many threads a machine gets where nobody says: a processor stays free for timing. */
+/* How many threads a process gets where nobody says, of the processors that it may use: one stays free for timing. */
 int32_t moet_compile_ahead_jobs(void);
 
 /* Asks for a config's kernels, behind those that were asked for before. Nothing where its family compiles nothing on
