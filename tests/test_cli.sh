@@ -108,6 +108,7 @@ holds "show" out "small/a"
 expect 0 "" "$MOE" show --db good.db --trials --format csv
 expect 0 "" "$MOE" show --db good.db --format json
 python3 -c 'import json,sys; [json.loads(l) for l in open("out")]' && pass || fail "show --format json is no JSON"
+expect 2 "both name a workload" "$MOE" show --db good.db --why small/a --workload small/b
 expect 0 "" "$MOE" show --db good.db --why small/a
 holds "show --why" out "host_blas"
 expect 0 "" "$MOE" emit --db good.db --out table
@@ -127,6 +128,7 @@ cp out bench.jsonl
 grep -qF '"hit":"exact"' bench.jsonl && pass || fail "bench: no exact hit"
 expect 0 "" "$MOE" bench --device host --default --workloads small.jsonl --ops up --rounds 3
 cp out default.jsonl
+expect 2 "--match: no workload of small.jsonl has 'elsewhere' in its name" "$MOE" bench --device host --default --workloads small.jsonl --match elsewhere
 expect 0 "" "$MOE" compare bench.jsonl default.jsonl
 expect 4 "" "$MOE" compare bench.jsonl default.jsonl --at-least 1000000
 expect 0 "" "$MOE" sweep "${shape[@]}" --dry-run

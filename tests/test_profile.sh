@@ -60,7 +60,7 @@ PATH=$WORK/bin:$PATH expect 1 "inapplicable" "$MOE" profile small.jsonl $host --
 [ -x /usr/local/cuda/bin/ncu ] || PATH=/usr/bin:/bin expect 1 "ncu is not here: install Nsight Compute" "$MOE" profile small.jsonl $host
 expect 2 "2 workloads, one is profiled" "$MOE" profile small.jsonl --device host --tool none
 expect 2 "no file and no workload" "$MOE" profile nothing --tool none
-expect 1 "the nearest are deepseek-v3" "$MOE" profile deepseek-v33/ep8/64/balanced --tool none
+expect 2 "the nearest are deepseek-v3" "$MOE" profile deepseek-v33/ep8/64/balanced --tool none
 expect 2 "do not divide" "$MOE" profile deepseek-v3/ep7/64/balanced --tool none
 expect 2 "give one of --ops" "$MOE" profile small.jsonl $host --tool none --ops up,down
 expect 2 "give a WORKLOAD" "$MOE" profile

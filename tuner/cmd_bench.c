@@ -380,13 +380,27 @@ static bool costs_one_point(moet_status status)
            status == MOET_UNSUPPORTED;
 }
 
+static bool is_wanted(const bench_arguments *a, const moet_sweep_task *task)
+{
+    return a->match == NULL || strstr(task->workload->name, a->match) != NULL;
+}
+
+/* Before anything is measured. */
+static moet_status check_match(const bench_arguments *a, const moet_sweep_tasks *tasks)
+{
+    for (int32_t i = 0; i < tasks->count; i++) {
+        if (is_wanted(a, &tasks->items[i])) return MOET_OK;
+    }
+    return moet_fail(MOET_INVALID, "--match: no workload of %s has '%s' in its name", a->workloads, a->match);
+}
+
 static moet_status run_tasks(bench_state *s, const moet_sweep_tasks *tasks)
 {
     int64_t begin_ns = moet_clock_ns();
     moet_progress_begin(&s->progress, stderr, tasks->count);
     for (int32_t i = 0; i < tasks->count; i++) {
         const moet_sweep_task *task = &tasks->items[i];
-        if (s->arguments->match != NULL && strstr(task->workload->name, s->arguments->match) == NULL) {
+        if (!is_wanted(s->arguments, task)) {
             moet_progress_skip(&s->progress, 1);
             continue;
         }
@@ -408,7 +422,7 @@ static moet_status run_tasks(bench_state *s, const moet_sweep_tasks *tasks)
             return status;
         }
     }
-    moet_progress_clear(&s->progress);
+    moet_progress_end(&s->progress);
     return MOET_OK;
 }
 
@@ -445,6 +459,7 @@ static int run(int argc, char **argv)
     }
     moet_status status = moet_workloads_read(a.workloads, &workloads);
     if (status == MOET_OK) status = moet_sweep_plan(&a.plan, &workloads, &tasks);
+    if (status == MOET_OK) status = check_match(&a, &tasks);
     if (status == MOET_OK) status = moet_device_open(a.device, &device);
     if (status == MOET_OK) status = open_peers(&s);
     if (status == MOET_OK) status = moet_bench_create(device, a.plan.seed, true, &s.bench);

@@ -73,7 +73,7 @@ static const struct argp argp = {
                             "moe-tune merge --db all.db h100.db h200.db",
                             "The order does not matter and merging twice changes nothing. Of two trials of one "
                             "candidate the one with final "
-                            "rounds stays, then the one with more samples, then the faster one."),
+                            "rounds stays, then of the higher effort, then with more samples, then the faster one."),
 };
 
 static int run_merge(int argc, char **argv)

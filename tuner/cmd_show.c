@@ -396,6 +396,8 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     case ARGP_KEY_END:
         if (options->counters && (options->trials || options->why)) {
             argp_error(state, "--counters goes with neither --trials nor --why; --workload NAME chooses");
+        } else if (options->why && options->workload) {
+            argp_error(state, "--why and --workload both name a workload: give one of them");
         }
         if (options->ep && (options->counters || options->why || options->workload)) {
             argp_error(state, "--ep goes with --trials and --device only");

@@ -1,5 +1,6 @@
 /* moe-tune verify: every entry of a table, as the runtime library launches it, against the reference on this device; or
  * one launch against a trainer's dump. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -193,7 +194,7 @@ static moet_status verify_point(verify_state *s, const moet_problem *problem, co
         return status;
     }
     for (int32_t kind = 0; kind < MOET_TABLE_KIND_COUNT; kind++) {
-        verified result = {.status = MOET_TRIAL_FAILED};
+        verified result = {.status = MOET_TRIAL_FAILED, .error = (double)NAN};
         if (!point->winner[kind].present) {
             continue;
         }

@@ -25,7 +25,9 @@ static moet_status draw(const char *text, uint64_t seed, moet_workload *w, bool 
                              text);
         }
     }
-    MOET_TRY(moet_model_find(parts[0], &model));
+    if (moet_model_find(parts[0], &model) != MOET_OK) { /* a wrong model is a wrong argument */
+        return moet_fail(MOET_INVALID, "%s", moet_last_error());
+    }
     MOET_TRY(moet_parse_integer(parts[1] + 2, "epN", 1, 4096, &ranks));
     MOET_TRY(moet_parse_integer(parts[2], "ROWS", 1, MOET_MAX_ROWS, &w->rows));
     if (model.experts % ranks != 0 || model.experts / ranks > MOET_MAX_EXPERTS) {
