@@ -353,7 +353,6 @@ static moet_status create_data(moet_ep *ep)
 {
     const moet_ep_transport *transport = transport_find(ep->options.transport); /* NULL: auto */
     ep->data = ep->control;
-    if (transport && transport->check) MOET_TRY(transport->check(&ep->problem, &ep->options)); /* a table's, too */
     if (transport && transport->create_data) return transport->create_data(ep, &ep->data);
 #ifdef MOET_CUDA
     if (!has_cuda(ep) || ep->options.ranks == 1 || (transport && transport->is_by_memory)) return MOET_OK;
