@@ -52,6 +52,8 @@ is "bash: words" "$(complete_words moe-tune sweep --device =)" "auto cuda host "
 is "bash: words begun" "$(complete_words moe-tune sweep --device = ho)" "host "
 is "bash: words without =" "$(complete_words moe-tune bench --numerics t)" "train "
 is "bash: only words of the doc" "$(complete_words moe-tune sweep --activation =)" "gpt_oss swiglu swiglu_clamp "
+is "bash: efforts" "$(complete_words moe-tune sweep --effort =)" "exhaustive normal quick "
+is "bash: tools" "$(complete_words moe-tune profile --tool =)" "ncu none nsys "
 is "bash: where TEXT is free" "$(complete_words moe-tune show --device = ho)" " "
 mkdir folder && touch file.jsonl
 is "bash: folders" "$(complete_words moe-tune bench --table = fo)" "folder "

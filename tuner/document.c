@@ -220,6 +220,11 @@ static const struct {
     {"prob", {MOET_PROB_TABLE(MOET_X)}},
     {"combine", {MOET_COMBINE_TABLE(MOET_X)}},
     {"bias", {"yes", "no", "up", "down"}},
+    {"effort", {"quick", "normal", "exhaustive"}},
+    {"tool", {"ncu", "nsys", "none"}},
+    {"net", {"auto", "socket", "mpi"}},
+    {"transport", {"auto", "lsa", "allgather", "exchange", "bound"}},
+    {"returns", {"rows", "sums"}},
 };
 #undef MOET_X
 

@@ -125,8 +125,8 @@ static void write_rows(regret_row *rows, int32_t count, FILE *data)
     fputs("\n\n", data);
 }
 
-/* What no table costs, sorted by itself: place_pct default_pct. Moves rows. */
-static void write_defaults(regret_row *rows, int32_t count, FILE *data)
+/* What no table costs, sorted by itself: place_pct default_pct; the most of it in settings. Moves rows. */
+static void write_defaults(regret_row *rows, int32_t count, FILE *data, FILE *settings)
 {
     int32_t known = 0;
     for (int32_t i = 0; i < count; i++) {
@@ -141,6 +141,7 @@ static void write_defaults(regret_row *rows, int32_t count, FILE *data)
     if (known == 0) {
         fputs("0 NaN\n", data);
     }
+    fprintf(settings, "default_most = %.6g\n", known > 0 ? rows[0].default_pct : 0);
 }
 
 /* title<n> = "FILE: mean 1.0 %, ..."; the file's name without its folder. */
@@ -218,7 +219,7 @@ moet_status moet_plot_write_regret(const moet_plot_sources *sources, FILE *data,
         fprintf(settings, "files = %d\npoints = %d\nmean = %.6g\np95 = %.6g\nmost = %.6g\nleast = %.6g\n",
                 sources->regret_count, counts[0], mean_of(rows[0], counts[0]), p95_of(rows[0], counts[0]), most, least);
         write_worst(rows[0], counts[0], settings);
-        write_defaults(rows[0], counts[0], data);
+        write_defaults(rows[0], counts[0], data, settings);
     }
     for (int32_t f = 0; f < sources->regret_count; f++) free(rows[f]);
     return status;
