@@ -384,8 +384,11 @@ typedef struct moet_stats {
 MOET_API void moet_stats_read(const moet_handle *handle, moet_stats *stats);
 MOET_API void moet_plan_stats_read(const moet_plan *plan, moet_stats *stats);
 
-/* Writes into text[size] the shell command that measures and verifies what moet_launch would run for these counts:
- * "moe-tune bench ...". INVALID where it does not fit. FFN: with one local expert a token. */
+/* Writes into text[size] the shell command that measures and verifies what moet_launch would run for these counts
+ * (device_counts plans: what it runs for any, on these; host memory here too): "moe-tune bench ...", with the handle's
+ * table, or, where a plan for these counts alone would choose something else, with the configuration by name. It uses
+ * all SMs, whatever max_sms. INVALID for counts as in moet_launch, and where it does not fit. FFN: with one local expert
+ * a token. */
 MOET_API moet_status moet_plan_replay_command(const moet_plan *plan, const int32_t *counts, char *text, size_t size);
 
 /* ---- recording ----------------------------------------------------------------------------------------------- */

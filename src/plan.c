@@ -462,6 +462,19 @@ static bool append_path(char *text, size_t size, size_t *used, const moet_proble
     return fits && append(text, size, used, " --clamp %.*s", (int)strcspn(clamp, ","), clamp);
 }
 
+/* Whether `moe-tune bench`, with the same table or none, would take the same configuration for a routing: its plan is for
+ * so many rows, expects what counts in device memory say, and may have another default for it. */
+static bool would_be_benched(const moet_plan *plan, const moet_routing *routing, const moet_decision *d)
+{
+    const bool device_counts = plan->options.device_counts;
+    moet_config fallback;
+    if (device_counts && decide(plan, NULL, routing).prepared != d->prepared) return false;
+    if (d->hit != MOET_HIT_DEFAULT) return true;
+    return moet_default_config(&plan->problem, routing->rows > 0 ? routing->rows : 1, device_counts,
+                               &plan->handle->device->info, &fallback) == MOET_OK &&
+           moet_config_equal(&fallback, &d->prepared->config);
+}
+
 moet_status moet_plan_replay_command(const moet_plan *plan, const int32_t *counts, char *text, size_t size)
 {
     static const char *const op_texts[] = {
@@ -471,8 +484,10 @@ moet_status moet_plan_replay_command(const moet_plan *plan, const int32_t *count
     };
     const moet_problem *p = &plan->problem;
     moet_routing routing;
+    moet_decision d;
     if (!counts) return moet_fail(MOET_INVALID, "moet_plan_replay_command: counts are NULL");
-    MOET_TRY(moet_routing_summarize(counts, p->experts, &routing));
+    MOET_TRY(moet_plan_decide(plan, counts, &routing, &d));
+    MOET_TRY(moet_routing_summarize(counts, p->experts, &routing)); /* which those on the device are not, above */
     size_t used = 0;
     bool fits = size > 0 && append(text, size, &used,
                                    "echo '{\"name\":\"replay\",\"experts\":%d,\"hidden\":%d,\"inter\":%d,\"rows\":%lld,"
@@ -482,9 +497,15 @@ moet_status moet_plan_replay_command(const moet_plan *plan, const int32_t *count
     const moet_device *device = plan->handle->device;
     fits = fits && append(text, size, &used, "]}' | moe-tune bench --device %s", device->backend->name);
     if (strcmp(device->backend->name, "host") != 0) fits = fits && append(text, size, &used, ":%d", device->ordinal);
-    fits = fits && (plan->handle->table_dir ? append(text, size, &used, " --table ") &&
-                                                  append_quoted(text, size, &used, plan->handle->table_dir)
-                                            : append(text, size, &used, " --default"));
+    char config[MOET_CONFIG_SIZE];
+    moet_config_format(&d.prepared->config, config);
+    if (!would_be_benched(plan, &routing, &d))
+        fits = fits && append(text, size, &used, " --config %s", config);
+    else if (plan->handle->table_dir)
+        fits = fits && append(text, size, &used, " --table ") &&
+               append_quoted(text, size, &used, plan->handle->table_dir);
+    else
+        fits = fits && append(text, size, &used, " --default");
     const bool is_path = p->op == MOET_OP_FFN;
     const char *bias = !p->bias && !(is_path && p->down_bias) ? ""
                        : is_path && !p->down_bias             ? " --bias=up"

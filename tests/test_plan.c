@@ -395,6 +395,45 @@ static void test_replay_command(void **state)
     moet_close(handle);
 }
 
+/* A plan for more rows has another default than the bench of a few would choose, and one with counts on the device
+ * another winner than these counts have: the command names what would run. */
+static void test_replay_of_another_choice(void **state)
+{
+    (void)state;
+    moet_handle *handle;
+    moet_plan *plan;
+    moet_choice choice;
+    moet_config few;
+    char text[1500], few_text[MOET_CONFIG_SIZE], wanted[MOET_CONFIG_SIZE + 16];
+    static const int32_t ones[E] = {1, 1, 1, 1}, foreign[E] = {9, 0, 0, 0};
+    TEST_OK(moet_default_config(&problem, E, false, &host->info, &few));
+    moet_config_format(&few, few_text);
+    TEST_OK(moet_open(NULL, "host", &handle));
+    plan = plan_make(handle);
+    TEST_OK(moet_plan_query(plan, ones, &choice));
+    assert_string_not_equal(choice.config, few_text);
+    TEST_OK(moet_plan_replay_command(plan, ones, text, sizeof text));
+    snprintf(wanted, sizeof wanted, " --config %s ", choice.config);
+    TEST_CONTAINS(text, wanted);
+    assert_null(strstr(text, "--default"));
+    moet_plan_destroy(plan);
+    moet_close(handle);
+
+    TEST_OK(moet_open(folder, "host", &handle));
+    const moet_plan_options options = {.max_rows = max_rows, .device_counts = true, .expected_rows = 64};
+    TEST_OK(moet_plan_create(handle, &problem, &options, &plan));
+    TEST_OK(moet_plan_query(plan, NULL, &choice));
+    assert_int_equal(choice.hit, MOET_HIT_EXACT);
+    TEST_OK(moet_plan_replay_command(plan, balanced, text, sizeof text));
+    TEST_CONTAINS(text, "--table");
+    TEST_OK(moet_plan_replay_command(plan, foreign, text, sizeof text)); /* far from every point */
+    snprintf(wanted, sizeof wanted, " --config %s ", choice.config);
+    TEST_CONTAINS(text, wanted);
+    TEST_CONTAINS(text, "--device-counts");
+    moet_plan_destroy(plan);
+    moet_close(handle);
+}
+
 static void test_replay_of_paths(void **state)
 {
     (void)state;
@@ -558,6 +597,7 @@ int main(void)
         cmocka_unit_test(test_refusals_of_plans),
         cmocka_unit_test(test_refusals_of_launches),
         cmocka_unit_test(test_replay_command),
+        cmocka_unit_test(test_replay_of_another_choice),
         cmocka_unit_test(test_replay_of_paths),
         cmocka_unit_test(test_two_handles_in_two_threads),
         cmocka_unit_test(test_launch_allocates_nothing),
