@@ -462,8 +462,8 @@ static bool append_path(char *text, size_t size, size_t *used, const moet_proble
     return fits && append(text, size, used, " --clamp %.*s", (int)strcspn(clamp, ","), clamp);
 }
 
-/* Whether `moe-tune bench`, with the same table or none, would take the same configuration for a routing: its plan is for
- * so many rows, expects what counts in device memory say, and may have another default for it. */
+/* Whether `moe-tune bench`, with the same table or none, would take the same configuration for a routing: its plan is
+ * for so many rows, expects what counts in device memory say, and may have another default for it. */
 static bool would_be_benched(const moet_plan *plan, const moet_routing *routing, const moet_decision *d)
 {
     const bool device_counts = plan->options.device_counts;
@@ -502,8 +502,8 @@ moet_status moet_plan_replay_command(const moet_plan *plan, const int32_t *count
     if (!would_be_benched(plan, &routing, &d))
         fits = fits && append(text, size, &used, " --config %s", config);
     else if (plan->handle->table_dir)
-        fits = fits && append(text, size, &used, " --table ") &&
-               append_quoted(text, size, &used, plan->handle->table_dir);
+        fits =
+            fits && append(text, size, &used, " --table ") && append_quoted(text, size, &used, plan->handle->table_dir);
     else
         fits = fits && append(text, size, &used, " --default");
     const bool is_path = p->op == MOET_OP_FFN;

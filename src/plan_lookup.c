@@ -13,8 +13,8 @@
 #define UNKNOWN_COST 0.02 /* ln: what a factor costs that was not measured at a point, but comes from another one */
 #define DEFAULT_TIE 0.01  /* ln: the default wins ties, as among winners */
 #define NEAR_SQUARE 0.05  /* added to squares of distances */
-/* A launch can afford so many estimates of an expert's share, which take some 8 ns each. Of many experts the points say
- * as much: what one has left of its last tile another has too much. */
+/* A launch can afford so many estimates of an expert's share of a GEMM, which take some 8 ns each. Of many experts the
+ * points say as much: what one has left of its last tile another has too much. */
 enum { MOST_ESTIMATES = 160, MOST_CONTENDERS = 8 };
 
 /* What a configuration took at a point. */
@@ -167,9 +167,13 @@ moet_status moet_lookup_create(const moet_plan *plan, moet_lookup **lookup)
         status = moet_fail(MOET_NO_MEMORY, "plan: out of memory");
         goto done;
     }
-    l->contenders = counts_are_seen ? MOST_ESTIMATES / plan->problem.experts : 0;
+    int32_t gemms = 1; /* of a configuration; a path has two */
+    for (int32_t k = 0; k < l->config_count; k++) {
+        describe_tiles(l, k);
+        if (l->shapes[k].count > gemms) gemms = l->shapes[k].count;
+    }
+    l->contenders = counts_are_seen ? MOST_ESTIMATES / (gemms * plan->problem.experts) : 0;
     if (l->contenders > MOST_CONTENDERS) l->contenders = MOST_CONTENDERS;
-    for (int32_t k = 0; k < l->config_count; k++) describe_tiles(l, k);
     for (int32_t i = 0; i < l->point_count && status == MOET_OK; i++) status = describe_point(l, i);
     for (int32_t i = 0; i < l->point_count && status == MOET_OK; i++) status = fill_unknown(l, i);
 done:
