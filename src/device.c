@@ -34,6 +34,13 @@ void moet_device_format_key(const moet_device_info *info, char *key)
     (void)n; /* every field is bounded: the longest key is below the size */
 }
 
+bool moet_device_refuse_key(const char *expected, const char *found, char *why)
+{
+    size_t field = 0; /* from which on they differ */
+    for (size_t i = 0; expected[i] && expected[i] == found[i]; i++) field = expected[i] == ',' ? i + 1 : field;
+    return moet_refuse(why, "made for another device: %.100s expected, %.100s found", expected + field, found + field);
+}
+
 /* The first backend with a device. A backend that is broken is passed over: the host always works. */
 static moet_status find_auto(const moet_backend **backend)
 {

@@ -95,6 +95,9 @@ moet_status moet_device_open(const char *spec, moet_device **device);
 void moet_device_close(moet_device *device);
 /* Writes the key text of info into key[MOET_DEVICE_KEY_SIZE]. */
 void moet_device_format_key(const moet_device_info *info, char *key);
+/* Why what was made for one key does not serve another: from the first field on in which they differ, as what is equal
+ * may be longer than why[MOET_REASON_SIZE]. false. */
+bool moet_device_refuse_key(const char *expected, const char *found, char *why);
 
 /* ---- libraries bound at run time (dynlib.c) ---- */
 

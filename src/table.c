@@ -260,9 +260,7 @@ static int32_t count_sources(const moet_problem *problem, const moet_config *con
 static bool kernel_serves(const reader *r, const moet_problem *problem, const kernel_text *kernel, moet_config *config,
                           char *why)
 {
-    if (r->other_device)
-        return moet_refuse(why, "made for another device: %.100s expected, %.100s found", r->device_key,
-                           r->device->key);
+    if (r->other_device) return moet_device_refuse_key(r->device_key, r->device->key, why);
     /* Another version may have other parameters: it is looked at before the config is read. */
     char name[64];
     snprintf(name, sizeof name, "%.*s", (int)strcspn(kernel->config, ":"), kernel->config);
