@@ -130,7 +130,7 @@ static moet_status launch(moet_plan *plan, const moet_ffn_args *args, const moet
                                          .rows = routing.rows < most_rows ? routing.rows : most_rows,
                                          .workspace = plan->workspace,
                                          .stream = args->stream};
-    moet_plan_count(plan, &d);
+    if (routing.rows > 0) moet_plan_count(plan, &d); /* else any configuration does, and none was looked up */
     moet_record_launch(plan, args->counts, &routing, args->device_tokens ? 0 : tokens, &d);
     moet_nvtx_begin(MOET_NVTX_LAUNCH, d.prepared->text, call_args.rows);
     return moet_nvtx_end(d.prepared->config.family->launch(d.prepared->state, &call_args));

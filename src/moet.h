@@ -221,14 +221,16 @@ MOET_API const char *moet_device_key(const moet_handle *handle);
 typedef struct moet_plan moet_plan;
 
 typedef struct moet_plan_options {
-    int64_t max_rows; /* bound on the rows of any launch; 1 to MOET_MAX_ROWS; FFN: 0 for max_tokens min(choices, E),
-                         INVALID where that is more */
-    int64_t max_tokens;            /* FFN: bound on the tokens of any launch; 1 to MOET_MAX_ROWS */
-    int32_t choices;               /* FFN: k, 1 to MOET_MAX_CHOICES */
-    int32_t max_sms;               /* SMs (host: threads) to use at most; 0: all. FFN: the passes over rows have no more
-                                      blocks than so many SMs hold, but may be spread thinly over others */
-    bool device_counts;            /* launches read counts from device memory: replayable in a CUDA graph */
-    int64_t expected_rows;         /* with device_counts: what to choose for; 0: max_rows */
+    int64_t max_rows;   /* bound on the rows of any launch; 1 to MOET_MAX_ROWS; FFN: 0 for max_tokens min(choices, E),
+                           INVALID where that is more */
+    int64_t max_tokens; /* FFN: bound on the tokens of any launch; 1 to MOET_MAX_ROWS */
+    int32_t choices;    /* FFN: k, 1 to MOET_MAX_CHOICES */
+    int32_t max_sms;    /* SMs (host: threads) to use at most; 0: all. FFN: the passes over rows have no more
+                           blocks than so many SMs hold, but may be spread thinly over others */
+    bool device_counts; /* launches read counts from device memory: replayable in a CUDA graph */
+    int64_t expected_rows; /* with device_counts: what to choose for; without: what to choose the default for, which
+                              answers where the table does not. 0: max_rows; of an FFN it is worth saying, as max_rows
+                              may be what it takes for every choice to be local */
     double expected_max_over_mean; /* with device_counts: what to choose for; 0: 1 (balanced). Both until
                                       moet_plan_expect says otherwise */
 } moet_plan_options;
@@ -374,8 +376,8 @@ MOET_API moet_status moet_plan_expect(moet_plan *plan, const moet_routing *routi
 
 /* How launches were answered since the handle, or the plan, was made: EXACT, NEAREST, DEFAULT; refused: the default
  * answered because what the table has for the problem, near the routing, is among the refused entries (moet_refusal).
- * Many of these, or of the default, call for a new sweep. A launch of 0 rows looks nothing up; with device_counts a
- * launch counts as what the plan expects, and replays of a graph that captured it are not seen. */
+ * Many of these, or of the default, call for a new sweep. A launch of 0 rows is not counted, as nothing is looked up;
+ * with device_counts a launch counts as what the plan expects, and replays of a graph that captured it are not seen. */
 typedef struct moet_stats {
     int64_t exact, nearest, fallback, refused;
 } moet_stats;
@@ -387,8 +389,8 @@ MOET_API void moet_plan_stats_read(const moet_plan *plan, moet_stats *stats);
 /* Writes into text[size] the shell command that measures and verifies what moet_launch would run for these counts
  * (device_counts plans: what it runs for any, on these; host memory here too): "moe-tune bench ...", with the handle's
  * table, or, where a plan for these counts alone would choose something else, with the configuration by name. It uses
- * all SMs, whatever max_sms. INVALID for counts as in moet_launch, and where it does not fit. FFN: with one local expert
- * a token. */
+ * all SMs, whatever max_sms. INVALID for counts as in moet_launch, and where it does not fit. FFN: with one local
+ * expert a token. */
 MOET_API moet_status moet_plan_replay_command(const moet_plan *plan, const int32_t *counts, char *text, size_t size);
 
 /* ---- recording ----------------------------------------------------------------------------------------------- */

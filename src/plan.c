@@ -26,7 +26,8 @@ moet_status moet_open(const char *table_dir, const char *device, moet_handle **h
     }
 done:
     if (status != MOET_OK) {
-        if (overridden && table_dir) status = moet_fail(status, "%s (from MOET_TABLE)", moet_last_error());
+        /* The device's errors are not the table's. */
+        if (overridden && result->device) status = moet_fail(status, "%s (from MOET_TABLE)", moet_last_error());
         moet_close(result);
         return status;
     }
@@ -198,8 +199,8 @@ static moet_status prepare_tuned(moet_plan *plan)
 static moet_status prepare_default(moet_plan *plan)
 {
     const moet_device_info *device = &plan->handle->device->info;
-    bool device_counts = plan->options.device_counts;
-    int64_t rows = device_counts ? plan->options.expected_rows : plan->options.max_rows;
+    const bool device_counts = plan->options.device_counts;
+    const int64_t rows = plan->options.expected_rows;
     char reasons[600] = "";
     size_t used = 0;
     for (int32_t i = 0; moet_families[i]; i++) {

@@ -262,6 +262,10 @@ static void test_no_tokens_and_no_choices(void **state)
         for (int64_t i = 0; i < path.elements; i++) assert_int_equal(got[i], 0);
         const moet_ffn_args nothing = {.counts = d.counts};
         ffn_run(&g, &d, &nothing, 0, got);
+        moet_stats stats;
+        moet_plan_stats_read(g.plan, &stats); /* nothing was looked up; the host does not see that there is nothing */
+        assert_int_equal(stats.fallback, on_device);
+        assert_true(stats.exact == 0 && stats.nearest == 0 && stats.refused == 0);
         ffn_plan_free(&g);
     }
     free(got);

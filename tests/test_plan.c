@@ -192,6 +192,32 @@ static void test_default_without_a_table(void **state)
     moet_close(NULL);
 }
 
+/* The default of a plan is for the rows that it expects, else for all that it is made for. */
+static void test_default_for_what_is_expected(void **state)
+{
+    (void)state;
+    static const int64_t expected[] = {0, E, max_rows};
+    moet_handle *handle;
+    TEST_OK(moet_open(NULL, "host", &handle));
+    char texts_of[MOET_COUNT_OF(expected)][MOET_CONFIG_SIZE];
+    for (int32_t i = 0; i < MOET_COUNT_OF(expected); i++) {
+        moet_plan *plan;
+        moet_choice choice;
+        moet_config config;
+        const moet_plan_options options = {.max_rows = max_rows, .expected_rows = expected[i]};
+        TEST_OK(moet_default_config(&problem, expected[i] ? expected[i] : max_rows, false, &host->info, &config));
+        moet_config_format(&config, texts_of[i]);
+        TEST_OK(moet_plan_create(handle, &problem, &options, &plan));
+        TEST_OK(moet_plan_query(plan, balanced, &choice));
+        assert_string_equal(choice.config, texts_of[i]);
+        launch_right(plan, far_away);
+        moet_plan_destroy(plan);
+    }
+    assert_string_equal(texts_of[0], texts_of[2]);
+    assert_string_not_equal(texts_of[0], texts_of[1]);
+    moet_close(handle);
+}
+
 static void test_hits(void **state)
 {
     (void)state;
@@ -282,7 +308,10 @@ static void test_environment(void **state)
     assert_int_equal(moet_entry_count(handle), 0);
     moet_close(handle);
     setenv("MOET_TABLE", "/nowhere/at/all", 1);
-    TEST_FAILS(MOET_NOT_FOUND, "/nowhere/at/all", moet_open(folder, "host", &handle));
+    TEST_FAILS(MOET_NOT_FOUND, "/nowhere/at/all/table.json: no such file", moet_open(folder, "host", &handle));
+    TEST_CONTAINS(moet_last_error(), "(from MOET_TABLE)");
+    TEST_FAILS(MOET_INVALID, "unknown", moet_open(folder, "toaster", &handle)); /* no fault of the table's */
+    assert_null(strstr(moet_last_error(), "MOET_TABLE"));
     setenv("MOET_TABLE", "", 1); /* as if it were not set */
     TEST_OK(moet_open(folder, "host", &handle));
     assert_int_equal(moet_entry_count(handle), 3);
@@ -591,6 +620,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_default_without_a_table),
+        cmocka_unit_test(test_default_for_what_is_expected),
         cmocka_unit_test(test_hits),
         cmocka_unit_test(test_device_counts),
         cmocka_unit_test(test_environment),
