@@ -16,7 +16,9 @@
  * error. moet_last_error() says what went wrong in one line. The caller owns what _open and _create return;
  * _close and _destroy accept NULL. Plans are destroyed before their handle is closed, and after the work that they
  * enqueued, and the graphs that captured it, are done. Different handles may be used from different threads at the same
- * time; one handle with its plans belongs to one thread at a time.
+ * time; one handle with its plans, questions to them included, belongs to one thread at a time, but for what says
+ * otherwise below. On a CUDA device the device's context, which moet_open leaves current, must be current on the thread
+ * that creates, launches or destroys a plan, or closes the handle.
  *
  * Opening a table writes nothing. The environment variable MOET_TABLE overrides the folder passed to moet_open:
  * a folder, or "off" for no table. */
@@ -167,7 +169,8 @@ MOET_API int32_t moet_problem_n(const moet_problem *problem);
 MOET_API int32_t moet_problem_k(const moet_problem *problem);
 
 /* Canonical key text, "op=up,experts=8,hidden=7168,...": the identity of a problem in stores and tables. `text`
- * holds at least MOET_KEY_SIZE bytes. parse(format(p)) == p. */
+ * holds at least MOET_KEY_SIZE bytes; the problem is a valid one. parse(format(p)) == p; MALFORMED for a text that is
+ * not canonical, INVALID for a problem that moet_problem_validate refuses. */
 MOET_API void moet_problem_format(const moet_problem *problem, char *text);
 MOET_API moet_status moet_problem_parse(const char *text, moet_problem *problem);
 
@@ -202,13 +205,16 @@ typedef struct moet_handle moet_handle;
 /* Opens a table folder (NULL: none; every answer is then a family default) for a device: "auto" or NULL (a CUDA device
  * if there is one, else the host), "host", "cuda:N", or "cuda": the device of the calling thread's current context,
  * else cuda:0. Entries made for another device or for other library, kernel or driver versions are refused one by
- * one (moet_refusal lists them) and the rest serves. NOT_FOUND, MALFORMED or MISMATCH if the folder as a whole cannot
- * be used. */
+ * one (moet_refusal lists them) and the rest serves. Where the thread's current context is of another device, or there
+ * is none, the device's primary context is made current, and held until moet_close.
+ * INVALID, UNSUPPORTED, NOT_FOUND or DEVICE if there is no such device; NOT_FOUND, MALFORMED, MISMATCH or IO if the
+ * folder as a whole cannot be used; NO_MEMORY. */
 MOET_API moet_status moet_open(const char *table_dir, const char *device, moet_handle **handle);
 MOET_API void moet_close(moet_handle *handle);
 
-/* Entries that serve, and the refused ones; moet_refusal(handle, i) for 0 <= i < moet_refusal_count is one line,
- * "<problem> rows=512: cublasLt 130100 expected, 130200 found". Owned by the handle. */
+/* Entries that serve, and the refused ones: moet_refusal(handle, i) for 0 <= i < moet_refusal_count is one line,
+ * "<problem> rows=512 max=99 any: cublasLt 130100 expected, cublasLt 130200 found", and "" for any other i. A plan that
+ * cannot prepare an entry adds "<config>: <reason>". Owned by the handle. */
 MOET_API int32_t moet_entry_count(const moet_handle *handle);
 MOET_API int32_t moet_refusal_count(const moet_handle *handle);
 MOET_API const char *moet_refusal(const moet_handle *handle, int32_t index);
@@ -235,13 +241,17 @@ typedef struct moet_plan_options {
                                       moet_plan_expect says otherwise */
 } moet_plan_options;
 
-/* Prepares every configuration that the table may answer with for this problem, and the default: loads kernels,
- * queries vendor libraries, allocates workspace. The device's context must be current on a CUDA device. */
+/* Prepares every configuration that the table may answer with for this problem, and the default: loads kernels, or
+ * compiles those that no table has, queries vendor libraries, allocates workspace. The problem and the options are
+ * copied; the handle must outlive the plan. A tuned configuration that cannot be prepared becomes a refusal, and the
+ * rest serves. INVALID for the problem or an option; UNSUPPORTED where no configuration serves the problem here, with
+ * each family's reason; NO_MEMORY; NO_DEVICE_MEMORY; DEVICE. */
 MOET_API moet_status moet_plan_create(moet_handle *handle, const moet_problem *problem,
                                       const moet_plan_options *options, moet_plan **plan);
 MOET_API void moet_plan_destroy(moet_plan *plan);
 
-/* Device memory that the plan holds, in bytes. */
+/* Bytes of device memory that the plan holds for its launches' intermediate results. Kernels are not counted, nor what
+ * cublaslt_grouped allocates for itself (docs/cublaslt.md). */
 MOET_API size_t moet_plan_workspace_bytes(const moet_plan *plan);
 
 typedef struct moet_launch_args {
@@ -257,8 +267,11 @@ typedef struct moet_launch_args {
  * kernels' counters (these also where the workspace is 0 bytes): they must follow each other, on one stream or by
  * events; a plan for each stream where two shall run at once. All pointers 16-byte aligned. With host counts the counts
  * are read before the call returns. INVALID for counts that are negative or sum to more than max_rows. With device
- * counts, x must be max_rows rows of readable memory (rows past the experts' may be read and are not used), and rows
- * past max_rows are neither read nor written. On the host backend the work is done on return. */
+ * counts, x must be max_rows rows of readable memory (rows past the experts' may be read and are not used), rows past
+ * max_rows are neither read nor written, and a negative count is 0. No allocation, no synchronisation. With device
+ * counts a launch may be captured into a CUDA graph, whose replays read the counts anew; without, the counts are frozen
+ * in it, and what the table has chosen (cublas_grouped) may not be capturable. INVALID before anything is enqueued;
+ * else what the driver or library reports, DEVICE mostly. On the host backend the work is done on return. */
 MOET_API moet_status moet_launch(moet_plan *plan, const moet_launch_args *args);
 
 /* ---- the expert path --------------------------------------------------------------------------------------- */
@@ -281,7 +294,8 @@ typedef struct moet_ffn_args {
     void *out;             /* [R, H] BF16; must not overlap the inputs */
     int64_t out_stride;
     int64_t tokens;               /* R, at most options.max_tokens */
-    const int32_t *device_tokens; /* device memory: R is read there at run time, tokens is not looked at; or NULL */
+    const int32_t *device_tokens; /* device memory: R is read there at run time, cut to 0 to max_tokens, and tokens is
+                                     not looked at; or NULL */
     const int32_t *counts;        /* host memory, without options.device_counts: [E] tokens that chose each expert */
     void *stream;                 /* as in moet_launch_args */
 } moet_ffn_args;
@@ -291,13 +305,15 @@ typedef struct moet_ffn_args {
  * before. With device_counts rows past max_rows are left out, and a token that loses some is combined of those that are
  * left; none gives +0. Without, counts are needed and must be those of ids, a repeated choice counted once; INVALID
  * where they cannot be, or sum to more than max_rows. Matrices 16-byte aligned; ids and weights aligned to their
- * elements. Launches of one plan, moet_permute included, must follow each other, as moet_launch says. */
+ * elements. Launches of one plan, moet_permute included, must follow each other, and errors are, as moet_launch says.
+ */
 MOET_API moet_status moet_ffn(moet_plan *plan, const moet_ffn_args *args);
 
 /* The pieces, for callers with their own order; each enqueues. rowmap [R, E] int32: row of the token in that expert,
  * counted over all experts, -1 none (experts ascending, tokens ascending inside an expert, no padding). Between them
  * moet_launch of UP and DOWN plans. moet_permute needs counts, and source where x is to be gathered, and leaves out
- * what else is NULL; moet_activate needs counts, and prob with prob ADVANCE; moet_unpermute what it reads. */
+ * what else is NULL; moet_activate needs counts, and prob with prob ADVANCE; moet_unpermute what it reads. All may be
+ * captured, whatever the plan's options. INVALID for a pointer, stride or number of tokens; else as moet_launch. */
 typedef struct moet_permuted {
     int32_t *counts; /* [E] rows of each expert */
     int32_t *places; /* [R, min(k, E)] the token's rows, ascending, then -1 */
@@ -344,15 +360,17 @@ typedef struct moet_choice {
     double tuned_time_us; /* of this config there, as measured by the sweep; 0 if default, or not measured there */
 } moet_choice;
 
-/* What moet_launch would run for these host counts (device_counts plans: counts is ignored, may be NULL). */
+/* What moet_launch, or moet_ffn, would run for these host counts (device_counts plans: counts is ignored, may be NULL).
+ * INVALID for counts as there. */
 MOET_API moet_status moet_plan_query(const moet_plan *plan, const int32_t *counts, moet_choice *choice);
 
 /* ---- counts on the device ------------------------------------------------------------------------------------ */
 
-/* A plan with device_counts chooses once, for options.expected_rows and expected_max_over_mean. These two let the counts
- * say what to expect instead: summarize enqueues, behind whatever made the counts, one small kernel that writes what they
- * look like; later, when the stream has got there, the caller gives the summary to expect, and launches from then on run
- * what the table has for it. No launch waits for counts, so it runs what an earlier step's counts asked for.
+/* A plan with device_counts chooses once, for options.expected_rows and expected_max_over_mean. These two let the
+ * counts say what to expect instead: summarize enqueues, behind whatever made the counts, one small kernel that writes
+ * what they look like; later, when the stream has got there, the caller gives the summary to expect, and launches from
+ * then on run what the table has for it. No launch waits for counts, so it runs what an earlier step's counts asked
+ * for.
  *
  * In a CUDA graph: a launch is captured with the configuration chosen at that moment, and every replay runs that one,
  * whatever the counts then are, up to max_rows rows, and whatever expect was told since. It is right for them all; to
@@ -368,10 +386,10 @@ MOET_API moet_status moet_plan_query(const moet_plan *plan, const int32_t *count
 MOET_API moet_status moet_plan_summarize(moet_plan *plan, const int32_t *counts, moet_routing *routing, void *stream);
 
 /* Launches after this run what suits routing->rows and ->max_over_mean (host memory; moet_routing_summarize's, or a
- * summary that has arrived); rows past the plan's max_rows are taken as max_rows, and 0 rows change nothing. A lookup, no
- * allocation: everything that may be chosen was prepared by moet_plan_create. From the thread that launches. INVALID for a
- * plan without device_counts, for a routing of another number of experts, or none at all (rows below 0, max_over_mean not
- * within 1 to MOET_MAX_EXPERTS); the choice is then as it was. */
+ * summary that has arrived); rows past the plan's max_rows are taken as max_rows, and 0 rows change nothing. A lookup,
+ * no allocation: everything that may be chosen was prepared by moet_plan_create. From the thread that launches. INVALID
+ * for a plan without device_counts, for a routing of another number of experts, or none at all (rows below 0,
+ * max_over_mean not within 1 to MOET_MAX_EXPERTS); the choice is then as it was. */
 MOET_API moet_status moet_plan_expect(moet_plan *plan, const moet_routing *routing);
 
 /* How launches were answered since the handle, or the plan, was made: EXACT, NEAREST, DEFAULT; refused: the default
