@@ -2,10 +2,10 @@
 """Tokens a second through a stack of expert layers with random weights: torch grouped_mm, DeepGEMM where it can be
 imported, moe-tune without a table and with one. Default: the experts of qwen3-30b-a3b, 48 layers of 128, on one GPU.
 
-    demo_stack.py [--table DIR | --tune BUDGET [--moe-tune PROGRAM]] [--tokens 512,2048,8192,32768] > stack.jsonl
+    demo_stack.py [--table DIR | --tune BUDGET [--out DIR] [--moe-tune PROGRAM]] [--tokens 512,2048,8192,32768] > stack.jsonl
     demo_stack.py --device host --layers 2 --experts 8 --hidden 64 --inter 32 --choices 2 --tokens 16,64
 
-Needs the package of bindings/python. --tune sweeps op ffn on this run's own routings, emits a table into stack_table/ and
+Needs the package of bindings/python. --tune sweeps op ffn on this run's own routings, emits a table into DIR/stack_table and
 says how many minutes that took. One line of JSON a number of tokens and method: tokens_per_s, layer_us, and of moe-tune
 the hit class and configuration. A layer is the path from routed tokens to combined ones, and an RMS norm of its output,
 which keeps numbers of the next layer's size; it is in everybody's time. What is free for all but moe-tune, which does it
@@ -14,6 +14,7 @@ of 11. Methods must agree within 2 % of the output's size after the first layer.
 """
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -39,6 +40,7 @@ def parse_arguments():
     add("--skew", type=float, default=0.5, help="standard deviation of the experts' popularity, in logits (default 0.5)")
     add("--table", help="a tuned table")
     add("--tune", metavar="BUDGET", help="tune one first, for at most this long (10m)")
+    add("--out", default=".", metavar="DIR", help="where --tune keeps its workloads, database and table (default .)")
     add("--moe-tune", default="moe-tune", metavar="PROGRAM")
     return parser.parse_args()
 
@@ -232,7 +234,8 @@ def measure(s, methods):
 
 def tune(s):
     """Minutes that a sweep of this run's routings took, and the table's folder."""
-    with open("stack_workloads.jsonl", "w") as file:
+    workloads, db, table = (os.path.join(s.a.out, name) for name in ("stack_workloads.jsonl", "stack.db", "stack_table"))
+    with open(workloads, "w") as file:
         for tokens in s.a.tokens:
             s.route(tokens)
             counts = s.counts[0].tolist()
@@ -240,11 +243,11 @@ def tune(s):
                        "rows": sum(counts), "tokens": tokens, "skew": "stack", "counts": counts}, file)
             file.write("\n")
     begin = time.perf_counter()
-    subprocess.run([s.a.moe_tune, "sweep", "--device", s.a.device, "--workloads", "stack_workloads.jsonl", "--ops", "ffn",
-                    "--db", "stack.db", "--budget", s.a.tune], check=True, stdout=sys.stderr)
+    subprocess.run([s.a.moe_tune, "sweep", "--device", s.a.device, "--workloads", workloads, "--ops", "ffn",
+                    "--db", db, "--budget", s.a.tune], check=True, stdout=sys.stderr)
     minutes = (time.perf_counter() - begin) / 60
-    subprocess.run([s.a.moe_tune, "emit", "--db", "stack.db", "--out", "stack_table"], check=True, stdout=sys.stderr)
-    return minutes, "stack_table"
+    subprocess.run([s.a.moe_tune, "emit", "--db", db, "--out", table], check=True, stdout=sys.stderr)
+    return minutes, table
 
 
 def main():

@@ -161,7 +161,7 @@ part_profile() {
 }
 part_stack() {
     LD_LIBRARY_PATH= MOET_LIBRARY=$BUILD/libmoet.so.0 PYTHONPATH=$SOURCE/bindings/python${PYTHONPATH:+:$PYTHONPATH} \
-        run stack "$PYTHON" "$SOURCE/bench/demo_stack.py" --tune 4m --moe-tune "$MOE" >"$OUT/stack.jsonl"
+        run stack "$PYTHON" "$SOURCE/bench/demo_stack.py" --tune 4m --out "$OUT" --moe-tune "$MOE" >"$OUT/stack.jsonl"
     cat "$OUT/stack.jsonl"
 }
 part_ep_tune() {
