@@ -324,21 +324,21 @@ done:
  * A forward error analysis (Higham, Accuracy and Stability, chapters 1 and 3) of value +- error, stage by stage. u8 =
  * 2^-8 is BF16's unit roundoff, gamma(K) that of K FP32 additions (reference.h), t = 2^-126 more than underflow adds.
  *
- * rounding to BF16   e -> (1 + u8) e + u8 |v| + t
- * up GEMM            e = gamma(H) sum |x w|, then rounded in TRAIN, not in FAST
- * activation         f = h(g) w, h(g) = g / (1 + exp(-a g)), w = u or u + 1; eg, eu the errors of g and u after the
- *                    clamps, which are monotonic and so carry an interval's ends to its ends. |h'| <= L = max of
- *                    silu' = 1.09984 for every a, hence
- *                    carried = L eg (|w| + eu) + |h| eu
- *                    FP32 evaluation: expf within 2 ulp (CUDA C++ Programming Guide, mathematical functions), and at
- * most 6 more roundings of 2^-24 up to prob: 10 * 2^-24 < 2^-20 of |f| + carried. The rounding of a g moves sigmoid by
- * |x sigmoid'(x)| 2^-24 < 2^-26, g w times that. expf overflows below -88.7, where h is taken for 0 and is less than
- * 2^-121. e = |prob| (all of that), then rounded down GEMM          e = min(sum e_i |d_i|, 8 sqrt(sum (e_i d_i)^2)) +
- * gamma(I) (sum (|a_i| + e_i) |d_i| + |b|), then rounded. The first term of min holds always, and grows as I where
- * errors grow as sqrt(I): at an I of thousands a lost bias would pass. The second is Hoeffding's inequality for errors
- * of mean 0 that are independent between columns of the up GEMM: it fails with a probability of 2 exp(-8^2 / 2) < 3e-14
- * a result. The model is that of Higham and Mary, SIAM J. Sci. Comput. 41(5), 2019. combine            e = sum |q| e_j
- * + gamma(n) sum |q| (|y_j| + e_j), then rounded; a row that is copied keeps its e */
+ * - Rounding to BF16:  e -> (1 + u8) e + u8 |v| + t
+ * - Up GEMM:  e = gamma(H) sum |x w|, then rounded in TRAIN, not in FAST.
+ * - Activation:  f = h(g) w, h(g) = g / (1 + exp(-a g)), w = u or u + 1. eg and eu are the errors of g and u after the
+ *   clamps, which are monotonic and so carry an interval's ends to its ends. |h'| <= L = max of silu' = 1.09984 for
+ *   every a, hence  carried = L eg (|w| + eu) + |h| eu.
+ *   FP32 evaluation: expf within 2 ulp (CUDA C++ Programming Guide, mathematical functions), and at most 6 more
+ *   roundings of 2^-24 up to prob: 10 * 2^-24 < 2^-20 of |f| + carried. The rounding of a g moves sigmoid by
+ *   |x sigmoid'(x)| 2^-24 < 2^-26, g w times that. expf overflows below -88.7, where h is taken for 0 and is less than
+ *   2^-121. e = |prob| times all of that, then rounded.
+ * - Down GEMM:  e = min(sum e_i |d_i|, 8 sqrt(sum (e_i d_i)^2)) + gamma(I) (sum (|a_i| + e_i) |d_i| + |b|), then
+ *   rounded. The first term of min holds always, and grows as I where errors grow as sqrt(I): at an I of thousands a
+ *   lost bias would pass. The second is Hoeffding's inequality for errors of mean 0 that are independent between
+ *   columns of the up GEMM: it fails with a probability of 2 exp(-8^2 / 2) < 3e-14 a result. The model is that of
+ *   Higham and Mary, SIAM J. Sci. Comput. 41(5), 2019.
+ * - Combine:  e = sum |q| e_j + gamma(n) sum |q| (|y_j| + e_j), then rounded. A row that is copied keeps its e. */
 
 static const double silu_slope = 1.0998393194, bf16_unit = 0x1p-8, underflow = 0x1p-126, hoeffding = 8;
 

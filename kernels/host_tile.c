@@ -158,12 +158,6 @@ static moet_status tile_launch(void *state, const moet_family_launch_args *args)
     return MOET_OK;
 }
 
-static moet_status tile_validator(char *text)
-{
-    text[0] = '\0';
-    return MOET_OK;
-}
-
 const moet_family moet_family_host_tile = {
     .name = "host_tile",
     .version = VERSION,
@@ -180,7 +174,6 @@ const moet_family moet_family_host_tile = {
     .prepare = tile_prepare,
     .launch = tile_launch,
     .release = free,
-    .validator = tile_validator,
 };
 
 extern const moet_family moet_family_host_tile_ffn;
