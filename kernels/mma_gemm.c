@@ -354,8 +354,8 @@ static moet_status mma_launch(void *state, const moet_family_launch_args *args)
         if (m_tiles > args->rows) m_tiles = args->rows;
         counts = &device_counts;
     } else {
-        m_tiles = 0;
-        for (int32_t e = 0; e < mma->experts; e++)
+        m_tiles = 0; /* counted until they fill the grid */
+        for (int32_t e = 0; e < mma->experts && m_tiles * n_tiles < mma->most_ctas; e++)
             m_tiles += (args->counts[e] + mma->shape.tile.bm - 1) / mma->shape.tile.bm;
         if (m_tiles == 0) return MOET_OK;
         memcpy(mma->counts.v, args->counts, (size_t)mma->experts * sizeof mma->counts.v[0]);

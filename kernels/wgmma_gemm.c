@@ -532,8 +532,11 @@ static moet_status wgmma_launch(void *state, const moet_family_launch_args *args
         if (m_tiles > args->rows) m_tiles = args->rows;
         counts = &device_counts;
     } else {
+        /* Tiles beyond those that fill the grid need no counting: divisions cost a launch with many experts most. */
+        const int64_t tickets_a_row = 2 * n_tiles * shape->ctas;
         m_tiles = 0;
-        for (int32_t e = 0; e < wgmma->experts; e++) m_tiles += (args->counts[e] + shape->rows - 1) / shape->rows;
+        for (int32_t e = 0; e < wgmma->experts && m_tiles * tickets_a_row < wgmma->most_ctas; e++)
+            m_tiles += (args->counts[e] + shape->rows - 1) / shape->rows;
         if (m_tiles == 0) return MOET_OK;
         memcpy(wgmma->counts.v, args->counts, (size_t)wgmma->experts * sizeof wgmma->counts.v[0]);
         counts = &wgmma->counts;

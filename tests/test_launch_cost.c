@@ -16,7 +16,7 @@
 static const char *spec = "cuda";
 static moet_device *device;
 
-enum { H = 2048, I = 768, N = 2 * I, ROWS = 4096, ROUTINGS = 48, BATCHES = 40, MOST_EXPERTS = 32, LIMIT_NS = 2000 };
+enum { H = 2048, I = 768, N = 2 * I, ROWS = 4096, ROUTINGS = 48, BATCHES = 40, MOST_EXPERTS = 128, LIMIT_NS = 2000 };
 
 static double now_ns(void)
 {
@@ -151,6 +151,7 @@ static void test_wgmma(void **state)
     if (device->info.cc_major != 9) skip();
     measure("wgmma_gemm", 8);
     measure("wgmma_gemm", 32);
+    measure("wgmma_gemm", 128);
 }
 
 static void test_mma(void **state)
@@ -158,6 +159,7 @@ static void test_mma(void **state)
     (void)state;
     measure("mma_gemm", 8);
     measure("mma_gemm", 32);
+    measure("mma_gemm", 128);
 }
 
 int main(int argc, char **argv)
