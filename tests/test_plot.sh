@@ -104,6 +104,7 @@ expect 2 "kind sweep's only" "$MOE" plot roofline --db small.db --db again.db
 expect 2 "a picture is a file .svg or .png" "$MOE" plot roofline --db small.db --out a.pdf
 expect 1 "no device matches elsewhere" "$MOE" plot roofline --db small.db --device elsewhere
 expect 1 "nothing.db" "$MOE" plot roofline --db nothing.db
+expect 1 "ours.jsonl: no other program's times: give what bench/peers/peers.py printed (--peers)" "$MOE" plot peers --bench ours.jsonl
 expect 1 "no point of a peer is one of moe-tune's" "$MOE" plot peers --bench ours.jsonl --peers ours.jsonl
 echo '{"name":"x"}' >bad.jsonl
 regret c exact 0 9 >exact.jsonl

@@ -109,7 +109,11 @@ moet_status moet_peers_read(const char *bench, const char *const *files, int32_t
     }
     if (status == MOET_OK && compared == 0) {
         status =
-            moet_fail(MOET_NOT_FOUND, "no point of a peer is one of moe-tune's: give benches of the same workloads");
+            file_count == 0
+                ? moet_fail(MOET_NOT_FOUND,
+                            "%s: no other program's times: give what bench/peers/peers.py printed (--peers)", bench)
+                : moet_fail(MOET_NOT_FOUND,
+                            "no point of a peer is one of moe-tune's: give benches of the same workloads");
     }
     free(best);
     if (status != MOET_OK) {
