@@ -29,3 +29,19 @@ const cJSON *moet_json_find(const cJSON *object, const char *name, int types)
     }
     return NULL;
 }
+
+enum { MOST_COMPARED = 64 }; /* members: a file with objects of millions is not to take a day */
+
+const char *moet_json_repeated(const cJSON *item)
+{
+    int32_t members = 0;
+    for (const cJSON *child = item->child; child; child = child->next, members++) {
+        const char *below = moet_json_repeated(child);
+        if (below) return below;
+        if (!child->string || members >= MOST_COMPARED) continue;
+        for (const cJSON *before = item->child; before != child; before = before->next) {
+            if (before->string && strcmp(before->string, child->string) == 0) return child->string;
+        }
+    }
+    return NULL;
+}

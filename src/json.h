@@ -17,4 +17,8 @@ moet_status moet_json_bind(moet_json_api *api);
 /* The member of this name, if it has one of these types (cJSON_Number | ...; ~0: any); NULL if not. */
 const cJSON *moet_json_find(const cJSON *object, const char *name, int types);
 
+/* A name that stands twice among the first members (64) of the item or of any below it; NULL if none. Recursive: the
+ * caller has bounded the depth. */
+const char *moet_json_repeated(const cJSON *item);
+
 #endif

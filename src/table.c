@@ -580,7 +580,9 @@ static moet_status read_document(reader *r, const cJSON *root, const char *text,
         if (!is_object(item)) return malformed(r, "an object is expected");
         MOET_TRY(read_device(r, item));
     }
-    return MOET_OK;
+    const char *repeated = moet_json_repeated(root); /* of those that nobody has asked for */
+    r->place[0] = '\0';
+    return repeated ? malformed(r, "\"%s\" stands twice", repeated) : MOET_OK;
 }
 
 moet_status moet_table_parse(const char *text, size_t size_bytes, const char *dir, bool checks_hash,

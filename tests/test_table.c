@@ -220,6 +220,7 @@ static void test_malformed(void **state)
     malformed("\"l2_bytes_per_s\"", "\"l3_bytes_per_s\"", "\"l2_bytes_per_s\" must be");
 #define OTHERS "\"default_time_ns\":null,\"others\":"
     malformed("\"default_time_ns\":null", OTHERS "7", "\"others\" has the wrong type");
+    malformed("\"default_time_ns\":null", OTHERS "[],\"others\":[]", "\"others\" stands twice");
     malformed("\"default_time_ns\":null", OTHERS "[7]", "others[0]: an object of");
     malformed("\"default_time_ns\":null", OTHERS "[{\"config\":\"x\"}]", "others[0]: an object of");
     malformed("\"default_time_ns\":null", OTHERS "[{\"config\":\"x\",\"time_ns\":1},{\"config\":\"x\",\"time_ns\":0}]",
