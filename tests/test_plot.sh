@@ -31,6 +31,46 @@ holds "efficiency names families" texts "host_blas"
 texts winners.svg >texts
 grep -qE '^host_[a-z]+:[a-z]+=[a-z0-9]+$' texts && pass || fail "winners of one family are not told apart: $(cat texts)"
 
+# The worst points' parts, of a library whose tiles are not known nothing but the floor, and of a family's own kernel.
+expect 0 "" "$MOE" plot waterfall --db small.db
+drawn waterfall
+holds "a point with its shape" texts "small/b 64 rows hot: up experts=4 hidden=64 inter=32"
+grep -qE '^host_(blas|tile):.* \(its tiles are not known\)$' texts && pass || fail "a library's tiles are said to be known: $(cat texts)"
+holds "what is not explained" texts "unexplained"
+python3 - <<'EOF'
+import shutil, sqlite3
+shutil.copy("small.db", "tiles.db")
+db = sqlite3.connect("tiles.db")
+config = "mma_gemm:tile=64x128,bk=64,stages=3,group=8"
+db.execute("DELETE FROM trials WHERE id NOT IN (SELECT min(id) FROM trials GROUP BY workload_id)")
+for skew, ns, efficiency in ("balanced", 1000000, 0.1), ("hot", 500000, 0.2):
+    db.execute("UPDATE trials SET config = ?, family = 'mma_gemm', median_ns = ?, efficiency = ? WHERE workload_id = "
+               "(SELECT workload_id FROM workload_names WHERE skew = ?)", (config, ns, efficiency, skew))
+db.execute("UPDATE devices SET sm_count = 4, smem_per_sm_bytes = 0")
+db.execute("UPDATE runs SET dense_flops_per_s = 2 * 64 * 64 * 64 / 100e-6, read_bytes_per_s = 1e12, copy_bytes_per_s = 1e12")
+db.execute("UPDATE cost_models SET tensor_flops_per_s = 1e15, l2_bytes_per_s = 1e15, store_bytes_per_s = 1e15")
+db.commit()
+EOF
+# By hand: 64 rows and columns are 100 us of math; of 4 experts they fill a tile of 64x128 each, 8 times as much. The
+# second point is said to have taken less than that.
+if "$MOE" sweep --families nothing --workloads small.jsonl --db nothing.db 2>&1 | grep -q mma_gemm; then # a build with CUDA
+    expect 0 "" "$MOE" plot waterfall --db tiles.db
+    drawn waterfall
+    is "parts by hand" "$(grep ' %$' texts | grep -v -e us, -e share | tr '\n' ',')" "10 %,padding 70 %,20 %,floor 20 %,padding 140 %,unexplained -60 %,"
+    is "all tiles are known" "$(grep -c "not known" texts)" 0
+fi
+# Nothing to take apart, or no rates to do it by.
+python3 - <<'EOF'
+import shutil, sqlite3
+for name, what in ("unfitted.db", "DELETE FROM cost_models"), ("path.db", "UPDATE problems SET key = replace(replace(key, 'op=up', 'op=ffn'), 'none,bias=0,prob=none', 'swiglu,bias=0,prob=none') || ',down_bias=0,combine=exact,clamp=0'"):
+    shutil.copy("small.db", name)
+    db = sqlite3.connect(name)
+    db.execute(what)
+    db.commit()
+EOF
+expect 1 "unfitted.db: no rates of" "$MOE" plot waterfall --db unfitted.db
+expect 1 "path.db: no winner of op up or down" "$MOE" plot waterfall --db path.db
+
 # Two sweeps beside each other: the same one twice has found the best.
 cp small.db again.db
 expect 0 "" "$MOE" plot sweep --db small.db --db again.db
@@ -96,7 +136,7 @@ expect 0 "" "$MOE" plot winners --db small.db --out a.png
 is "one file" "$(cat out)" "a.png"
 
 expect 2 "give a KIND" "$MOE" plot
-expect 2 "no picture 'pie': there are roofline, efficiency, winners, peers, regret, sweep" "$MOE" plot pie
+expect 2 "no picture 'pie': there are roofline, efficiency, winners, peers, regret, sweep, waterfall" "$MOE" plot pie
 expect 2 "drawn from --bench" "$MOE" plot peers
 expect 2 "drawn from --regret" "$MOE" plot regret
 expect 2 "give --db FILE for each" "$MOE" plot sweep --db small.db

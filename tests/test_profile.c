@@ -122,6 +122,16 @@ static void test_schedule(void **state)
     assert_int_equal(schedule.tiles, 2);
     assert_true(is_near(schedule.padding_share, 1 - 130.0 / 144));
     assert_true(is_near(schedule.tail_share, 0));
+    /* Five tiles of 128 rows on 4 SMs end at 2 * 128, and where the last wave's are cut in halves at 1.5 * 128. */
+    moet_tile_shape split = moet_tile_shape_of(128, 256, 128);
+    TEST_OK(moet_schedule_of(&problem, (const int32_t[]){512, 128}, &split, 4, &schedule));
+    assert_true(is_near(schedule.tail_share, 1 - 5.0 / 8));
+    split.splits_last = true;
+    TEST_OK(moet_schedule_of(&problem, (const int32_t[]){512, 128}, &split, 4, &schedule));
+    assert_true(is_near(schedule.tail_share, 1 - 5.0 / 6));
+    /* Not a last wave that is more than half full: 7 tiles on 4. */
+    TEST_OK(moet_schedule_of(&problem, (const int32_t[]){512, 384}, &split, 4, &schedule));
+    assert_true(is_near(schedule.tail_share, 1 - 7.0 / 8));
 }
 
 #ifdef MOET_CUDA

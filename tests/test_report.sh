@@ -108,6 +108,14 @@ expect 1 "nobody" "$MOE" report --db small.db --out nobody/page.html
 echo '{"name":1}' >bad.jsonl
 expect 2 "bad.jsonl" "$MOE" report --db small.db --peers bad.jsonl --out page2.html
 is "nothing half written" "$(ls page2.html 2>/dev/null)" ""
+# One picture that the database has no rates for is missing, and no other.
+cp small.db unfitted.db
+python3 -c 'import sqlite3; db = sqlite3.connect("unfitted.db"); db.execute("DELETE FROM cost_models"); db.commit()'
+expect 0 "" "$MOE" report --db unfitted.db --out unfitted.html
+if command -v gnuplot >/dev/null; then
+    holds "the page says why" unfitted.html "unfitted.db: no rates of"
+    is "the other pictures" "$(grep -o '<figure>' unfitted.html | wc -l)" 3 # roofline, efficiency, winners
+fi
 # Without gnuplot there are no pictures, and the page says so.
 mkdir none
 SEVERAL_LINES=1 expect 0 "has no pictures: gnuplot is not here" env PATH="$WORK/none" "$MOE" report --db small.db --out bare.html
@@ -143,7 +151,7 @@ open("probe.html", "w").write(text.replace("<style>", first + "<style>", 1).repl
 PY
 browse --dump-dom "file://$WORK/probe.html" >dom || fail "the browser failed: $(tail -n 3 browser.err)"
 result=$(python3 -c 'import re,html; m = re.search(r"data-result=\"([^\"]*)\"", open("dom").read()); print(html.unescape(m.group(1)) if m else "none")')
-pictures=$(command -v gnuplot >/dev/null && echo 4 || echo 0)
+pictures=$(command -v gnuplot >/dev/null && echo 5 || echo 0)
 winners=$("$MOE" show --db small.db --format csv | grep -c small/b)
 is "in a browser" "$result" "{\"errors\":[],\"up\":true,\"down\":true,\"differ\":true,\"shown\":$winners,\"pictures\":$pictures}"
 browse --screenshot="$WORK/page.png" --window-size=1280,2000 "file://$WORK/page.html" >/dev/null || fail "no screenshot: $(tail -n 3 browser.err)"

@@ -7,7 +7,7 @@
 #include "plot.h"
 #include "plot_options.h"
 
-#define SUMMARY "draw results: roofline, efficiency, winners, peers, regret, sweep"
+#define SUMMARY "draw results: roofline, efficiency, winners, peers, regret, sweep, waterfall"
 #define EXAMPLE "moe-tune plot roofline --db moe-tune.db --out roofline.svg"
 
 typedef struct plot_arguments {
@@ -36,7 +36,7 @@ static void check_together(plot_arguments *a, struct argp_state *state)
     moet_plot_sources *s = &a->sources;
     const moet_plot_source source = moet_plot_source_of(a->kind);
     if (!a->has_kind) {
-        argp_error(state, "give a KIND: roofline, efficiency, winners, peers, regret or sweep");
+        argp_error(state, "give a KIND: roofline, efficiency, winners, peers, regret, sweep or waterfall");
     } else if (source == MOET_PLOT_FROM_BENCH && s->bench == NULL) {
         argp_error(state, "kind peers is drawn from --bench FILE, with --peers FILE");
     } else if (source == MOET_PLOT_FROM_REGRET && s->regret_count == 0) {
@@ -97,8 +97,9 @@ static const struct argp argp = {
         "KIND: roofline (every winner under the device's ceilings), efficiency (over rows an expert, the "
         "best of each family), winners (what wins where, over rows and skew), peers (time of others / time of "
         "moe-tune, sorted), regret (on workloads that were not tuned, sorted), sweep (time of sweeps against "
-        "how good what they found is: one database each). Colours are told apart by the colour-blind and in "
-        "grey; the ground is white, for print and for dark pages."),
+        "how good what they found is: one database each), waterfall (where the time of the ten least efficient "
+        "winners goes: floor, padding, tail, L2, epilogue, unexplained). Colours are told apart by the colour-blind "
+        "and in grey; the ground is white, for print and for dark pages."),
     children,
     NULL,
     NULL};

@@ -53,6 +53,7 @@ static moet_status write_data(moet_plot_kind kind, const moet_plot_sources *sour
     case MOET_PLOT_FROM_REGRET:
         return moet_plot_write_regret(sources, data, settings);
     default:
+        if (kind == MOET_PLOT_WATERFALL) return moet_plot_write_waterfall(sources, data, settings);
         return moet_plot_write_db(kind, sources, data, settings);
     }
 }

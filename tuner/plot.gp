@@ -21,6 +21,7 @@ set title noenhanced
 small = format eq "svg" ? 0.7 : 1 # points of one size are larger in SVG
 wide = kind eq "efficiency" || kind eq "winners" ? 420 * (panels > 1 ? panels : 1.6) + 120 : 860
 high = 470
+if (kind eq "waterfall") { wide = 1060; high = 150 + 62 * points }
 if (format eq "svg") { set terminal svg size wide,high font "Helvetica,13" background rgb "#ffffff" } \
 else { set terminal pngcairo size 1.5*wide,1.5*high font "Helvetica,15" background rgb "#ffffff" }
 
@@ -152,4 +153,38 @@ if (kind eq "sweep") {
     plot data using 1:2 with linespoints lw 2 pt 7 ps 1.2 * small lc rgb colour(1) title "geometric mean", \
         data using 1:3 with linespoints lw 1.2 dt 2 pt 5 ps 1 * small lc rgb colour(2) title "worst workload", \
         data using 1:2:4 with labels center offset 0,1.2 tc rgb "#202020" noenhanced notitle
+}
+
+if (kind eq "waterfall") {
+    # A bar a point, the least efficient on top: its parts in the order of the key, adjacent ones unlike in grey too, each
+    # with its number where it fits. Above the bar stands what it is of.
+    part_colour(i) = word("#0072B2 #E69F00 #009E73 #F0E442 #CC79A7 #D9D9D9", i)
+    text_colour(i) = i == 1 ? 0xffffff : 0x202020
+    set title sprintf("Where the time of the %d least efficient winners goes; %s", points, device)
+    set xlabel "share of the measured time, %"
+    stats data index 1 using 2 nooutput
+    low = STATS_min < 0 ? STATS_min - 2 : 0
+    stats data index 1 using 3 nooutput
+    high_x = STATS_max > 100.01 ? STATS_max + 2 : 100
+    set xrange [low:high_x]
+    number(from, to) = sprintf("%s%.0f %%", from < 0 ? "-" : "", to - from)
+    fits(from, to, letters) = to - from > (high_x - low) * (0.012 + 0.007 * letters)
+    said(from, to, i) = fits(from, to, 5 + strlen(word(parts, i))) ? word(parts, i)." ".number(from, to) : \
+        fits(from, to, 2) ? number(from, to) : ""
+    set yrange [points + 0.6:0.4]
+    unset ytics
+    set border 1
+    unset grid
+    set key tmargin center horizontal
+    set arrow 1 from 100, graph 0 to 100, graph 1 nohead back lc rgb "#808080" lw 1.5 dt 2
+    set arrow 2 from 0, graph 0 to 0, graph 1 nohead back lc rgb "#a0a0a0" lw 1
+    set style fill solid 1 border rgb "#202020"
+    plot for [i = 1:words(parts)] data index 1 using ($4 == i ? 0.5 * ($2 + $3) : NaN):($1 + 0.22):2:3:($1 + 0.05):($1 + 0.41) \
+        with boxxyerror lc rgb part_colour(i) notitle, \
+        for [i = 1:words(parts)] NaN with boxes lc rgb part_colour(i) title word(parts, i), \
+        data index 1 using (0.5 * ($2 + $3)):($1 + 0.23):(said($2, $3, int($4))):(text_colour(int($4))) \
+        with labels center tc rgb variable font ",11" notitle, \
+        data index 0 using (low):($1 - 0.31):(strcol(4)) with labels left offset 0.3,0 tc rgb "#202020" noenhanced notitle, \
+        data index 0 using (low):($1 - 0.09):(strcol(5)) with labels left offset 0.3,0 tc rgb "#505050" font ",11" noenhanced notitle, \
+        data index 0 using (high_x):($1 - 0.31):(sprintf("%.1f us, efficiency %.0f %%", $2, $3)) with labels right offset -0.5,0 tc rgb "#202020" notitle
 }

@@ -13,7 +13,8 @@
     X(WINNERS, "winners", DB, "what wins where, over rows an expert and skew")                                         \
     X(PEERS, "peers", BENCH, "time of each peer / time of moe-tune, sorted, the worst points named")                   \
     X(REGRET, "regret", REGRET, "what a table's choices cost on workloads that were not tuned, sorted")                \
-    X(SWEEP, "sweep", DB, "time of sweeps against how good what they found is")
+    X(SWEEP, "sweep", DB, "time of sweeps against how good what they found is")                                        \
+    X(WATERFALL, "waterfall", DB, "where the time of the ten least efficient winners of op up and down goes")
 typedef enum moet_plot_kind {
 #define MOET_X(id, name, source, text) MOET_PLOT_##id,
     MOET_PLOT_TABLE(MOET_X)
@@ -42,7 +43,7 @@ moet_plot_source moet_plot_source_of(moet_plot_kind kind);
 moet_status moet_plot_parse(const char *name, moet_plot_kind *kind);
 
 /* Draws into the file path, "svg" or "png" by its end, which is replaced as a whole. NOT_FOUND: gnuplot is missing, or
- * there is nothing to draw. */
+ * there is nothing to draw. UNSUPPORTED: of this database this kind cannot be drawn, others may. */
 moet_status moet_plot_draw(moet_plot_kind kind, const moet_plot_sources *sources, const char *path);
 
 /* ---- the writers of data, for plot.c: rows for gnuplot to data, and what it is told by names to settings ---- */
@@ -55,6 +56,7 @@ void moet_plot_put_text(FILE *to, const char *text);
 moet_status moet_plot_open(const char *db, const char *part, moet_store **store, char key[MOET_DEVICE_KEY_SIZE]);
 
 moet_status moet_plot_write_db(moet_plot_kind kind, const moet_plot_sources *sources, FILE *data, FILE *settings);
+moet_status moet_plot_write_waterfall(const moet_plot_sources *sources, FILE *data, FILE *settings);
 moet_status moet_plot_write_peers(const moet_plot_sources *sources, FILE *data, FILE *settings);
 moet_status moet_plot_write_regret(const moet_plot_sources *sources, FILE *data, FILE *settings);
 

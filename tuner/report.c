@@ -549,6 +549,12 @@ static moet_status put_pictures(report *r, const moet_plot_sources *sources, boo
             fputs("</p>\n", r->to);
             return MOET_OK;
         }
+        if (status == MOET_UNSUPPORTED) { /* of this database this one cannot be drawn */
+            fputs("<p>", r->to);
+            moet_html_format(r->to, "No picture of %s: %s.", moet_plot_text((moet_plot_kind)kind), moet_last_error());
+            fputs("</p>\n", r->to);
+            continue;
+        }
         MOET_TRY(status);
     }
     return MOET_OK;

@@ -1,6 +1,7 @@
 /* schedule.c: see schedule.h. */
 #include "schedule.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 #include "../kernels/ffn_path.h"
@@ -46,7 +47,7 @@ moet_status moet_schedule_of(const moet_problem *problem, const int32_t *counts,
     if (s.free_at == NULL) {
         return moet_fail(MOET_NO_MEMORY, "no memory for a schedule of %d tiles at a time", s.count);
     }
-    double useful_rows = 0, multiplied_rows = 0, last = 0;
+    double useful_rows = 0, multiplied_rows = 0, longest = 0, last = 0;
     for (int32_t e = 0; e < problem->experts; e++) {
         if (counts[e] <= 0) {
             continue;
@@ -58,6 +59,7 @@ moet_status moet_schedule_of(const moet_problem *problem, const int32_t *counts,
         for (int32_t row = 0; row < counts[e]; row += height) {
             const int32_t rows = padded(counts[e] - row < height ? counts[e] - row : height, shape);
             multiplied_rows += rows;
+            longest = rows > longest ? rows : longest;
             for (int64_t c = 0; c < column_tiles; c++) {
                 give(&s, rows);
             }
@@ -68,6 +70,11 @@ moet_status moet_schedule_of(const moet_problem *problem, const int32_t *counts,
         last = s.free_at[i] > last ? s.free_at[i] : last;
     }
     free(s.free_at);
+    if (result.tiles > 0 && shape->splits_last) { /* as kernels/tile_cost.c has it */
+        const double waves = multiplied_rows * (double)column_tiles / s.count / longest, part = waves - floor(waves);
+        const double halved = (floor(waves) + 0.5) * longest;
+        last = part > 0 && part <= 0.5 && halved < last ? halved : last;
+    }
     if (result.tiles > 0) {
         result.waves = (double)result.tiles / s.count;
         result.padding_share = 1 - useful_rows * (double)n / (multiplied_rows * (double)(column_tiles * shape->cols));
