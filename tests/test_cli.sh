@@ -186,7 +186,7 @@ expect 0 "" "$MOE" show --db from-older.db --trials --format csv
 is "trials merged from an older database" "$(cat out)" "$(cat good.csv)"
 is "the older database" "$(sha256sum <older.db)" "$sum"
 expect 0 "" small_sweep --db older.db
-is "the version after a sweep" "$(query older.db "PRAGMA user_version")" 6
+is "the version after a sweep" "$(query older.db "PRAGMA user_version")" 7
 echo "this is a diary" >diary.db
 expect 2 "diary.db" "$MOE" show --db diary.db
 is "a text as database" "$(cat diary.db)" "this is a diary"

@@ -176,6 +176,30 @@ static void test_the_file(void **state)
     sqlite3_close(db);
 }
 
+/* A copy of the database as version 6 had it, whose winners' view is the first schema's, read without a migration. */
+static void check_older_rule(const char *path, const char *winner)
+{
+    extern const char moet_source_schema[];
+    char copy[600];
+    sqlite3 *db;
+    moet_store *older;
+    snprintf(copy, sizeof copy, "%s.6", path);
+    char *sql = sqlite3_mprintf("VACUUM INTO %Q", copy);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+    sqlite3_free(sql);
+    assert_int_equal(sqlite3_open(copy, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "DROP VIEW winners", NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, strstr(moet_source_schema, "CREATE VIEW winners"), NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "PRAGMA user_version = 6", NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+    TEST_OK(moet_store_open(copy, MOET_STORE_READ, &older));
+    const seen s = winners_of(older);
+    assert_string_equal(s.config[MOET_TABLE_ANY], winner);
+    moet_store_close(older);
+}
+
 static void test_winners(void **state)
 {
     (void)state;
@@ -225,6 +249,22 @@ static void test_winners(void **state)
     for (int32_t i = 0; i < 3; i++) fill_put(store, run, &t[i]);
     s = winners_of(store);
     assert_string_equal(s.config[MOET_TABLE_ANY], strcmp(text[0], text[1]) < 0 ? text[0] : text[1]);
+    /* Noise alone makes nothing win that the default beats: of a newest database, and of one with the rule before. */
+    const fill_trial steady = t[0], other = t[1];
+    const int32_t lower = strcmp(text[0], text[1]) < 0 ? 0 : 1;
+    t[lower].median_ns = 7000, t[lower].noise_ns = 5000;
+    t[1 - lower].median_ns = 4000, t[1 - lower].noise_ns = 2;
+    t[2].median_ns = 5000, t[2].noise_ns = 2;
+    for (int32_t i = 0; i < 3; i++) fill_put(store, run, &t[i]);
+    s = winners_of(store);
+    assert_string_equal(s.config[MOET_TABLE_ANY], text[1 - lower]);
+    check_older_rule(path, text[1 - lower]);
+    t[2].median_ns = 9000, t[2].noise_ns = 2;
+    fill_put(store, run, &t[2]);
+    s = winners_of(store);
+    assert_string_equal(s.config[MOET_TABLE_ANY], text[lower]);
+    t[0] = steady, t[1] = other;
+    for (int32_t i = 0; i < 2; i++) fill_put(store, run, &t[i]);
     /* What is wrong or failed never wins, however fast. */
     t[1].status = MOET_TRIAL_WRONG;
     t[1].median_ns = 1;

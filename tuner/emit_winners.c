@@ -301,8 +301,9 @@ static int32_t fill_costs(const group *g, moet_table_kind kind, double *cost, do
             const cell *took = &own->cells[c];
             const double tie = tie_of(took, &own->fastest);
             const double ratio = comparable_ns(took) / fastest;
+            const bool is_slower = own->default_ns > 0 && took->time_ns > own->default_ns;
             /* The store judged the winner, in integers: what its ratio is rounded to must not overrule that. */
-            const bool is_good = c == own->winner_config || ratio <= tie;
+            const bool is_good = c == own->winner_config || (ratio <= tie && !is_slower);
             /* One that is a tie costs what it costs, the others more than is allowed. */
             cost[(int64_t)count * g->config_count + c] = ratio == 0 || is_good ? ratio : ratio + 1e9;
             if (ratio > 0 && is_good && ratio > allowed[count]) allowed[count] = ratio;

@@ -9,7 +9,7 @@
 #include "workload.h"
 
 #define MOET_STORE_APPLICATION_ID 0x6d6f6574 /* "moet" */
-#define MOET_STORE_VERSION 6
+#define MOET_STORE_VERSION 7
 
 typedef struct moet_store moet_store;
 

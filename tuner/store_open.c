@@ -15,10 +15,10 @@
 
 /* migrations[v] takes a database from user_version v to v + 1. Steps are never edited once released. */
 extern const char moet_source_schema[], moet_source_schema_2[], moet_source_schema_3[], moet_source_schema_4[],
-    moet_source_schema_5[], moet_source_schema_6[];
+    moet_source_schema_5[], moet_source_schema_6[], moet_source_schema_7[];
 static const char *const migrations[] = {moet_source_schema, moet_source_schema_2, moet_source_schema_3,
                                          moet_source_schema_4, moet_source_schema_5,
-                                         moet_source_schema_6};
+                                         moet_source_schema_6, moet_source_schema_7};
 _Static_assert(sizeof migrations / sizeof migrations[0] == MOET_STORE_VERSION, "one step a version");
 
 /* older_views[v] lets a reader, who changes nothing, find in a database of version v what the newest one has: temporary
@@ -39,6 +39,7 @@ static const char *const older_views[MOET_STORE_VERSION] = {
     [3] = VIEWS_3,
     [4] = VIEWS_4,
     [5] = VIEWS_5,
+    [6] = "",
 };
 
 /* ---- errors ---- */
@@ -308,6 +309,17 @@ static moet_status migrate(moet_store *store)
     return moet_store_end(store, status);
 }
 
+/* What a reader of an older database sees under the newer names; also who wins, by the newest rule. */
+static moet_status read_older(moet_store *store, int64_t version)
+{
+    static const char view[] = "CREATE VIEW winners AS";
+    MOET_TRY(moet_store_exec(store, older_views[version]));
+    char *sql = sqlite3_mprintf("CREATE TEMP VIEW winners AS%s", strstr(moet_source_schema_7, view) + strlen(view));
+    const moet_status status = sql ? moet_store_exec(store, sql) : moet_store_error(store, SQLITE_NOMEM);
+    sqlite3_free(sql);
+    return status;
+}
+
 static moet_status open_checked(moet_store *store, moet_store_mode mode)
 {
     bool write = mode == MOET_STORE_WRITE;
@@ -327,7 +339,7 @@ static moet_status open_checked(moet_store *store, moet_store_mode mode)
         if (version == 0)
             return moet_fail(MOET_NOT_FOUND,
                              "database '%s': is empty; run moe-tune sweep first, or name another (--db)", store->path);
-        if (version < MOET_STORE_VERSION) MOET_TRY(moet_store_exec(store, older_views[version]));
+        if (version < MOET_STORE_VERSION) MOET_TRY(read_older(store, version));
         return moet_store_exec(store, "PRAGMA query_only = ON");
     }
     /* SQLite falls back to reading a file that it may not write. */
