@@ -215,7 +215,7 @@ static const struct argp argp = {
     .options = options,
     .parser = parse_option,
     .doc = MOET_COMMAND_DOC(
-        SUMMARY, EXAMPLE,
+        "Times the expert-parallel layer on several GPUs, or ranks of the host.", EXAMPLE,
         "Three public shapes, tokens and skews as listed above, where no shape is given; on the host a small one. One "
         "row "
         "for each way of running the layer; dispatch_us, combine_us and experts_us are the parts alone, in one chunk "
