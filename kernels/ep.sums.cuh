@@ -20,21 +20,22 @@ static __device__ __forceinline__ uint4 row_load(const uint4 *from)
     return v;
 }
 
-/* What a lane has of a row: vectors begin, begin + 32, ... */
-struct row_part {
-    float sum[SUM_VECTORS][8];
-    uint4 first[SUM_VECTORS]; /* the first row that was added, as it is */
-};
+/* What a lane has of a sum: vectors begin, begin + 32, ... */
+typedef float part_sum[SUM_VECTORS][8];
 
-/* Adds rows first to before `end_row`, lane i having the i-th and its weight (1: an addition). Whole warps. */
-static __device__ __forceinline__ void rows_add(char *row, float weight, int first, int end_row, int begin, int end,
-                                                row_part *part)
+/* Adds `count` rows to zero, lane i having the i-th and its weight (1: an addition). Whole warps. */
+static __device__ __forceinline__ void rows_add(char *row, float weight, int count, int begin, int end, part_sum &sum)
 {
-    for (int r = first; r < end_row; r += ROWS_AT_ONCE) {
+#pragma unroll
+    for (int i = 0; i < SUM_VECTORS; i++) {
+#pragma unroll
+        for (int h = 0; h < 8; h++) sum[i][h] = 0;
+    }
+    for (int r = 0; r < count; r += ROWS_AT_ONCE) {
         uint4 v[ROWS_AT_ONCE][SUM_VECTORS];
 #pragma unroll
         for (int j = 0; j < ROWS_AT_ONCE; j++) {
-            if (r + j >= end_row) break;
+            if (r + j >= count) break;
             const uint4 *from = (const uint4 *)pointer_of(row, r + j);
 #pragma unroll
             for (int i = 0; i < SUM_VECTORS; i++) {
@@ -43,19 +44,15 @@ static __device__ __forceinline__ void rows_add(char *row, float weight, int fir
         }
 #pragma unroll
         for (int j = 0; j < ROWS_AT_ONCE; j++) {
-            if (r + j >= end_row) break;
+            if (r + j >= count) break;
             const float by = __shfl_sync(ALL_LANES, weight, r + j);
 #pragma unroll
             for (int i = 0; i < SUM_VECTORS; i++) {
                 float value[8];
                 widen8(v[j][i], value);
 #pragma unroll
-                for (int h = 0; h < 8; h++) part->sum[i][h] = fmaf(value[h], by, part->sum[i][h]);
+                for (int h = 0; h < 8; h++) sum[i][h] = fmaf(value[h], by, sum[i][h]);
             }
-        }
-        if (r == 0) {
-#pragma unroll
-            for (int i = 0; i < SUM_VECTORS; i++) part->first[i] = v[0][i];
         }
     }
 }
@@ -65,11 +62,19 @@ static __device__ __forceinline__ void rows_sum(char *row, float weight, int cou
                                                 int part_begin, int end, int lane)
 {
     for (int begin = part_begin + lane; begin - lane < end; begin += 32 * SUM_VECTORS) {
-        row_part part = {};
-        rows_add(row, weight, 0, count, begin, end, &part);
+        if (is_copied) {
+            const uint4 *from = (const uint4 *)pointer_of(row, 0);
+#pragma unroll
+            for (int i = 0; i < SUM_VECTORS; i++) {
+                if (begin + 32 * i < end) out[begin + 32 * i] = row_load(from + begin + 32 * i);
+            }
+            continue;
+        }
+        part_sum sum;
+        rows_add(row, weight, count, begin, end, sum);
 #pragma unroll
         for (int i = 0; i < SUM_VECTORS; i++) {
-            if (begin + 32 * i < end) out[begin + 32 * i] = is_copied ? part.first[i] : narrow8(part.sum[i]);
+            if (begin + 32 * i < end) out[begin + 32 * i] = narrow8(sum[i]);
         }
     }
 }
@@ -88,13 +93,24 @@ static __device__ __forceinline__ void ranks_sum(const row_list &own, bool own_i
 {
     const int count = others.count + (own.count > 0);
     for (int begin = part_begin + lane; begin - lane < end; begin += 32 * SUM_VECTORS) {
-        row_part part = {};
-        uint4 own_sum[SUM_VECTORS];
-        rows_add(own.row, own.weight, 0, own.count, begin, end, &part);
+        part_sum sum;
+        uint4 own_sum[SUM_VECTORS], last[SUM_VECTORS];
+        if (own_is_copied) {
+            const uint4 *from = (const uint4 *)pointer_of(own.row, 0);
 #pragma unroll
-        for (int i = 0; i < SUM_VECTORS; i++) own_sum[i] = own_is_copied ? part.first[i] : narrow8(part.sum[i]);
-        part = {};
-        uint4 last[SUM_VECTORS];
+            for (int i = 0; i < SUM_VECTORS; i++) {
+                if (begin + 32 * i < end) own_sum[i] = row_load(from + begin + 32 * i);
+            }
+        } else {
+            rows_add(own.row, own.weight, own.count, begin, end, sum);
+#pragma unroll
+            for (int i = 0; i < SUM_VECTORS; i++) own_sum[i] = narrow8(sum[i]);
+        }
+#pragma unroll
+        for (int i = 0; i < SUM_VECTORS; i++) {
+#pragma unroll
+            for (int h = 0; h < 8; h++) sum[i][h] = 0;
+        }
 #pragma unroll 1
         for (int r = 0; r < count; r++) {
             const bool is_own = own.count > 0 && r == own_at;
@@ -107,12 +123,12 @@ static __device__ __forceinline__ void ranks_sum(const row_list &own, bool own_i
                 float value[8];
                 widen8(last[i], value);
 #pragma unroll
-                for (int h = 0; h < 8; h++) part.sum[i][h] += value[h];
+                for (int h = 0; h < 8; h++) sum[i][h] += value[h];
             }
         }
 #pragma unroll
         for (int i = 0; i < SUM_VECTORS; i++) {
-            if (begin + 32 * i < end) out[begin + 32 * i] = count == 1 ? last[i] : narrow8(part.sum[i]);
+            if (begin + 32 * i < end) out[begin + 32 * i] = count == 1 ? last[i] : narrow8(sum[i]);
         }
     }
 }
