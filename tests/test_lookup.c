@@ -13,7 +13,8 @@
 #include "../tuner/cover.h"
 #include "../tuner/workload.h"
 
-#if defined(__SANITIZE_ADDRESS__)
+/* Times of code that was not optimized, or is watched, say nothing. */
+#if defined(__SANITIZE_ADDRESS__) || !defined(__OPTIMIZE__)
 #define IS_SLOWED 1
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer)
