@@ -60,7 +60,7 @@ export MOET_TEST_JOBS=$JOBS
 run_gcc() {
     step "gcc: all tests"
     build gcc -DCMAKE_C_COMPILER=gcc || return
-    MOET_TEST_COMPILE=some tests gcc -j "$JOBS"
+    MOET_TEST_COMPILE=some tests gcc -j 1 # some of them time what they test
 }
 
 run_clang() {

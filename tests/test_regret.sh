@@ -37,7 +37,8 @@ python3 - <<'PY' && pass || fail "regret_pct is not time over best: $(cat out)"
 import json
 row = json.loads(open("out").readline())
 ratio = 100 * (row["time_us"] / row["best_us"] - 1)
-assert abs(row["regret_pct"] - ratio) < 0.5 * ratio, ratio
+# One is a median of ratios, the other a ratio of medians: as far apart as the rounds are noisy.
+assert abs(row["regret_pct"] - ratio) < max(0.5 * ratio, 2 * row["noise_pct"]), ratio
 PY
 SEVERAL_LINES=1 expect 4 "slower than asked" regret --table slow --workloads unseen.jsonl --at-most 20,20,20
 
