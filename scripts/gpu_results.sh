@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
 # Measures again what results/ says, on a machine with a GPU, from a build folder; needs no compiler and no cmake. Parts
-# that are compared with each other are of one card, in one run. Databases and tables stay in OUT, and a part that is cut
+# that are compared with each other are of one card, in one run. Databases and tables stay in DIR, and a part that is cut
 # off goes on there when it is called again.
 #
-#   scripts/gpu_results.sh BUILD OUT PART...
+#   scripts/gpu_results.sh BUILD DIR PART...
 #
-#   tune      up, down and ffn of the public workloads into OUT/public.db, and OUT/table          10 min
-#   bench     that table beside the default, all ops; the peers beside it: OUT/bench.jsonl, peers.jsonl   8 min
+#   tune      up, down and ffn of the public workloads into DIR/public.db, and DIR/table          10 min
+#   bench     that table beside the default, all ops; the peers beside it: DIR/bench.jsonl, peers.jsonl   8 min
 #   ffn       the same of ffn alone                                                               4 min
 #   tokens    ffn with 2 and 4 local experts a token, tuned for themselves, beside the peers      9 min
 #   effort    one model, all row counts and skews: --effort normal from an empty cache, then exhaustive, then both tables
-#             beside each other: OUT/effort_*                                                     12 min
+#             beside each other: DIR/effort_*                                                     12 min
 #   regret    the table of `effort` on 60 workloads that nobody tuned; and one of balanced routings alone   10 min
-#   engine    recheck and emit --rerun of OUT/table; what a launch costs; candidates that crash    6 min
-#   profile   ncu on the worst points of OUT/table (profile --keep)                                2 min
+#   engine    recheck and emit --rerun of DIR/table; what a launch costs; candidates that crash    6 min
+#   profile   ncu on the worst points of DIR/table (profile --keep)                                2 min
 #   stack     48 layers of qwen3-30b (bench/demo_stack.py), its table tuned on the way              7 min
-#   ep_tune   OUT/ep_table: op ffn of what one of RANKS (2) runs in `ep`; needs one GPU            6 min
-#   ep        the layer on all GPUs of this host beside its peer, with OUT/ep_table if it is there: bits, then times   9 min
+#   ep_tune   DIR/ep_table: op ffn of what one of RANKS (2) runs in `ep`; needs one GPU            6 min
+#   ep        the layer on all GPUs of this host beside its peer, with DIR/ep_table if it is there: bits, then times   9 min
 #
 # MODEL and EP choose the model of `effort` and `regret` (qwen3-30b-a3b, 4).
 set -uo pipefail
@@ -26,7 +26,7 @@ if [ $# -lt 3 ]; then
 fi
 SOURCE=$(cd "$(dirname "$0")/.." && pwd) || exit 1
 BUILD=$(cd "$1" && pwd) || exit 1
-mkdir -p "$2" && OUT=$(cd "$2" && pwd) || exit 1
+mkdir -p "$2" && DIR=$(cd "$2" && pwd) || exit 1
 shift 2
 MOE=$BUILD/moe-tune
 PYTHON=${MOET_PYTHON:-python3}
@@ -34,7 +34,7 @@ MODEL=${MODEL:-qwen3-30b-a3b} EP=${EP:-4}
 PUBLIC=$SOURCE/bench/workloads/public.jsonl
 [ -x "$MOE" ] || { echo "gpu_results: no $MOE; build first" >&2; exit 1; }
 export LD_LIBRARY_PATH=$BUILD/testlib:$BUILD${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-export MOET_CACHE_DIR=${MOET_CACHE_DIR:-$OUT/cache}
+export MOET_CACHE_DIR=${MOET_CACHE_DIR:-$DIR/cache}
 unset MOET_TABLE
 code=0
 
@@ -44,8 +44,8 @@ run() {
     local name=$1 began=$SECONDS status=0
     shift
     echo "\$ ${*//$SOURCE\//}" >&2
-    "$@" 2>"$OUT/$name.err" || status=$?
-    tail -n 4 "$OUT/$name.err" >&2
+    "$@" 2>"$DIR/$name.err" || status=$?
+    tail -n 4 "$DIR/$name.err" >&2
     echo "[$name: $((SECONDS - began)) s$([ $status = 0 ] || echo ", exit $status")]" >&2
     [ $status = 0 ] || code=1
     return $status
@@ -60,56 +60,56 @@ bench() { # bench FILE OPS TABLE [WORKLOADS]
 }
 
 part_tune() {
-    run tune_gemm "$MOE" sweep --device cuda --workloads "$PUBLIC" --families wgmma_gemm --db "$OUT/public.db"
-    run tune_ffn "$MOE" sweep --device cuda --workloads "$PUBLIC" --ops ffn --families wgmma_gemm --db "$OUT/public.db"
-    run emit "$MOE" emit --db "$OUT/public.db" --out "$OUT/table"
-    "$MOE" show --db "$OUT/public.db" --format csv >"$OUT/winners.csv"
+    run tune_gemm "$MOE" sweep --device cuda --workloads "$PUBLIC" --families wgmma_gemm --db "$DIR/public.db"
+    run tune_ffn "$MOE" sweep --device cuda --workloads "$PUBLIC" --ops ffn --families wgmma_gemm --db "$DIR/public.db"
+    run emit "$MOE" emit --db "$DIR/public.db" --out "$DIR/table"
+    "$MOE" show --db "$DIR/public.db" --format csv >"$DIR/winners.csv"
 }
 part_bench() {
-    rm -f "$OUT/bench.jsonl" "$OUT/peers.jsonl"
-    bench "$OUT/bench.jsonl" up,down "$OUT/table"
-    bench "$OUT/bench.jsonl" ffn "$OUT/table"
-    peers "$OUT/peers.jsonl" up,down
-    peers "$OUT/peers.jsonl" ffn
-    "$MOE" compare "$OUT/bench.jsonl" "$OUT/peers.jsonl" --peer moe-tune | tail -n 14
+    rm -f "$DIR/bench.jsonl" "$DIR/peers.jsonl"
+    bench "$DIR/bench.jsonl" up,down "$DIR/table"
+    bench "$DIR/bench.jsonl" ffn "$DIR/table"
+    peers "$DIR/peers.jsonl" up,down
+    peers "$DIR/peers.jsonl" ffn
+    "$MOE" compare "$DIR/bench.jsonl" "$DIR/peers.jsonl" --peer moe-tune | tail -n 14
 }
 part_ffn() {
-    rm -f "$OUT/ffn_bench.jsonl" "$OUT/ffn_peers.jsonl"
-    bench "$OUT/ffn_bench.jsonl" ffn "$OUT/table"
-    peers "$OUT/ffn_peers.jsonl" ffn
-    "$MOE" compare "$OUT/ffn_bench.jsonl" "$OUT/ffn_peers.jsonl" --peer moe-tune | tail -n 14
+    rm -f "$DIR/ffn_bench.jsonl" "$DIR/ffn_peers.jsonl"
+    bench "$DIR/ffn_bench.jsonl" ffn "$DIR/table"
+    peers "$DIR/ffn_peers.jsonl" ffn
+    "$MOE" compare "$DIR/ffn_bench.jsonl" "$DIR/ffn_peers.jsonl" --peer moe-tune | tail -n 14
 }
 part_tokens() {
     local k
     for k in 2 4; do
-        rm -f "$OUT/tokens${k}_bench.jsonl" "$OUT/tokens${k}_peers.jsonl"
-        awk 'NR % 2 == 1' "$PUBLIC" | "$PYTHON" "$SOURCE/scripts/share_tokens.py" $k >"$OUT/tokens$k.jsonl"
-        run "tokens${k}_tune" "$MOE" sweep --device cuda --workloads "$OUT/tokens$k.jsonl" --ops ffn --families wgmma_gemm \
-            --db "$OUT/tokens$k.db"
-        run "tokens${k}_emit" "$MOE" emit --db "$OUT/tokens$k.db" --out "$OUT/tokens$k"
-        bench "$OUT/tokens${k}_bench.jsonl" ffn "$OUT/tokens$k" "$OUT/tokens$k.jsonl"
-        PEERS=grouped_mm,deepgemm peers "$OUT/tokens${k}_peers.jsonl" ffn "$OUT/tokens$k.jsonl"
-        "$MOE" compare "$OUT/tokens${k}_bench.jsonl" "$OUT/tokens${k}_peers.jsonl" --peer moe-tune | tail -n 10
+        rm -f "$DIR/tokens${k}_bench.jsonl" "$DIR/tokens${k}_peers.jsonl"
+        awk 'NR % 2 == 1' "$PUBLIC" | "$PYTHON" "$SOURCE/scripts/share_tokens.py" $k >"$DIR/tokens$k.jsonl"
+        run "tokens${k}_tune" "$MOE" sweep --device cuda --workloads "$DIR/tokens$k.jsonl" --ops ffn --families wgmma_gemm \
+            --db "$DIR/tokens$k.db"
+        run "tokens${k}_emit" "$MOE" emit --db "$DIR/tokens$k.db" --out "$DIR/tokens$k"
+        bench "$DIR/tokens${k}_bench.jsonl" ffn "$DIR/tokens$k" "$DIR/tokens$k.jsonl"
+        PEERS=grouped_mm,deepgemm peers "$DIR/tokens${k}_peers.jsonl" ffn "$DIR/tokens$k.jsonl"
+        "$MOE" compare "$DIR/tokens${k}_bench.jsonl" "$DIR/tokens${k}_peers.jsonl" --peer moe-tune | tail -n 10
     done
 }
 part_effort() {
     local shape=(--model "$MODEL" --ep "$EP" --rows '256..65536x2' --skew balanced,lognormal:0.43,zipf:0.5 --ops up,down,ffn)
     # Not the cache of other parts: what compiling costs belongs to the time.
-    rm -rf "$OUT/effort_cache"
-    MOET_CACHE_DIR=$OUT/effort_cache run effort_normal "$MOE" sweep --device cuda "${shape[@]}" --effort normal --db "$OUT/effort_normal.db"
-    MOET_CACHE_DIR=$OUT/effort_cache run effort_quick "$MOE" sweep --device cuda "${shape[@]}" --effort quick --db "$OUT/effort_quick.db"
-    MOET_CACHE_DIR=$OUT/effort_cache run effort_exhaustive "$MOE" sweep --device cuda "${shape[@]}" --effort exhaustive \
-        --listed 64 --db "$OUT/effort_exhaustive.db"
+    rm -rf "$DIR/effort_cache"
+    MOET_CACHE_DIR=$DIR/effort_cache run effort_normal "$MOE" sweep --device cuda "${shape[@]}" --effort normal --db "$DIR/effort_normal.db"
+    MOET_CACHE_DIR=$DIR/effort_cache run effort_quick "$MOE" sweep --device cuda "${shape[@]}" --effort quick --db "$DIR/effort_quick.db"
+    MOET_CACHE_DIR=$DIR/effort_cache run effort_exhaustive "$MOE" sweep --device cuda "${shape[@]}" --effort exhaustive \
+        --listed 64 --db "$DIR/effort_exhaustive.db"
     part_effort_bench
 }
 # The winners of all efforts in the same rounds: the workloads are those of the databases.
 part_effort_bench() {
     local effort
     for effort in quick normal exhaustive; do
-        run "effort_emit_$effort" "$MOE" emit --db "$OUT/effort_$effort.db" --all-winners --out "$OUT/effort_$effort"
-        "$MOE" show --db "$OUT/effort_$effort.db" --format csv >"$OUT/effort_$effort.csv"
+        run "effort_emit_$effort" "$MOE" emit --db "$DIR/effort_$effort.db" --all-winners --out "$DIR/effort_$effort"
+        "$MOE" show --db "$DIR/effort_$effort.db" --format csv >"$DIR/effort_$effort.csv"
     done
-    "$MOE" show --db "$OUT/effort_normal.db" --format json | "$PYTHON" -c '
+    "$MOE" show --db "$DIR/effort_normal.db" --format json | "$PYTHON" -c '
 import json, sys
 seen = set()
 for line in sys.stdin:
@@ -120,14 +120,14 @@ for line in sys.stdin:
     seen.add(key)
     print(json.dumps({"name": w["workload"], "experts": w["experts"], "hidden": int(problem["hidden"]),
                       "inter": int(problem["inter"]), "rows": w["rows"], "skew": w["skew"], "counts": w["counts"]}))
-' >"$OUT/effort.jsonl"
-    rm -f "$OUT"/effort_bench_*.jsonl
+' >"$DIR/effort.jsonl"
+    rm -f "$DIR"/effort_bench_*.jsonl
     for effort in exhaustive.1 normal.1 quick.1 exhaustive.2 normal.2; do # twice: what two runs of the same differ by
-        run "effort_bench_$effort" "$MOE" bench --table "$OUT/effort_${effort%.*}" --ops up,down,ffn \
-            --workloads "$OUT/effort.jsonl" >"$OUT/effort_bench_$effort.jsonl"
+        run "effort_bench_$effort" "$MOE" bench --table "$DIR/effort_${effort%.*}" --ops up,down,ffn \
+            --workloads "$DIR/effort.jsonl" >"$DIR/effort_bench_$effort.jsonl"
     done
     for effort in normal.1 quick.1 exhaustive.2 normal.2; do
-        "$PYTHON" - "$OUT/effort_bench_exhaustive.1.jsonl" "$OUT/effort_bench_$effort.jsonl" <<'END'
+        "$PYTHON" - "$DIR/effort_bench_exhaustive.1.jsonl" "$DIR/effort_bench_$effort.jsonl" <<'END'
 import json, math, sys
 def times(path):
     lines = [json.loads(line) for line in open(path)]
@@ -140,29 +140,29 @@ END
     done
 }
 part_regret() {
-    run draw "$MOE" workloads draw --seed 7 --model "$MODEL" --ep "$EP" --out "$OUT/drawn.jsonl"
-    run regret "$MOE" regret --device cuda --table "$OUT/effort_normal" --workloads "$OUT/drawn.jsonl" --exhaustive \
-        --db "$OUT/races.db" --format json --at-most 1.5,4,10 >"$OUT/regret.jsonl"
-    run emit_balanced "$MOE" emit --db "$OUT/effort_normal.db" --out "$OUT/balanced" --skew balanced
-    run regret_balanced "$MOE" regret --device cuda --table "$OUT/balanced" --workloads "$OUT/drawn.jsonl" --exhaustive \
-        --db "$OUT/races.db" --format json >"$OUT/regret_balanced.jsonl"
-    tail -n 3 "$OUT/regret.err" "$OUT/regret_balanced.err"
+    run draw "$MOE" workloads draw --seed 7 --model "$MODEL" --ep "$EP" --out "$DIR/drawn.jsonl"
+    run regret "$MOE" regret --device cuda --table "$DIR/effort_normal" --workloads "$DIR/drawn.jsonl" --exhaustive \
+        --db "$DIR/races.db" --format json --at-most 1.5,4,10 >"$DIR/regret.jsonl"
+    run emit_balanced "$MOE" emit --db "$DIR/effort_normal.db" --out "$DIR/balanced" --skew balanced
+    run regret_balanced "$MOE" regret --device cuda --table "$DIR/balanced" --workloads "$DIR/drawn.jsonl" --exhaustive \
+        --db "$DIR/races.db" --format json >"$DIR/regret_balanced.jsonl"
+    tail -n 3 "$DIR/regret.err" "$DIR/regret_balanced.err"
 }
 part_engine() {
-    run recheck "$MOE" recheck --device cuda --table "$OUT/table" --save "$OUT/recheck.jsonl"
+    run recheck "$MOE" recheck --device cuda --table "$DIR/table" --save "$DIR/recheck.jsonl"
     run launch_cost "$BUILD/test_launch_cost" --device cuda
     run lookup "$BUILD/test_lookup"
     run isolation bash "$SOURCE/tests/test_isolation.sh" "$BUILD" "$SOURCE" cuda
-    run rerun "$MOE" emit --db "$OUT/public.db" --out "$OUT/rerun" --rerun auto
+    run rerun "$MOE" emit --db "$DIR/public.db" --out "$DIR/rerun" --rerun auto
 }
 part_profile() {
-    run profile "$MOE" profile deepseek-v3/ep8/8192/zipf:1 --ops up --table "$OUT/table" --keep "$OUT/profile.ncu-rep"
-    run profile_csv ncu --import "$OUT/profile.ncu-rep" --csv --page raw --print-units base >"$OUT/ncu_raw.csv"
+    run profile "$MOE" profile deepseek-v3/ep8/8192/zipf:1 --ops up --table "$DIR/table" --keep "$DIR/profile.ncu-rep"
+    run profile_csv ncu --import "$DIR/profile.ncu-rep" --csv --page raw --print-units base >"$DIR/ncu_raw.csv"
 }
 part_stack() {
     LD_LIBRARY_PATH= MOET_LIBRARY=$BUILD/libmoet.so.0 PYTHONPATH=$SOURCE/bindings/python${PYTHONPATH:+:$PYTHONPATH} \
-        run stack "$PYTHON" "$SOURCE/bench/demo_stack.py" --tune 4m --out "$OUT" --moe-tune "$MOE" >"$OUT/stack.jsonl"
-    cat "$OUT/stack.jsonl"
+        run stack "$PYTHON" "$SOURCE/bench/demo_stack.py" --tune 4m --out "$DIR" --moe-tune "$MOE" >"$DIR/stack.jsonl"
+    cat "$DIR/stack.jsonl"
 }
 part_ep_tune() {
     local ranks=${RANKS:-2} shape
@@ -170,24 +170,24 @@ part_ep_tune() {
     for shape in "128 2048 768" "128 4096 1536" "64 7168 2048"; do
         set -- $shape
         run "ep_tune_$2" "$MOE" sweep --device cuda --experts $(($1 / ranks)) --hidden "$2" --inter "$3" --ops ffn \
-            --rows 1024..131072x2 --skew uniform,zipf:0.5 --families wgmma_gemm --db "$OUT/ep.db"
+            --rows 1024..131072x2 --skew uniform,zipf:0.5 --families wgmma_gemm --db "$DIR/ep.db"
     done
-    run ep_emit "$MOE" emit --db "$OUT/ep.db" --out "$OUT/ep_table"
+    run ep_emit "$MOE" emit --db "$DIR/ep.db" --out "$DIR/ep_table"
 }
 part_ep() {
     local gpus table=()
     gpus=$(nvidia-smi -L | grep -c '^GPU')
-    [ -e "$OUT/ep_table" ] && table=(--table "$OUT/ep_table")
+    [ -e "$DIR/ep_table" ] && table=(--table "$DIR/ep_table")
     run ep_bits "$BUILD/test_ep" --device cuda --ranks "$gpus" --cases 12
     # More ranks than GPUs: meaning only, no speed.
     run ep_bits_8 "$BUILD/test_ep" --device cuda --ranks 8 --gpus "$gpus" --cases 6
     run ep_check "$MOE" ep --gpus "$gpus" --check --transport allgather,lsa --returns sums --chunks 1,2,3 --match qwen3-30b \
-        --tokens 256,2048 --skew uniform --rounds 3 >"$OUT/ep_check.jsonl"
+        --tokens 256,2048 --skew uniform --rounds 3 >"$DIR/ep_check.jsonl"
     run ep "$MOE" ep --gpus "$gpus" --rounds 11 --transport lsa,allgather --returns sums --chunks 1,2,3 --comm-sms 16 \
-        "${table[@]}" --db "$OUT/ep.db" --again >"$OUT/ep.jsonl"
-    "$MOE" show --db "$OUT/ep.db" --ep --format csv >"$OUT/ep_winners.csv"
-    LD_LIBRARY_PATH= run ep_peer torchrun --nproc_per_node="$gpus" "$SOURCE/bench/peers/ep.py" >"$OUT/ep_peers.jsonl"
-    "$PYTHON" - "$OUT/ep.jsonl" "$OUT/ep_peers.jsonl" <<'END'
+        "${table[@]}" --db "$DIR/ep.db" --again >"$DIR/ep.jsonl"
+    "$MOE" show --db "$DIR/ep.db" --ep --format csv >"$DIR/ep_winners.csv"
+    LD_LIBRARY_PATH= run ep_peer torchrun --nproc_per_node="$gpus" "$SOURCE/bench/peers/ep.py" >"$DIR/ep_peers.jsonl"
+    "$PYTHON" - "$DIR/ep.jsonl" "$DIR/ep_peers.jsonl" <<'END'
 import json, math, sys
 def points(path):
     best = {}

@@ -13,12 +13,6 @@ static const moet_ep_transport *const transports[] = {&moet_ep_transport_lsa, &m
                                                       &moet_ep_transport_exchange, &moet_ep_transport_bound,
                                                       &moet_ep_transport_nccl_ep};
 
-static const char *const returns_names[] = {
-#define MOET_X(name, text) text,
-    MOET_EP_RETURNS_TABLE(MOET_X)
-#undef MOET_X
-};
-
 void moet_ep_options_init(moet_ep_options *options, moet_numerics numerics)
 {
     *options =
@@ -160,7 +154,7 @@ static moet_status agree_on_options(moet_ep *ep)
     fact(facts, "problem", "%s", key); /* with the numerics */
     fact(facts, "max_tokens", "%lld", (long long)o->max_tokens);
     fact(facts, "choices", "%d", o->choices);
-    fact(facts, "returns", "%s", returns_names[o->returns]);
+    fact(facts, "returns", "%s", moet_ep_returns_name(o->returns));
     fact(facts, "transport", "%s", is_auto(o->transport) ? "auto" : o->transport);
     fact(facts, "chunks", "%d", o->chunks);
     fact(facts, "comm_sms", "%d", o->comm_sms);
@@ -407,7 +401,7 @@ static void describe(moet_ep *ep)
     if (moet_plan_query(ep->plan, NULL, &choice) != MOET_OK) choice.config[0] = '\0';
     snprintf(ep->text, sizeof ep->text, "%s over %s, met by %s, ranks=%d, returns=%s, chunks=%d, comm_sms=%d%s, %.380s",
              ep->transport->name, ep->transport->is_by_memory ? "memory" : ep->data->table->name,
-             ep->control->table->name, o->ranks, returns_names[o->returns], o->chunks, o->comm_sms,
+             ep->control->table->name, o->ranks, moet_ep_returns_name(o->returns), o->chunks, o->comm_sms,
              ep->is_chosen ? " by the table" : "", choice.config);
 }
 

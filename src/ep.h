@@ -85,8 +85,7 @@ enum { MOET_EP_DISPATCH = 1, MOET_EP_EXPERTS = 2, MOET_EP_COMBINE = 4, MOET_EP_A
 moet_status moet_ep_run_parts(moet_ep *ep, const moet_ep_args *args, int32_t parts);
 
 /* Meets the other ranks by the options' rank, ranks, rendezvous, net and timeout. lost: as
- * moet_ep_comm_create_socket's.
- */
+ * moet_ep_comm_create_socket's. */
 moet_status moet_ep_meet(const moet_device *device, const moet_ep_options *options, volatile int32_t *lost,
                          moet_ep_comm **control);
 

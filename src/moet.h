@@ -380,9 +380,9 @@ MOET_API moet_status moet_plan_query(const moet_plan *plan, const int32_t *count
 /* counts [E] in device memory, as launches get them (moet_permute writes them for op ffn); negative ones count as 0.
  * routing: memory that the device writes, 8-byte aligned: pinned host memory, or device memory that the caller copies
  * from. On `stream` like a launch; written when the stream has got there, on the host backend on return. The first call
- * of a handle compiles the kernel, or takes it from the cache, loads it and allocates:
- * not while a stream is being captured. Later ones do neither, and do not synchronise. INVALID for a plan without
- * device_counts, and for NULL; NOT_FOUND where neither NVRTC nor the cache has the kernel. */
+ * of a handle compiles the kernel, or takes it from the cache, loads it and allocates: not while a stream is being
+ * captured. Later ones do neither, and do not synchronise. INVALID for a plan without device_counts, and for NULL;
+ * NOT_FOUND where neither NVRTC nor the cache has the kernel. */
 MOET_API moet_status moet_plan_summarize(moet_plan *plan, const int32_t *counts, moet_routing *routing, void *stream);
 
 /* Launches after this run what suits routing->rows and ->max_over_mean (host memory; moet_routing_summarize's, or a

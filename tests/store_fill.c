@@ -1,6 +1,60 @@
 #include "store_fill.h"
 
+#include <sqlite3.h>
+
 #include "test.h"
+
+char fill_folder[256];
+moet_device *fill_host, fill_elsewhere;
+
+int fill_group_open(void **state)
+{
+    (void)state;
+    test_folder_make(fill_folder);
+    if (moet_device_open("host", &fill_host) != MOET_OK) return 1;
+    fill_elsewhere = *fill_host;
+    strcpy(fill_elsewhere.info.name, "Another processor");
+    moet_device_format_key(&fill_elsewhere.info, fill_elsewhere.key);
+    return 0;
+}
+
+int fill_group_close(void **state)
+{
+    (void)state;
+    moet_device_close(fill_host);
+    test_folder_remove(fill_folder);
+    return 0;
+}
+
+void fill_path(const char *name, char path[512]) { snprintf(path, 512, "%s/%s", fill_folder, name); }
+
+moet_store *fill_store(const char *name, char path[512])
+{
+    moet_store *store = NULL;
+    fill_path(name, path);
+    TEST_OK(moet_store_open(path, MOET_STORE_WRITE, &store));
+    return store;
+}
+
+int64_t fill_number(const char *path, const char *sql)
+{
+    sqlite3 *db;
+    sqlite3_stmt *statement;
+    assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
+    if (sqlite3_prepare_v2(db, sql, -1, &statement, NULL) != SQLITE_OK) test_fail("%s", sqlite3_errmsg(db));
+    assert_int_equal(sqlite3_step(statement), SQLITE_ROW);
+    const int64_t number = sqlite3_column_int64(statement, 0);
+    sqlite3_finalize(statement);
+    sqlite3_close(db);
+    return number;
+}
+
+char *fill_table_text(const char *dir)
+{
+    char path[600];
+    snprintf(path, sizeof path, "%s/table.json", dir);
+    return test_file_read(path, NULL);
+}
 
 void fill_arch(const moet_device *device, const char *kernel, char arch[16])
 {

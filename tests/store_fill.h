@@ -1,8 +1,23 @@
-/* store_fill: puts made-up trials into databases, and reads whole databases as text. */
+/* store_fill: what tests of databases begin with, puts made-up trials into them, and reads whole databases as text. */
 #ifndef MOET_STORE_FILL_H
 #define MOET_STORE_FILL_H
 
 #include "../tuner/store.h"
+
+/* Of a group of tests, from fill_group_open to fill_group_close: a folder for its files, the host, another machine. */
+extern char fill_folder[256];
+extern moet_device *fill_host, fill_elsewhere;
+int fill_group_open(void **state);
+int fill_group_close(void **state);
+
+/* `name` in the folder. */
+void fill_path(const char *name, char path[512]);
+/* A database there, opened for writing. */
+moet_store *fill_store(const char *name, char path[512]);
+/* The number that a query of the database gives. */
+int64_t fill_number(const char *path, const char *sql);
+/* table.json of an emitted table; malloc'd. */
+char *fill_table_text(const char *dir);
 
 /* What a test varies of a trial; the rest is filled in. */
 typedef struct fill_trial {
@@ -16,7 +31,7 @@ typedef struct fill_trial {
     int64_t median_ns, noise_ns;
     int32_t samples;
     const char *cubins[MOET_MAX_CUBINS]; /* bytes of made-up kernels; NULL: no more */
-    const char *bit_class; /* NULL: "host_tile" */
+    const char *bit_class;               /* NULL: "host_tile" */
     int32_t algorithm_count;
     const moet_algorithm *algorithms;
 } fill_trial;

@@ -8,36 +8,16 @@
 #include "../src/table.h"
 #include "../tuner/emit.h"
 
-static moet_device *host;
 static moet_problem problem;
 static moet_config configs[2];
-static char folder[256];
 static const int32_t counts[4] = {16, 16, 16, 16};
 
 static int group_open(void **state)
 {
-    (void)state;
-    test_folder_make(folder);
-    if (moet_device_open("host", &host) != MOET_OK) return 1;
+    if (fill_group_open(state) != 0) return 1;
     moet_problem_init(&problem, MOET_OP_UP, 4, 64, 32);
-    for (int32_t i = 0; i < 2; i++) fill_config(host, &problem, i, &configs[i]);
+    for (int32_t i = 0; i < 2; i++) fill_config(fill_host, &problem, i, &configs[i]);
     return 0;
-}
-
-static int group_close(void **state)
-{
-    (void)state;
-    moet_device_close(host);
-    test_folder_remove(folder);
-    return 0;
-}
-
-static moet_store *open_store(const char *name, moet_store_mode mode, char path[512])
-{
-    moet_store *store = NULL;
-    snprintf(path, 512, "%s/%s", folder, name);
-    TEST_OK(moet_store_open(path, mode, &store));
-    return store;
 }
 
 /* Of `seed` follow text and bytes. */
@@ -52,7 +32,7 @@ static moet_algorithm made_up(int64_t rows, uint64_t seed)
 static bool put(moet_store *store, int64_t run, const moet_config *config, int64_t median_ns, bool replace,
                 const moet_algorithm *algorithms, int32_t count)
 {
-    const fill_trial t = {.device = host,
+    const fill_trial t = {.device = fill_host,
                           .problem = &problem,
                           .counts = counts,
                           .config = config,
@@ -62,19 +42,6 @@ static bool put(moet_store *store, int64_t run, const moet_config *config, int64
                           .algorithm_count = count,
                           .algorithms = algorithms};
     return fill_put(store, run, &t);
-}
-
-static int64_t number(const char *path, const char *sql)
-{
-    sqlite3 *db;
-    sqlite3_stmt *statement;
-    assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
-    if (sqlite3_prepare_v2(db, sql, -1, &statement, NULL) != SQLITE_OK) test_fail("%s", sqlite3_errmsg(db));
-    assert_int_equal(sqlite3_step(statement), SQLITE_ROW);
-    const int64_t value = sqlite3_column_int64(statement, 0);
-    sqlite3_finalize(statement);
-    sqlite3_close(db);
-    return value;
 }
 
 typedef struct wanted {
@@ -116,8 +83,8 @@ static void test_store(void **state)
     (void)state;
     char path[512];
     const moet_algorithm first[] = {made_up(1, 1), made_up(2, 2), made_up(3, 1)}, second[] = {made_up(0, 2)};
-    moet_store *store = open_store("store.db", MOET_STORE_WRITE, path);
-    const int64_t run = fill_run(store, host);
+    moet_store *store = fill_store("store.db", path);
+    const int64_t run = fill_run(store, fill_host);
     assert_true(put(store, run, &configs[0], 1000, false, first, 3));
     assert_true(put(store, run, &configs[1], 1000, false, NULL, 0));
     check(store, &configs[0], first, 3);
@@ -126,10 +93,10 @@ static void test_store(void **state)
     check(store, &configs[0], first, 3);
     assert_true(put(store, run, &configs[1], 1000, true, second, 1));
     check(store, &configs[1], second, 1);
-    assert_int_equal(number(path, "SELECT count(*) FROM algorithms"), 2);
+    assert_int_equal(fill_number(path, "SELECT count(*) FROM algorithms"), 2);
     assert_true(put(store, run, &configs[0], 1000, true, second, 1));
     check(store, &configs[0], second, 1);
-    assert_int_equal(number(path, "SELECT count(*) FROM trial_algorithms"), 2);
+    assert_int_equal(fill_number(path, "SELECT count(*) FROM trial_algorithms"), 2);
     moet_store_close(store);
 }
 
@@ -139,8 +106,8 @@ static void test_most(void **state)
     char path[512];
     moet_algorithm list[MOET_MAX_ALGORITHMS];
     for (int32_t i = 0; i < MOET_MAX_ALGORITHMS; i++) list[i] = made_up(i + 1, (uint64_t)i);
-    moet_store *store = open_store("most.db", MOET_STORE_WRITE, path);
-    assert_true(put(store, fill_run(store, host), &configs[0], 1000, false, list, MOET_MAX_ALGORITHMS));
+    moet_store *store = fill_store("most.db", path);
+    assert_true(put(store, fill_run(store, fill_host), &configs[0], 1000, false, list, MOET_MAX_ALGORITHMS));
     check(store, &configs[0], list, MOET_MAX_ALGORITHMS);
     moet_store_close(store);
 }
@@ -151,10 +118,10 @@ static void test_merge(void **state)
     (void)state;
     char paths[4][512];
     const moet_algorithm a[] = {made_up(1, 11), made_up(2, 12)}, b[] = {made_up(1, 12), made_up(2, 13)};
-    moet_store *one = open_store("one.db", MOET_STORE_WRITE, paths[0]);
-    moet_store *two = open_store("two.db", MOET_STORE_WRITE, paths[1]);
-    assert_true(put(one, fill_run(one, host), &configs[0], 2000, false, a, 2));
-    const int64_t run = fill_run(two, host);
+    moet_store *one = fill_store("one.db", paths[0]);
+    moet_store *two = fill_store("two.db", paths[1]);
+    assert_true(put(one, fill_run(one, fill_host), &configs[0], 2000, false, a, 2));
+    const int64_t run = fill_run(two, fill_host);
     assert_true(put(two, run, &configs[1], 1000, false, b, 2));
     assert_true(put(two, run, &configs[0], 1000, false, b, 2)); /* faster: it stays */
     moet_store_close(one);
@@ -163,7 +130,7 @@ static void test_merge(void **state)
         char name[24];
         int64_t added = 0;
         snprintf(name, sizeof name, "into%d.db", i);
-        moet_store *into = open_store(name, MOET_STORE_WRITE, paths[2 + i]);
+        moet_store *into = fill_store(name, paths[2 + i]);
         TEST_OK(moet_store_merge(into, paths[i], &added));
         TEST_OK(moet_store_merge(into, paths[1 - i], &added));
         TEST_OK(moet_store_merge(into, paths[i], &added));
@@ -171,8 +138,8 @@ static void test_merge(void **state)
         check(into, &configs[0], b, 2);
         check(into, &configs[1], b, 2);
         moet_store_close(into);
-        assert_int_equal(number(paths[2 + i], "SELECT count(*) FROM trial_algorithms"), 4);
-        assert_int_equal(number(paths[2 + i], "SELECT count(*) FROM pragma_foreign_key_check"), 0);
+        assert_int_equal(fill_number(paths[2 + i], "SELECT count(*) FROM trial_algorithms"), 4);
+        assert_int_equal(fill_number(paths[2 + i], "SELECT count(*) FROM pragma_foreign_key_check"), 0);
     }
 }
 
@@ -184,10 +151,10 @@ static void test_version_2(void **state)
     char old[512], new[512], sql[900];
     const moet_algorithm a[] = {made_up(1, 21)};
     sqlite3 *db;
-    moet_store *store = open_store("new.db", MOET_STORE_WRITE, new);
-    assert_true(put(store, fill_run(store, host), &configs[0], 1000, false, NULL, 0));
+    moet_store *store = fill_store("new.db", new);
+    assert_true(put(store, fill_run(store, fill_host), &configs[0], 1000, false, NULL, 0));
     moet_store_close(store);
-    snprintf(old, sizeof old, "%s/old.db", folder);
+    snprintf(old, sizeof old, "%s/old.db", fill_folder);
     assert_int_equal(sqlite3_open(old, &db), SQLITE_OK);
     snprintf(sql, sizeof sql, "PRAGMA application_id = %d; PRAGMA user_version = 2; ATTACH '%s' AS new;",
              MOET_STORE_APPLICATION_ID, new);
@@ -207,22 +174,22 @@ static void test_version_2(void **state)
     }
     sqlite3_close(db);
 
-    store = open_store("old.db", MOET_STORE_READ, old);
+    TEST_OK(moet_store_open(old, MOET_STORE_READ, &store));
     check(store, &configs[0], NULL, 0);
     moet_store_close(store);
-    assert_int_equal(number(old, "PRAGMA user_version"), 2);
-    store = open_store("from_old.db", MOET_STORE_WRITE, new);
+    assert_int_equal(fill_number(old, "PRAGMA user_version"), 2);
+    store = fill_store("from_old.db", new);
     int64_t added = 0;
     TEST_OK(moet_store_merge(store, old, &added));
     assert_int_equal(added, 1);
     check(store, &configs[0], NULL, 0);
     moet_store_close(store);
-    store = open_store("old.db", MOET_STORE_WRITE, old);
+    store = fill_store("old.db", old);
     check(store, &configs[0], NULL, 0);
-    assert_true(put(store, fill_run(store, host), &configs[0], 1000, true, a, 1));
+    assert_true(put(store, fill_run(store, fill_host), &configs[0], 1000, true, a, 1));
     check(store, &configs[0], a, 1);
     moet_store_close(store);
-    assert_int_equal(number(old, "PRAGMA user_version"), MOET_STORE_VERSION);
+    assert_int_equal(fill_number(old, "PRAGMA user_version"), MOET_STORE_VERSION);
 }
 
 static char *read_table(const char *dir)
@@ -246,7 +213,7 @@ static void expect_refused(const char *text, const char *from, const char *to, c
 {
     moet_table *table = NULL;
     char *changed = with(text, from, to);
-    TEST_FAILS(MOET_MALFORMED, words, moet_table_parse(changed, strlen(changed), NULL, true, host, &table));
+    TEST_FAILS(MOET_MALFORMED, words, moet_table_parse(changed, strlen(changed), NULL, true, fill_host, &table));
     free(changed);
 }
 
@@ -255,13 +222,13 @@ static void test_table(void **state)
     (void)state;
     char path[512], dir[512];
     const moet_algorithm a[] = {made_up(4, 31), made_up(64, 32)};
-    moet_store *store = open_store("emit.db", MOET_STORE_WRITE, path);
+    moet_store *store = fill_store("emit.db", path);
     moet_emitted emitted;
     moet_table *table = NULL;
-    assert_true(put(store, fill_run(store, host), &configs[0], 1000, false, a, 2));
-    snprintf(dir, sizeof dir, "%s/table", folder);
+    assert_true(put(store, fill_run(store, fill_host), &configs[0], 1000, false, a, 2));
+    snprintf(dir, sizeof dir, "%s/table", fill_folder);
     TEST_OK(moet_emit(store, dir, &(moet_emit_options){0}, &emitted));
-    TEST_OK(moet_table_load(dir, host, &table));
+    TEST_OK(moet_table_load(dir, fill_host, &table));
     const moet_table_winner *winner = &table->problems[0].points[0].winner[MOET_TABLE_ANY];
     assert_true(winner->present);
     assert_int_equal(winner->algorithm_count, 2);
@@ -282,7 +249,7 @@ static void test_table(void **state)
                    "\"algorithms\" has the wrong type");
     /* A table of before has no such member. */
     char *old = with(text, "\"algorithms\":\t[{", "\"once\":\t[{");
-    TEST_OK(moet_table_parse(old, strlen(old), NULL, true, host, &table));
+    TEST_OK(moet_table_parse(old, strlen(old), NULL, true, fill_host, &table));
     assert_int_equal(table->problems[0].points[0].winner[MOET_TABLE_ANY].algorithm_count, 0);
     moet_table_close(table);
     free(old);
@@ -296,5 +263,5 @@ int main(void)
         cmocka_unit_test(test_store),     cmocka_unit_test(test_most),  cmocka_unit_test(test_merge),
         cmocka_unit_test(test_version_2), cmocka_unit_test(test_table),
     };
-    return cmocka_run_group_tests_name("algorithms", tests, group_open, group_close);
+    return cmocka_run_group_tests_name("algorithms", tests, group_open, fill_group_close);
 }

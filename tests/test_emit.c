@@ -10,53 +10,21 @@
 #include "../src/table.h"
 #include "../tuner/emit.h"
 
-static moet_device *host;
-static moet_device elsewhere;
-static char folder[256];
-
-static int group_open(void **state)
-{
-    (void)state;
-    test_folder_make(folder);
-    if (moet_device_open("host", &host) != MOET_OK) return 1;
-    elsewhere = *host;
-    strcpy(elsewhere.info.name, "Another processor");
-    moet_device_format_key(&elsewhere.info, elsewhere.key);
-    return 0;
-}
-
-static int group_close(void **state)
-{
-    (void)state;
-    moet_device_close(host);
-    test_folder_remove(folder);
-    return 0;
-}
-
-static void path_of(const char *name, char path[512]) { snprintf(path, 512, "%s/%s", folder, name); }
-
-static char *table_text(const char *dir)
-{
-    char path[600];
-    snprintf(path, sizeof path, "%s/table.json", dir);
-    return test_file_read(path, NULL);
-}
-
 /* Random trials of several problems, routings and configs on two devices. */
 static void fill(moet_store *store, uint64_t seed, int32_t trials)
 {
     uint64_t random = seed;
-    int64_t runs[2] = {fill_run(store, host), fill_run(store, &elsewhere)};
+    int64_t runs[2] = {fill_run(store, fill_host), fill_run(store, &fill_elsewhere)};
     for (int32_t i = 0; i < trials; i++) {
         moet_problem problem;
         moet_config config;
         int32_t counts[8], experts = (int32_t)test_between(&random, 1, 8), which = test_between(&random, 0, 3) == 0;
         moet_problem_init(&problem, (moet_op)test_between(&random, 0, 1), experts, 64, 32);
         problem.layout = (moet_layout)test_between(&random, 0, 1);
-        fill_config(host, &problem, (int32_t)test_between(&random, 0, 7), &config);
+        fill_config(fill_host, &problem, (int32_t)test_between(&random, 0, 7), &config);
         for (int32_t e = 0; e < experts; e++) counts[e] = (int32_t)test_between(&random, 0, 3);
         counts[0]++;
-        fill_trial t = {.device = which ? &elsewhere : host,
+        fill_trial t = {.device = which ? &fill_elsewhere : fill_host,
                         .problem = &problem,
                         .counts = counts,
                         .config = &config,
@@ -79,7 +47,7 @@ typedef struct expectation {
 static moet_status find_winner(void *context, const moet_store_winner_row *row)
 {
     expectation *e = context;
-    if (strcmp(row->trial.device_key, host->key) != 0) {
+    if (strcmp(row->trial.device_key, fill_host->key) != 0) {
         e->others++;
         return MOET_OK;
     }
@@ -115,14 +83,14 @@ static void test_emit_and_load(void **state)
         moet_table *table;
         moet_emitted emitted;
         snprintf(name, sizeof name, "load-%d.db", (int)seed);
-        path_of(name, db);
+        fill_path(name, db);
         TEST_OK(moet_store_open(db, MOET_STORE_WRITE, &store));
         fill(store, seed, 60);
         snprintf(name, sizeof name, "load-%d", (int)seed);
-        path_of(name, dir);
+        fill_path(name, dir);
         TEST_OK(moet_emit(store, dir, &(moet_emit_options){.all_winners = true}, &emitted));
         assert_true(emitted.changed);
-        TEST_OK(moet_table_load(dir, host, &table));
+        TEST_OK(moet_table_load(dir, fill_host, &table));
         assert_string_equal(table->hash, emitted.hash);
         expectation e = {.table = table};
         TEST_OK(moet_store_each_winner(store, NULL, find_winner, &e));
@@ -141,16 +109,16 @@ static void test_byte_stable(void **state)
     char db[512], a[512], b[512];
     moet_store *store;
     moet_emitted first, second, again;
-    path_of("stable.db", db);
-    path_of("stable-a", a);
-    path_of("stable-b", b);
+    fill_path("stable.db", db);
+    fill_path("stable-a", a);
+    fill_path("stable-b", b);
     TEST_OK(moet_store_open(db, MOET_STORE_WRITE, &store));
     fill(store, 11, 40);
     TEST_OK(moet_emit(store, a, &(moet_emit_options){0}, &first));
     moet_store_close(store);
     TEST_OK(moet_store_open(db, MOET_STORE_READ, &store));
     TEST_OK(moet_emit(store, b, &(moet_emit_options){0}, &second));
-    char *text_a = table_text(a), *text_b = table_text(b);
+    char *text_a = fill_table_text(a), *text_b = fill_table_text(b);
     assert_string_equal(text_a, text_b);
     assert_string_equal(first.hash, second.hash);
     TEST_CONTAINS(text_a, first.hash);
@@ -172,12 +140,12 @@ static void test_byte_stable(void **state)
     TEST_OK(moet_emit(store, a, &(moet_emit_options){0}, &again));
     assert_true(again.changed);
     assert_string_not_equal(again.hash, first.hash);
-    char *text = table_text(a), parent[100];
+    char *text = fill_table_text(a), parent[100];
     snprintf(parent, sizeof parent, "\"parent\":\t\"%s\"", first.hash);
     TEST_CONTAINS(text, parent);
     free(text);
     moet_table *table;
-    TEST_OK(moet_table_load(a, host, &table));
+    TEST_OK(moet_table_load(a, fill_host, &table));
     moet_table_close(table);
     moet_store_close(store);
     free(text_a);
@@ -195,13 +163,13 @@ static void test_few_configs(void **state)
     moet_table *table;
     moet_problem problem;
     moet_config configs[2];
-    path_of("few.db", db);
-    path_of("few", dir);
+    fill_path("few.db", db);
+    fill_path("few", dir);
     moet_problem_init(&problem, MOET_OP_UP, 2, 64, 32);
     /* Ties go to the lower text: the second's, which therefore wins two points. */
     char texts[2][MOET_CONFIG_SIZE];
     for (int32_t c = 0; c < 2; c++) {
-        fill_config(host, &problem, c, &configs[c]);
+        fill_config(fill_host, &problem, c, &configs[c]);
         moet_config_format(&configs[c], texts[c]);
     }
     if (strcmp(texts[0], texts[1]) < 0) {
@@ -210,10 +178,10 @@ static void test_few_configs(void **state)
         configs[1] = first;
     }
     TEST_OK(moet_store_open(db, MOET_STORE_WRITE, &store));
-    const int64_t run = fill_run(store, host);
+    const int64_t run = fill_run(store, fill_host);
     for (int32_t i = 0; i < 6; i++) {
         const int32_t counts[2] = {8 << i / 2, 8};
-        const fill_trial t = {.device = host,
+        const fill_trial t = {.device = fill_host,
                               .problem = &problem,
                               .counts = counts,
                               .config = &configs[i % 2],
@@ -227,7 +195,7 @@ static void test_few_configs(void **state)
     assert_int_equal(emitted.configs, 1);
     assert_int_equal(emitted.winner_configs, 2);
     assert_true(emitted.most_regret > 0.002 && emitted.most_regret < 0.01);
-    TEST_OK(moet_table_load(dir, host, &table));
+    TEST_OK(moet_table_load(dir, fill_host, &table));
     for (int32_t p = 0; p < 3; p++) {
         const moet_table_winner *winner = &table->problems[0].points[p].winner[MOET_TABLE_ANY];
         assert_true(moet_config_equal(&winner->config, &configs[0]));
@@ -250,14 +218,14 @@ static void test_edge_of_tie(void **state)
     moet_problem problem;
     moet_config configs[2];
     const int32_t counts[2] = {8, 8};
-    path_of("edge.db", db);
-    path_of("edge", dir);
+    fill_path("edge.db", db);
+    fill_path("edge", dir);
     moet_problem_init(&problem, MOET_OP_UP, 2, 64, 32);
     TEST_OK(moet_store_open(db, MOET_STORE_WRITE, &store));
-    const int64_t run = fill_run(store, host);
+    const int64_t run = fill_run(store, fill_host);
     for (int32_t i = 0; i < 2; i++) {
-        fill_config(host, &problem, i, &configs[i]);
-        const fill_trial t = {.device = host,
+        fill_config(fill_host, &problem, i, &configs[i]);
+        const fill_trial t = {.device = fill_host,
                               .problem = &problem,
                               .counts = counts,
                               .config = &configs[i],
@@ -270,7 +238,7 @@ static void test_edge_of_tie(void **state)
     TEST_OK(moet_emit(store, dir, &(moet_emit_options){0}, &emitted));
     assert_int_equal(emitted.entries, 1);
     assert_int_equal(emitted.configs, 1);
-    TEST_OK(moet_table_load(dir, host, &table));
+    TEST_OK(moet_table_load(dir, fill_host, &table));
     assert_true(moet_config_equal(&table->problems[0].points[0].winner[MOET_TABLE_ANY].config, &configs[0]));
     moet_table_close(table);
     moet_store_close(store);
@@ -297,18 +265,18 @@ static void test_bits(void **state)
     moet_table *table;
     moet_problem problem;
     moet_config configs[3];
-    path_of("bits.db", db);
-    path_of("bits", dir);
+    fill_path("bits.db", db);
+    fill_path("bits", dir);
     moet_problem_init(&problem, MOET_OP_UP, 2, 64, 32);
     moet_config_first(moet_family_find("host_tile"), &configs[0]);
     configs[1] = configs[0];
     assert_true(moet_config_next(&configs[1]));
     moet_config_first(moet_family_find("host_blas"), &configs[2]);
     TEST_OK(moet_store_open(db, MOET_STORE_WRITE, &store));
-    const int64_t run = fill_run(store, host);
+    const int64_t run = fill_run(store, fill_host);
     for (int32_t i = 0; i < 15; i++) {
         const int32_t counts[2] = {8 << i / 3, 8};
-        const fill_trial t = {.device = host,
+        const fill_trial t = {.device = fill_host,
                               .problem = &problem,
                               .counts = counts,
                               .config = &configs[i % 3],
@@ -325,7 +293,7 @@ static void test_bits(void **state)
     assert_int_equal(emitted.bits_cost.left_out, 2);
     assert_true(fabs(emitted.bits_cost.worst - 1.5) < 1e-9);
     assert_true(fabs(emitted.bits_cost.geomean - cbrt(1.5 * 1.2)) < 1e-9);
-    TEST_OK(moet_table_load(dir, host, &table));
+    TEST_OK(moet_table_load(dir, fill_host, &table));
     assert_int_equal(table->problems[0].point_count, 3);
     for (int32_t p = 0; p < 3; p++) {
         const moet_table_winner *winner = &table->problems[0].points[p].winner[MOET_TABLE_ANY];
@@ -352,13 +320,13 @@ static void test_one_device(void **state)
     moet_store *store;
     moet_emitted emitted;
     moet_table *table;
-    path_of("device.db", db);
-    path_of("device", dir);
+    fill_path("device.db", db);
+    fill_path("device", dir);
     TEST_OK(moet_store_open(db, MOET_STORE_WRITE, &store));
     fill(store, 21, 40);
     TEST_OK(moet_emit(store, dir, &(moet_emit_options){.device = "Another processor"}, &emitted));
     assert_int_equal(emitted.devices, 1);
-    TEST_OK(moet_table_load(dir, &elsewhere, &table));
+    TEST_OK(moet_table_load(dir, &fill_elsewhere, &table));
     assert_int_equal(table->refusal_count, 0);
     assert_true(table->entry_count > 0);
     moet_table_close(table);
@@ -372,8 +340,8 @@ static void test_refusals(void **state)
     char db[512], dir[512], file[600];
     moet_store *store;
     moet_emitted emitted;
-    path_of("empty.db", db);
-    path_of("empty", dir);
+    fill_path("empty.db", db);
+    fill_path("empty", dir);
     TEST_OK(moet_store_open(db, MOET_STORE_WRITE, &store));
     TEST_FAILS(MOET_NOT_FOUND, NULL, moet_emit(store, dir, &(moet_emit_options){0}, &emitted));
     assert_int_equal(access(dir, F_OK), -1);
@@ -389,7 +357,7 @@ static void test_refusals(void **state)
     char *text = test_file_read(file, NULL);
     assert_string_equal(text, "text");
     free(text);
-    path_of("none/table", dir);
+    fill_path("none/table", dir);
     assert_int_not_equal(moet_emit(store, dir, &(moet_emit_options){0}, &emitted), MOET_OK);
     TEST_CONTAINS(moet_last_error(), "none");
     moet_store_close(store);
@@ -403,12 +371,12 @@ static void test_merged(void **state)
     moet_store *store;
     moet_emitted emitted;
     int64_t added;
-    path_of("m-a.db", a);
-    path_of("m-b.db", b);
-    path_of("m-ab.db", ab);
-    path_of("m-ba.db", ba);
-    path_of("m-ab", dir_ab);
-    path_of("m-ba", dir_ba);
+    fill_path("m-a.db", a);
+    fill_path("m-b.db", b);
+    fill_path("m-ab.db", ab);
+    fill_path("m-ba.db", ba);
+    fill_path("m-ab", dir_ab);
+    fill_path("m-ba", dir_ba);
     TEST_OK(moet_store_open(a, MOET_STORE_WRITE, &store));
     fill(store, 41, 40);
     moet_store_close(store);
@@ -425,7 +393,7 @@ static void test_merged(void **state)
     TEST_OK(moet_store_merge(store, a, &added));
     TEST_OK(moet_emit(store, dir_ba, &(moet_emit_options){0}, &emitted));
     moet_store_close(store);
-    char *text_ab = table_text(dir_ab), *text_ba = table_text(dir_ba);
+    char *text_ab = fill_table_text(dir_ab), *text_ba = fill_table_text(dir_ba);
     assert_string_equal(text_ab, text_ba);
     free(text_ab);
     free(text_ba);
@@ -435,7 +403,7 @@ static void check_cubins(const moet_cubin *const *cubins, int32_t count, const c
 {
     for (int32_t i = 0; i < count; i++) {
         char arch[16];
-        fill_arch(host, wanted[i], arch);
+        fill_arch(fill_host, wanted[i], arch);
         assert_int_equal(cubins[i]->size_bytes, strlen(wanted[i]));
         assert_memory_equal(cubins[i]->bytes, wanted[i], strlen(wanted[i]));
         assert_string_equal(cubins[i]->arch, arch);
@@ -446,7 +414,7 @@ static void check_cubins(const moet_cubin *const *cubins, int32_t count, const c
 /* The folder's only problem and point. */
 static const moet_table_problem *load_only(const char *dir, moet_table **table)
 {
-    TEST_OK(moet_table_load(dir, host, table));
+    TEST_OK(moet_table_load(dir, fill_host, table));
     assert_int_equal((*table)->refusal_count, 0);
     assert_int_equal((*table)->problem_count, 1);
     assert_int_equal((*table)->problems[0].point_count, 1);
@@ -469,13 +437,13 @@ static void test_several_kernels(void **state)
     moet_problem problem;
     moet_config config, slower;
     moet_problem_init(&problem, MOET_OP_DOWN, 2, 64, 64);
-    fill_config(host, &problem, 0, &config);
-    fill_config(host, &problem, 1, &slower);
-    path_of("several.db", db);
-    path_of("several", dir);
+    fill_config(fill_host, &problem, 0, &config);
+    fill_config(fill_host, &problem, 1, &slower);
+    fill_path("several.db", db);
+    fill_path("several", dir);
     TEST_OK(moet_store_open(db, MOET_STORE_WRITE, &store));
-    int64_t run = fill_run(store, host);
-    fill_trial fallback = {.device = host,
+    int64_t run = fill_run(store, fill_host);
+    fill_trial fallback = {.device = fill_host,
                            .problem = &problem,
                            .counts = counts,
                            .config = &slower,
@@ -484,7 +452,7 @@ static void test_several_kernels(void **state)
                            .cubins = {"another up kernel", "helpers", "helpers"}};
     fill_put(store, run, &fallback);
     for (int32_t i = 0; i < MOET_COUNT_OF(orders); i++) {
-        fill_trial t = {.device = host,
+        fill_trial t = {.device = fill_host,
                         .problem = &problem,
                         .counts = counts,
                         .config = &config,
@@ -515,9 +483,9 @@ static void test_several_kernels(void **state)
     moet_sha256_text("more helpers", 12, digits); /* the last of the list counts as the first does */
     snprintf(path, sizeof path, "%s/%s.cubin", dir, digits);
     assert_int_equal(unlink(path), 0);
-    TEST_FAILS(MOET_NOT_FOUND, digits, moet_table_load(dir, host, &table));
+    TEST_FAILS(MOET_NOT_FOUND, digits, moet_table_load(dir, fill_host, &table));
     test_file_write(path, "more halpers", 12);
-    TEST_FAILS(MOET_MISMATCH, "SHA-256", moet_table_load(dir, host, &table));
+    TEST_FAILS(MOET_MISMATCH, "SHA-256", moet_table_load(dir, fill_host, &table));
     TEST_OK(moet_emit(store, dir, &(moet_emit_options){0}, &emitted)); /* puts it right */
     load_only(dir, &table);
     moet_table_close(table);
@@ -536,21 +504,25 @@ static void test_over_version_1(void **state)
     moet_problem problem;
     moet_config config;
     moet_problem_init(&problem, MOET_OP_DOWN, 2, 64, 64);
-    fill_config(host, &problem, 0, &config);
-    path_of("over.db", db);
-    path_of("over", dir);
+    fill_config(fill_host, &problem, 0, &config);
+    fill_path("over.db", db);
+    fill_path("over", dir);
     assert_int_equal(mkdir(dir, 0777), 0);
     text_point point = {.counts = counts, .any = text_winner_of(&config, name, validator, 5000)};
-    char *old = text_table_of_version(1, host, &problem, &point, 1, NULL, 0);
+    char *old = text_table_of_version(1, fill_host, &problem, &point, 1, NULL, 0);
     text_write(dir, old);
-    TEST_OK(moet_table_load(dir, host, &table));
+    TEST_OK(moet_table_load(dir, fill_host, &table));
     TEST_OK(moet_store_open(db, MOET_STORE_WRITE, &store));
-    fill_trial t = {
-        .device = host, .problem = &problem, .counts = counts, .config = &config, .median_ns = 5000, .cubins = {"k"}};
-    fill_put(store, fill_run(store, host), &t);
+    fill_trial t = {.device = fill_host,
+                    .problem = &problem,
+                    .counts = counts,
+                    .config = &config,
+                    .median_ns = 5000,
+                    .cubins = {"k"}};
+    fill_put(store, fill_run(store, fill_host), &t);
     TEST_OK(moet_emit(store, dir, &(moet_emit_options){0}, &emitted));
     assert_true(emitted.changed);
-    char *text = table_text(dir), parent[100];
+    char *text = fill_table_text(dir), parent[100];
     snprintf(parent, sizeof parent, "\"parent\":\t\"%s\"", table->hash);
     TEST_CONTAINS(text, parent);
     TEST_CONTAINS(text, "\"version\":\t2,");
@@ -583,8 +555,8 @@ static void test_kernels(void **state)
     moet_config_first(family, &configs[0]);
     configs[1] = configs[0];
     assert_true(moet_config_next(&configs[1]));
-    path_of("kernels.db", db);
-    path_of("kernels", dir);
+    fill_path("kernels.db", db);
+    fill_path("kernels", dir);
     TEST_OK(moet_store_open(db, MOET_STORE_WRITE, &store));
     int64_t run = fill_run(store, &gpu);
     fill_trial t = {.device = &gpu,
@@ -623,15 +595,14 @@ static void test_kernels(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_emit_and_load),  cmocka_unit_test(test_byte_stable),
-        cmocka_unit_test(test_few_configs),    cmocka_unit_test(test_bits),
-        cmocka_unit_test(test_edge_of_tie),
-        cmocka_unit_test(test_one_device),     cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_merged),         cmocka_unit_test(test_several_kernels),
-        cmocka_unit_test(test_over_version_1),
+        cmocka_unit_test(test_emit_and_load),   cmocka_unit_test(test_byte_stable),
+        cmocka_unit_test(test_few_configs),     cmocka_unit_test(test_bits),
+        cmocka_unit_test(test_edge_of_tie),     cmocka_unit_test(test_one_device),
+        cmocka_unit_test(test_refusals),        cmocka_unit_test(test_merged),
+        cmocka_unit_test(test_several_kernels), cmocka_unit_test(test_over_version_1),
 #ifdef MOET_CUDA
         cmocka_unit_test(test_kernels),
 #endif
     };
-    return cmocka_run_group_tests_name("emit", tests, group_open, group_close);
+    return cmocka_run_group_tests_name("emit", tests, fill_group_open, fill_group_close);
 }

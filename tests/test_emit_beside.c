@@ -8,38 +8,6 @@
 
 #include "../tuner/emit.h"
 
-static moet_device *host;
-static moet_device elsewhere;
-static char folder[256];
-
-static int group_open(void **state)
-{
-    (void)state;
-    test_folder_make(folder);
-    if (moet_device_open("host", &host) != MOET_OK) return 1;
-    elsewhere = *host;
-    strcpy(elsewhere.info.name, "Another processor");
-    moet_device_format_key(&elsewhere.info, elsewhere.key);
-    return 0;
-}
-
-static int group_close(void **state)
-{
-    (void)state;
-    moet_device_close(host);
-    test_folder_remove(folder);
-    return 0;
-}
-
-static void path_of(const char *name, char path[512]) { snprintf(path, 512, "%s/%s", folder, name); }
-
-static char *table_text(const char *dir)
-{
-    char path[600];
-    snprintf(path, sizeof path, "%s/table.json", dir);
-    return test_file_read(path, NULL);
-}
-
 /* A sweep writes while a table is made: what is emitted is the database of one moment, a winner at each point. The
  * writer is killed somewhere in the middle. */
 static void test_beside_a_writer(void **state)
@@ -50,18 +18,18 @@ static void test_beside_a_writer(void **state)
     moet_emitted emitted;
     moet_problem problem;
     moet_config config;
-    path_of("beside.db", db);
-    path_of("beside", dir);
+    fill_path("beside.db", db);
+    fill_path("beside", dir);
     moet_problem_init(&problem, MOET_OP_UP, 2, 64, 32);
-    fill_config(host, &problem, 0, &config);
-    fill_trial t = {.device = host,
+    fill_config(fill_host, &problem, 0, &config);
+    fill_trial t = {.device = fill_host,
                     .problem = &problem,
                     .config = &config,
                     .final_rounds = true,
                     .replace = true,
                     .median_ns = 1000};
     TEST_OK(moet_store_open(db, MOET_STORE_WRITE, &store));
-    int64_t run = fill_run(store, host);
+    int64_t run = fill_run(store, fill_host);
     for (int32_t rows = 1; rows <= 8; rows++) {
         t.counts = (const int32_t[]){rows, rows};
         assert_true(fill_put(store, run, &t));
@@ -71,7 +39,7 @@ static void test_beside_a_writer(void **state)
     assert_true(writer >= 0);
     if (writer == 0) {
         if (moet_store_open(db, MOET_STORE_WRITE, &store) != MOET_OK) _exit(1);
-        run = fill_run(store, host);
+        run = fill_run(store, fill_host);
         for (int32_t i = 0;; i++) {
             t.counts = (const int32_t[]){1 + i % 8, 1 + i % 8};
             t.median_ns = 1000 + i % 100;
@@ -106,17 +74,18 @@ static void test_two_emits(void **state)
     moet_emit_folder before;
     moet_problem problem;
     moet_problem_init(&problem, MOET_OP_UP, 4, 64, 32);
-    path_of("two.db", db);
-    path_of("two", dir);
+    fill_path("two.db", db);
+    fill_path("two", dir);
     TEST_OK(moet_store_open(db, MOET_STORE_WRITE, &store));
-    fill_random(store, host, &elsewhere, &problem, 1, 2);
+    fill_random(store, fill_host, &fill_elsewhere, &problem, 1, 2);
     TEST_OK(moet_emit(store, dir, &(moet_emit_options){0}, &emitted));
     TEST_OK(moet_emit_folder_look(dir, &before));
-    fill_random(store, host, &elsewhere, &problem, 2, 2);
+    fill_random(store, fill_host, &fill_elsewhere, &problem, 2, 2);
     TEST_OK(moet_emit(store, dir, &(moet_emit_options){0}, &emitted));
-    char *text = table_text(dir);
-    TEST_FAILS(MOET_BUSY, "another emit replaced its table", moet_emit_folder_write(store, dir, before.hash, "{}", NULL, 0));
-    char *after = table_text(dir);
+    char *text = fill_table_text(dir);
+    TEST_FAILS(MOET_BUSY, "another emit replaced its table",
+               moet_emit_folder_write(store, dir, before.hash, "{}", NULL, 0));
+    char *after = fill_table_text(dir);
     assert_string_equal(after, text);
     free(after);
     free(text);
@@ -126,5 +95,5 @@ static void test_two_emits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_beside_a_writer), cmocka_unit_test(test_two_emits)};
-    return cmocka_run_group_tests_name("emit_beside", tests, group_open, group_close);
+    return cmocka_run_group_tests_name("emit_beside", tests, fill_group_open, fill_group_close);
 }

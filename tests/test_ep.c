@@ -429,11 +429,11 @@ int main(int argc, char **argv)
         const struct CMUnitTest tests[] = {cmocka_unit_test(cases_test)};
         return cmocka_run_group_tests_name("ep", tests, NULL, NULL);
     }
-    /* Refusals start threads, which a process that forks must not have. */
     if (asked) {
         const struct CMUnitTest bits[] = {cmocka_unit_test(test_bits)};
         return cmocka_run_group_tests_name("ep", bits, NULL, NULL);
     }
+    /* Refusals start threads, which a process that forks must not have. */
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_launchers), cmocka_unit_test(test_bits),
                                        cmocka_unit_test(test_errors), cmocka_unit_test(test_refusals)};
     return cmocka_run_group_tests_name("ep", tests, NULL, NULL);

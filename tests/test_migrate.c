@@ -4,66 +4,20 @@
 
 #include <sqlite3.h>
 
-static moet_device *host;
-static moet_device elsewhere; /* another machine */
 static moet_problem problem;
-static char folder[256];
 
 static int group_open(void **state)
 {
-    (void)state;
     moet_problem_init(&problem, MOET_OP_UP, 4, 64, 32);
-    test_folder_make(folder);
-    if (moet_device_open("host", &host) != MOET_OK) return 1;
-    elsewhere = *host;
-    strcpy(elsewhere.info.name, "Another processor");
-    moet_device_format_key(&elsewhere.info, elsewhere.key);
-    return 0;
-}
-
-static int group_close(void **state)
-{
-    (void)state;
-    moet_device_close(host);
-    test_folder_remove(folder);
-    return 0;
-}
-
-static moet_store *open_fresh(const char *name, char path[512])
-{
-    snprintf(path, 512, "%s/%s", folder, name);
-    moet_store *store = NULL;
-    TEST_OK(moet_store_open(path, MOET_STORE_WRITE, &store));
-    return store;
+    return fill_group_open(state);
 }
 
 static void check_numbers(const char *path, const char *const *sql, const int64_t *numbers, int32_t count)
 {
-    sqlite3 *db;
-    assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
     for (int32_t i = 0; i < count; i++) {
-        sqlite3_stmt *statement;
-        if (sqlite3_prepare_v2(db, sql[i], -1, &statement, NULL) != SQLITE_OK) test_fail("%s", sqlite3_errmsg(db));
-        assert_int_equal(sqlite3_step(statement), SQLITE_ROW);
-        if (sqlite3_column_int64(statement, 0) != numbers[i])
-            test_fail("%s: %lld, not %lld", sql[i], (long long)sqlite3_column_int64(statement, 0),
-                      (long long)numbers[i]);
-        sqlite3_finalize(statement);
+        const int64_t number = fill_number(path, sql[i]);
+        if (number != numbers[i]) test_fail("%s: %lld, not %lld", sql[i], (long long)number, (long long)numbers[i]);
     }
-    sqlite3_close(db);
-}
-
-static int64_t count_rows(const char *path, const char *sql)
-{
-    sqlite3 *db;
-    sqlite3_stmt *statement;
-    assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
-    assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &statement, NULL), SQLITE_OK);
-    assert_int_equal(sqlite3_step(statement), SQLITE_ROW);
-    int64_t rows = sqlite3_column_int64(statement, 0);
-    sqlite3_finalize(statement);
-    sqlite3_close(db);
-    return rows;
 }
 
 /* The content of the database `from` in a new one of version 1, made by the first schema's own text, with holes between
@@ -122,32 +76,32 @@ static void test_version_1(void **state)
     /* The released step must stay what it was. */
     moet_sha256_text(moet_source_schema, strlen(moet_source_schema), digits);
     assert_string_equal(digits, "4a812eeb97bc429649ca9d100d183198d6e1915a90ebdefd104c6e8d6c97335f");
-    moet_store *store = open_fresh("new.db", path), *into;
-    fill_random(store, host, &elsewhere, &problem, 5, 1);
+    moet_store *store = fill_store("new.db", path), *into;
+    fill_random(store, fill_host, &fill_elsewhere, &problem, 5, 1);
     int32_t mine[4] = {1, 2, 3, 4};
     moet_workload workload = {
         .name = "w", .skew = "s", .experts = 4, .hidden = 64, .inter = 32, .rows = 10, .counts = mine};
     moet_store_key key = {
-        .device_key = host->key, .problem = &problem, .workload = &workload, .config = "", .validator = ""};
+        .device_key = fill_host->key, .problem = &problem, .workload = &workload, .config = "", .validator = ""};
     TEST_OK(moet_store_put_done(store, 1, &key, "a set", MOET_EFFORT_QUICK));
     char *wanted = fill_dump(store);
     TEST_CONTAINS(wanted, "sm_00a \n"); /* some have a kernel */
     TEST_CONTAINS(wanted, "Z|\n");      /* some have none */
     moet_store_close(store);
-    snprintf(old, sizeof old, "%s/old.db", folder);
+    snprintf(old, sizeof old, "%s/old.db", fill_folder);
     make_version_1(path, old);
-    const int64_t samples = count_rows(path, "SELECT count(*) FROM samples");
-    const int64_t cubins = count_rows(path, "SELECT count(*) FROM trial_cubins");
+    const int64_t samples = fill_number(path, "SELECT count(*) FROM samples");
+    const int64_t cubins = fill_number(path, "SELECT count(*) FROM trial_cubins");
     assert_true(cubins > 5);
-    assert_int_equal(count_rows(old, "SELECT count(*) FROM trials WHERE cubin_sha256 IS NOT NULL"), cubins);
-    assert_int_equal(count_rows(old, "SELECT count(*) FROM samples"), samples);
+    assert_int_equal(fill_number(old, "SELECT count(*) FROM trials WHERE cubin_sha256 IS NOT NULL"), cubins);
+    assert_int_equal(fill_number(old, "SELECT count(*) FROM samples"), samples);
 
     /* Reading and merging from it change no byte. */
     size_t size, size_after;
     int64_t added = 0;
     char *before = test_file_read(old, &size);
     expect_dump(wanted, dump_of(old, MOET_STORE_READ));
-    into = open_fresh("into.db", into_path);
+    into = fill_store("into.db", into_path);
     TEST_OK(moet_store_merge(into, old, &added));
     assert_true(added > 10);
     expect_dump(wanted, fill_dump(into));
@@ -157,7 +111,7 @@ static void test_version_1(void **state)
     assert_int_equal(added, 0);
     expect_dump(wanted, fill_dump(into));
     moet_store_close(into);
-    assert_int_equal(count_rows(into_path, "SELECT count(*) FROM samples"), samples);
+    assert_int_equal(fill_number(into_path, "SELECT count(*) FROM samples"), samples);
     char *after = test_file_read(old, &size_after);
     assert_true(size == size_after && memcmp(before, after, size) == 0);
     free(before);
@@ -182,7 +136,8 @@ static void test_version_1(void **state)
         "SELECT count(*) FROM pragma_integrity_check WHERE integrity_check <> 'ok'",
         "SELECT count(*) FROM pragma_table_info('trials') WHERE name LIKE 'cubin%'",
     };
-    const int64_t numbers[] = {MOET_STORE_VERSION, MOET_STORE_APPLICATION_ID, samples, cubins, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+    const int64_t numbers[] = {
+        MOET_STORE_VERSION, MOET_STORE_APPLICATION_ID, samples, cubins, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0};
     check_numbers(old, facts, numbers, MOET_COUNT_OF(facts));
     expect_dump(wanted, dump_of(old, MOET_STORE_READ));
     TEST_OK(moet_store_open(old, MOET_STORE_WRITE, &store));
@@ -190,22 +145,22 @@ static void test_version_1(void **state)
     TEST_OK(moet_store_is_done(store, &key, "a set", MOET_EFFORT_EXHAUSTIVE, &done));
     assert_true(done);
     moet_config config;
-    fill_config(host, &problem, 0, &config);
-    fill_trial t = {.device = host,
+    fill_config(fill_host, &problem, 0, &config);
+    fill_trial t = {.device = fill_host,
                     .problem = &problem,
                     .counts = mine,
                     .config = &config,
                     .median_ns = 1000,
                     .noise_ns = 2,
                     .cubins = {"c", "one more", "a kernel"}};
-    assert_true(fill_put(store, fill_run(store, host), &t));
+    assert_true(fill_put(store, fill_run(store, fill_host), &t));
     moet_store_close(store);
-    assert_int_equal(count_rows(old, "SELECT count(*) FROM trial_cubins"), cubins + 3);
+    assert_int_equal(fill_number(old, "SELECT count(*) FROM trial_cubins"), cubins + 3);
     free(wanted);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_version_1)};
-    return cmocka_run_group_tests_name("migrate", tests, group_open, group_close);
+    return cmocka_run_group_tests_name("migrate", tests, group_open, fill_group_close);
 }

@@ -6,44 +6,19 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static moet_device *host;
-static moet_device elsewhere; /* another machine */
 static moet_problem problem;
-static char folder[256];
 static const int32_t counts[][4] = {{16, 16, 16, 16}, {61, 1, 1, 1}, {256, 256, 256, 256}, {0, 0, 0, 5}};
 
 static int group_open(void **state)
 {
-    (void)state;
     moet_problem_init(&problem, MOET_OP_UP, 4, 64, 32);
-    test_folder_make(folder);
-    if (moet_device_open("host", &host) != MOET_OK) return 1;
-    elsewhere = *host;
-    strcpy(elsewhere.info.name, "Another processor");
-    moet_device_format_key(&elsewhere.info, elsewhere.key);
-    return 0;
-}
-
-static int group_close(void **state)
-{
-    (void)state;
-    moet_device_close(host);
-    test_folder_remove(folder);
-    return 0;
-}
-
-static moet_store *open_fresh(const char *name, char path[512])
-{
-    snprintf(path, 512, "%s/%s", folder, name);
-    moet_store *store = NULL;
-    TEST_OK(moet_store_open(path, MOET_STORE_WRITE, &store));
-    return store;
+    return fill_group_open(state);
 }
 
 static fill_trial trial_of(moet_config *config, int32_t n, int64_t median_ns)
 {
-    fill_config(host, &problem, n, config);
-    return (fill_trial){.device = host,
+    fill_config(fill_host, &problem, n, config);
+    return (fill_trial){.device = fill_host,
                         .problem = &problem,
                         .counts = counts[0],
                         .config = config,
@@ -80,8 +55,8 @@ static void test_put_and_read(void **state)
 {
     (void)state;
     char path[512];
-    moet_store *store = open_fresh("put.db", path);
-    int64_t run = fill_run(store, host);
+    moet_store *store = fill_store("put.db", path);
+    int64_t run = fill_run(store, fill_host);
     moet_config config;
     fill_trial t = trial_of(&config, 0, 1000);
     assert_true(fill_put(store, run, &t));
@@ -95,7 +70,7 @@ static void test_put_and_read(void **state)
     dump = fill_dump(store);
     TEST_CONTAINS(dump, "|900|");
     TEST_CONTAINS(dump, "test/made-up");
-    TEST_CONTAINS(dump, host->key);
+    TEST_CONTAINS(dump, fill_host->key);
     assert_null(strstr(dump, "|1000|"));
     free(dump);
     t.replace = false;
@@ -111,11 +86,11 @@ static void test_put_and_read(void **state)
     t.problem = &fast;
     assert_true(fill_put(store, run, &t));
     moet_config other;
-    fill_config(host, &problem, 1, &other);
+    fill_config(fill_host, &problem, 1, &other);
     t.config = &other;
     assert_true(fill_put(store, run, &t));
-    int64_t other_run = fill_run(store, &elsewhere);
-    t.device = &elsewhere;
+    int64_t other_run = fill_run(store, &fill_elsewhere);
+    t.device = &fill_elsewhere;
     assert_true(fill_put(store, other_run, &t));
     assert_false(fill_put(store, other_run, &t));
     moet_store_keys keys;
@@ -124,9 +99,9 @@ static void test_put_and_read(void **state)
     moet_store_keys_release(&keys);
     moet_device_info info;
     moet_ceilings ceilings;
-    TEST_OK(moet_store_device_info(store, elsewhere.key, &info, &ceilings));
+    TEST_OK(moet_store_device_info(store, fill_elsewhere.key, &info, &ceilings));
     assert_string_equal(info.name, "Another processor");
-    assert_int_equal(info.memory_bytes, host->info.memory_bytes);
+    assert_int_equal(info.memory_bytes, fill_host->info.memory_bytes);
     assert_true(ceilings.read_bytes_per_s > 2.9e10);
     TEST_FAILS(MOET_NOT_FOUND, NULL, moet_store_device_info(store, "no such device", &info, &ceilings));
     /* Closed and opened again, read only: the same. */
@@ -146,11 +121,11 @@ static void test_the_file(void **state)
 {
     (void)state;
     char path[512];
-    moet_store *store = open_fresh("file.db", path);
+    moet_store *store = fill_store("file.db", path);
     moet_config config;
     fill_trial t = trial_of(&config, 0, 1000);
     t.samples = 11;
-    fill_put(store, fill_run(store, host), &t);
+    fill_put(store, fill_run(store, fill_host), &t);
     moet_store_close(store);
     static const struct {
         const char *sql;
@@ -204,8 +179,8 @@ static void test_winners(void **state)
 {
     (void)state;
     char path[512], text[3][MOET_CONFIG_SIZE];
-    moet_store *store = open_fresh("winners.db", path);
-    int64_t run = fill_run(store, host);
+    moet_store *store = fill_store("winners.db", path);
+    int64_t run = fill_run(store, fill_host);
     moet_config configs[3];
     fill_trial t[3];
     for (int32_t i = 0; i < 3; i++) {
@@ -298,13 +273,13 @@ static void test_done(void **state)
 {
     (void)state;
     char path[512];
-    moet_store *store = open_fresh("done.db", path);
-    int64_t run = fill_run(store, host);
+    moet_store *store = fill_store("done.db", path);
+    int64_t run = fill_run(store, fill_host);
     int32_t mine[4] = {1, 2, 3, 4};
     moet_workload workload = {
         .name = "w", .skew = "s", .experts = 4, .hidden = 64, .inter = 32, .rows = 10, .counts = mine};
     moet_store_key key = {
-        .device_key = host->key, .problem = &problem, .workload = &workload, .config = "", .validator = ""};
+        .device_key = fill_host->key, .problem = &problem, .workload = &workload, .config = "", .validator = ""};
     bool done = true;
     TEST_OK(moet_store_is_done(store, &key, "set-a", MOET_EFFORT_NORMAL, &done));
     assert_false(done);
@@ -325,14 +300,14 @@ static void test_effort(void **state)
 {
     (void)state;
     char path[512], other_path[512];
-    moet_store *store = open_fresh("effort.db", path), *other = open_fresh("effort_other.db", other_path);
-    const int64_t quick = fill_run_of(store, host, MOET_EFFORT_QUICK);
-    const int64_t normal = fill_run_of(store, host, MOET_EFFORT_NORMAL);
+    moet_store *store = fill_store("effort.db", path), *other = fill_store("effort_other.db", other_path);
+    const int64_t quick = fill_run_of(store, fill_host, MOET_EFFORT_QUICK);
+    const int64_t normal = fill_run_of(store, fill_host, MOET_EFFORT_NORMAL);
     int32_t mine[4] = {1, 2, 3, 4};
     moet_workload workload = {
         .name = "w", .skew = "s", .experts = 4, .hidden = 64, .inter = 32, .rows = 10, .counts = mine};
     moet_store_key key = {
-        .device_key = host->key, .problem = &problem, .workload = &workload, .config = "", .validator = ""};
+        .device_key = fill_host->key, .problem = &problem, .workload = &workload, .config = "", .validator = ""};
     bool done = false;
     TEST_OK(moet_store_put_done(store, quick, &key, "set", MOET_EFFORT_QUICK));
     TEST_OK(moet_store_is_done(store, &key, "set", MOET_EFFORT_NORMAL, &done));
@@ -344,7 +319,8 @@ static void test_effort(void **state)
         assert_int_equal(done, effort <= MOET_EFFORT_NORMAL);
     }
     /* Merging a lower mark changes nothing, merging a higher one does. */
-    TEST_OK(moet_store_put_done(other, fill_run_of(other, host, MOET_EFFORT_QUICK), &key, "set", MOET_EFFORT_QUICK));
+    TEST_OK(
+        moet_store_put_done(other, fill_run_of(other, fill_host, MOET_EFFORT_QUICK), &key, "set", MOET_EFFORT_QUICK));
     TEST_OK(moet_store_merge(store, other_path, NULL));
     TEST_OK(moet_store_is_done(store, &key, "set", MOET_EFFORT_NORMAL, &done));
     assert_true(done);
@@ -380,21 +356,21 @@ static void test_cost_models(void **state)
         many.rates.rate[i] = 1e15 / (3 + i);
     }
     for (int32_t i = 0; i < 2; i++) {
-        stores[i] = open_fresh(i ? "cost_b.db" : "cost_a.db", paths[i]);
-        fill_run(stores[i], host);
+        stores[i] = fill_store(i ? "cost_b.db" : "cost_a.db", paths[i]);
+        fill_run(stores[i], fill_host);
     }
-    TEST_FAILS(MOET_NOT_FOUND, "no cost model", moet_store_get_cost(stores[0], host->key, &cost));
-    TEST_OK(moet_store_put_cost(stores[0], host->key, &many));
-    TEST_OK(moet_store_put_cost(stores[0], host->key, &few));
-    TEST_OK(moet_store_get_cost(stores[0], host->key, &cost));
+    TEST_FAILS(MOET_NOT_FOUND, "no cost model", moet_store_get_cost(stores[0], fill_host->key, &cost));
+    TEST_OK(moet_store_put_cost(stores[0], fill_host->key, &many));
+    TEST_OK(moet_store_put_cost(stores[0], fill_host->key, &few));
+    TEST_OK(moet_store_get_cost(stores[0], fill_host->key, &cost));
     assert_memory_equal(&cost.rates, &few.rates, sizeof cost.rates);
     assert_int_equal(cost.points, 10);
-    TEST_OK(moet_store_put_cost(stores[1], host->key, &many));
+    TEST_OK(moet_store_put_cost(stores[1], fill_host->key, &many));
     TEST_OK(moet_store_merge(stores[0], paths[1], NULL));
-    TEST_OK(moet_store_put_cost(stores[1], host->key, &few));
+    TEST_OK(moet_store_put_cost(stores[1], fill_host->key, &few));
     TEST_OK(moet_store_merge(stores[1], paths[0], NULL));
     for (int32_t i = 0; i < 2; i++) {
-        TEST_OK(moet_store_get_cost(stores[i], host->key, &cost));
+        TEST_OK(moet_store_get_cost(stores[i], fill_host->key, &cost));
         assert_memory_equal(&cost.rates, &many.rates, sizeof cost.rates);
         assert_int_equal(cost.points, 20);
         moet_store_close(stores[i]);
@@ -405,11 +381,11 @@ static void test_cubins(void **state)
 {
     (void)state;
     char path[512], digits[MOET_SHA256_TEXT_SIZE];
-    moet_store *store = open_fresh("cubins.db", path);
+    moet_store *store = fill_store("cubins.db", path);
     moet_config config;
     fill_trial t = trial_of(&config, 0, 1000);
     t.cubins[0] = "compiled kernel";
-    fill_put(store, fill_run(store, host), &t);
+    fill_put(store, fill_run(store, fill_host), &t);
     moet_sha256_text(t.cubins[0], strlen(t.cubins[0]), digits);
     moet_cubin cubin = {0};
     TEST_OK(moet_store_get_cubin(store, digits, &cubin));
@@ -443,12 +419,12 @@ static void test_several_cubins(void **state)
     (void)state;
     static const char *const kernels[] = {"up", "down", "helper", "down"};
     char path[512], digits[MOET_SHA256_TEXT_SIZE], arch[16];
-    moet_store *store = open_fresh("several.db", path);
+    moet_store *store = fill_store("several.db", path);
     moet_config config;
     moet_store_trial_row row;
     fill_trial t = trial_of(&config, 0, 1000);
     t.replace = true;
-    int64_t run = fill_run(store, host);
+    int64_t run = fill_run(store, fill_host);
     for (int32_t count = MOET_MAX_CUBINS; count >= 0; count--) { /* each replaces the one before */
         for (int32_t i = 0; i < MOET_MAX_CUBINS; i++) t.cubins[i] = i < count ? kernels[i] : NULL;
         fill_put(store, run, &t);
@@ -456,7 +432,7 @@ static void test_several_cubins(void **state)
         assert_int_equal(row.cubin_count, count);
         for (int32_t i = 0; i < count; i++) {
             moet_sha256_text(kernels[i], strlen(kernels[i]), digits);
-            fill_arch(host, kernels[i], arch);
+            fill_arch(fill_host, kernels[i], arch);
             assert_string_equal(row.cubins[i].sha256, digits);
             assert_string_equal(row.cubins[i].arch, arch);
         }
@@ -481,17 +457,17 @@ static void test_several_cubins(void **state)
 
 static void fill_random_here(moet_store *store, uint64_t seed)
 {
-    fill_random(store, host, &elsewhere, &problem, seed, MOET_MAX_CUBINS);
+    fill_random(store, fill_host, &fill_elsewhere, &problem, seed, MOET_MAX_CUBINS);
 }
 
 static char *merged(const char *name, const uint64_t *seeds, int32_t count)
 {
     char path[512], part_name[64], part[512];
-    moet_store *into = open_fresh(name, path);
+    moet_store *into = fill_store(name, path);
     for (int32_t i = 0; i < count; i++) {
         int64_t added;
         snprintf(part_name, sizeof part_name, "part-%d.db", (int)seeds[i]);
-        snprintf(part, sizeof part, "%s/%s", folder, part_name);
+        snprintf(part, sizeof part, "%s/%s", fill_folder, part_name);
         TEST_OK(moet_store_merge(into, part, &added));
         if (i == 0) assert_true(added > 0);
         TEST_OK(moet_store_merge(into, part, &added)); /* again: nothing is new */
@@ -508,7 +484,7 @@ static void test_merge(void **state)
     for (uint64_t seed = 1; seed <= 3; seed++) {
         char path[512], name[64];
         snprintf(name, sizeof name, "part-%d.db", (int)seed);
-        moet_store *part = open_fresh(name, path);
+        moet_store *part = fill_store(name, path);
         fill_random_here(part, seed);
         moet_store_close(part);
     }
@@ -529,7 +505,7 @@ static void test_merge(void **state)
     free(first);
     /* Into one of the parts themselves: commutes as well. */
     char path_a[512], path_b[512];
-    moet_store *a = open_fresh("part-1.db", path_a), *b = open_fresh("part-2.db", path_b);
+    moet_store *a = fill_store("part-1.db", path_a), *b = fill_store("part-2.db", path_b);
     char *alone = fill_dump(a);
     int64_t added;
     TEST_OK(moet_store_merge(a, path_a, &added)); /* with itself */
@@ -582,18 +558,18 @@ static void test_foreign_files(void **state)
     (void)state;
     char path[512], before[512];
     moet_store *store = NULL;
-    snprintf(path, sizeof path, "%s/absent.db", folder);
+    snprintf(path, sizeof path, "%s/absent.db", fill_folder);
     TEST_FAILS(MOET_NOT_FOUND, path, moet_store_open(path, MOET_STORE_READ, &store));
     assert_int_equal(access(path, F_OK), -1); /* reading makes no file */
-    moet_status status = moet_store_open(folder, MOET_STORE_WRITE, &store);
+    moet_status status = moet_store_open(fill_folder, MOET_STORE_WRITE, &store);
     assert_int_not_equal(status, MOET_OK);
-    TEST_CONTAINS(moet_last_error(), folder);
-    snprintf(path, sizeof path, "%s/none/x.db", folder);
+    TEST_CONTAINS(moet_last_error(), fill_folder);
+    snprintf(path, sizeof path, "%s/none/x.db", fill_folder);
     status = moet_store_open(path, MOET_STORE_WRITE, &store);
     assert_int_not_equal(status, MOET_OK);
     TEST_CONTAINS(moet_last_error(), path);
 
-    snprintf(path, sizeof path, "%s/text.db", folder);
+    snprintf(path, sizeof path, "%s/text.db", fill_folder);
     memset(before, 'a', sizeof before);
     test_file_write(path, before, sizeof before);
     refuse_file(MOET_MALFORMED, "not a moe-tune database", path);
@@ -602,20 +578,20 @@ static void test_foreign_files(void **state)
     assert_true(size == sizeof before && memcmp(before, after, size) == 0); /* untouched */
     free(after);
 
-    snprintf(path, sizeof path, "%s/other.db", folder);
+    snprintf(path, sizeof path, "%s/other.db", fill_folder);
     make_database(path, "CREATE TABLE mail (id INTEGER); INSERT INTO mail VALUES (1)");
     refuse_file(MOET_MISMATCH, "another program", path);
-    snprintf(path, sizeof path, "%s/stamped.db", folder);
+    snprintf(path, sizeof path, "%s/stamped.db", fill_folder);
     make_database(path, "PRAGMA application_id = 12345; CREATE TABLE mail (id INTEGER)");
     refuse_file(MOET_MISMATCH, "another program", path);
-    snprintf(path, sizeof path, "%s/newer.db", folder);
-    store = open_fresh("newer.db", path);
+    snprintf(path, sizeof path, "%s/newer.db", fill_folder);
+    store = fill_store("newer.db", path);
     moet_store_close(store);
     make_database(path, "PRAGMA user_version = 999");
     refuse_file(MOET_MISMATCH, "999", path);
 
     /* Cut in the middle: an error, no crash, in whatever it shows. */
-    store = open_fresh("cut.db", path);
+    store = fill_store("cut.db", path);
     fill_random_here(store, 9);
     moet_store_close(store);
     char *whole = test_file_read(path, &size);
@@ -637,9 +613,10 @@ static void test_foreign_files(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_put_and_read),   cmocka_unit_test(test_the_file),      cmocka_unit_test(test_winners),
-        cmocka_unit_test(test_effort),       cmocka_unit_test(test_cost_models),   cmocka_unit_test(test_done),           cmocka_unit_test(test_cubins),        cmocka_unit_test(test_merge),
-        cmocka_unit_test(test_several_cubins), cmocka_unit_test(test_foreign_files),
+        cmocka_unit_test(test_put_and_read),  cmocka_unit_test(test_the_file),    cmocka_unit_test(test_winners),
+        cmocka_unit_test(test_effort),        cmocka_unit_test(test_cost_models), cmocka_unit_test(test_done),
+        cmocka_unit_test(test_cubins),        cmocka_unit_test(test_merge),       cmocka_unit_test(test_several_cubins),
+        cmocka_unit_test(test_foreign_files),
     };
-    return cmocka_run_group_tests_name("store", tests, group_open, group_close);
+    return cmocka_run_group_tests_name("store", tests, group_open, fill_group_close);
 }

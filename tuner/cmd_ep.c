@@ -70,8 +70,7 @@ static const struct argp_option options[] = {
      .key = KEY_TRANSPORT,
      .arg = "LIST",
      .doc = "How rows travel: lsa, allgather, exchange, bound, nccl_ep or auto (default auto; with --db auto,exchange, "
-            "and for "
-            "sums on one host allgather)"},
+            "and for sums on one host allgather)"},
     {.name = "returns",
      .key = KEY_RETURNS,
      .arg = "LIST",
@@ -217,9 +216,8 @@ static const struct argp argp = {
     .doc = MOET_COMMAND_DOC(
         "Times the expert-parallel layer on several GPUs, or ranks of the host.", EXAMPLE,
         "Three public shapes, tokens and skews as listed above, where no shape is given; on the host a small one. One "
-        "row "
-        "for each way of running the layer; dispatch_us, combine_us and experts_us are the parts alone, in one chunk "
-        "with all SMs, layer_over_max is layer_us over the longer of both exchanges and the experts. Times are "
+        "row for each way of running the layer; dispatch_us, combine_us and experts_us are the parts alone, in one "
+        "chunk with all SMs, layer_over_max is layer_us over the longer of both exchanges and the experts. Times are "
         "medians over rounds of the slowest rank's.\n\nUnder a launcher each process is one rank:\n"
         "  mpirun -n 2 moe-tune ep\n  torchrun --no-python --nproc_per_node 2 moe-tune ep\n  srun -n 2 moe-tune ep\n"
         "Several hosts meet at MASTER_ADDR and MASTER_PORT. docs/ep.md tells more."),
@@ -249,13 +247,12 @@ static moet_status parse_skew(const char *text, moet_ep_shape *point)
 
 static moet_status parse_returns(const char *text, moet_ep_returns *returns)
 {
-    if (strcmp(text, "rows") == 0)
-        *returns = MOET_EP_RETURNS_ROWS;
-    else if (strcmp(text, "sums") == 0)
-        *returns = MOET_EP_RETURNS_SUMS;
-    else
-        return moet_fail(MOET_INVALID, "--returns '%.32s': rows or sums", text);
-    return MOET_OK;
+    for (int32_t i = 0; i < MOET_EP_RETURNS_COUNT; i++) {
+        if (strcmp(text, moet_ep_returns_name((moet_ep_returns)i)) != 0) continue;
+        *returns = (moet_ep_returns)i;
+        return MOET_OK;
+    }
+    return moet_fail(MOET_INVALID, "--returns '%.32s': rows or sums", text);
 }
 
 /* comm_sms says something of several chunks only, and nothing where copies carry the rows. */
@@ -267,8 +264,8 @@ static moet_status add_variants(moet_ep_variants *v, const moet_ep_variant *of, 
         for (int32_t s = 0; s < (is_asked ? comm_sms->count : 1); s++) {
             if (v->count == MOET_EP_MAX_VARIANTS)
                 return moet_fail(MOET_INVALID,
-                                 "more than %d ways of running the layer: fewer transports, returns, "
-                                 "chunks or comm-sms",
+                                 "more than %d ways of running the layer: fewer transports, returns, chunks or "
+                                 "comm-sms",
                                  MOET_EP_MAX_VARIANTS);
             moet_ep_variant *to = &v->list[v->count++];
             *to = *of;

@@ -5,8 +5,8 @@ DROP VIEW winners;
 
 -- One row a device, problem, workload and kind. A tie is within max(1 %, both noises) of the fastest, and no slower than
 -- the default; ties go to the default, then to the lower config. The runner-up is the fastest of another config; the
--- default the latest measured. Ids are of trials; runner_up_id and default_id may be NULL. All windows have one partition, and nothing is grouped, so
--- that a condition on workload_id reaches the tables.
+-- default the latest measured. Ids are of trials; runner_up_id and default_id may be NULL. All windows have one
+-- partition, and nothing is grouped, so that a condition on workload_id reaches the tables.
 CREATE VIEW winners AS
 SELECT device_id, problem_id, workload_id, kind, id AS trial_id, runner_up_id, default_id
 FROM (

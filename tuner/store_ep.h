@@ -62,9 +62,9 @@ typedef moet_status (*moet_store_visit_ep)(void *context, const moet_store_ep_ro
 /* By device key, problem key, ranks, hosts, choices, returns, tokens, busiest and skew; the trials of a point by time.
  * device (may be NULL): as moet_store_filter's device_key. A visitor's error ends the walk and is returned.
  *
- * Each point has one winner: ties, within max(1 %, both noises) of the fastest, go to the default, then to the lower
- * choice. A time without the wait for counts is less than a call takes: where the default's has it, such trials do not
- * win. */
+ * Each point has one winner: ties, within max(1 %, both noises) of the fastest and no slower than the default, go to
+ * the default, then to the lower choice. A time without the wait for counts is less than a call takes: where the
+ * default's has it, such trials do not win. */
 moet_status moet_store_each_ep(moet_store *store, const char *device, moet_store_visit_ep visit, void *context);
 
 #endif
