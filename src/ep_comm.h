@@ -40,6 +40,9 @@ struct moet_ep_comm {
  * the communicator; NULL: not wanted. It outlives the communicator. */
 moet_status moet_ep_comm_create_socket(int32_t rank, int32_t ranks, const char *rendezvous, int32_t timeout_ms,
                                        volatile int32_t *lost, moet_ep_comm **comm);
+/* A port of 20000 to 29999 at which nobody listens right now: below those that systems give to outgoing connections
+ * (from 32768 on Linux), so that none of the ranks' own takes it before rank 0 listens. IO: there is none. */
+moet_status moet_ep_comm_find_port(int32_t *port);
 /* rank and ranks must be MPI's own, MISMATCH otherwise. */
 moet_status moet_ep_comm_create_mpi(int32_t rank, int32_t ranks, int32_t timeout_ms, moet_ep_comm **comm);
 /* Over `control`, for the device that is current. max_ctas: SMs for NCCL's kernels, 0: its choice. UNSUPPORTED without

@@ -150,6 +150,16 @@ static void to_six(const struct sockaddr_storage *from, struct in6_addr *to)
     memcpy(to->s6_addr + 12, &((const struct sockaddr_in *)from)->sin_addr, 4);
 }
 
+/* Where nobody listens yet, TCP connects a socket to itself if the system gives it that very port as its own. */
+static bool is_own_echo(int fd)
+{
+    struct sockaddr_storage own = {0}, peer = {0};
+    socklen_t own_size = sizeof own, peer_size = sizeof peer;
+    return getsockname(fd, (struct sockaddr *)&own, &own_size) == 0 &&
+           getpeername(fd, (struct sockaddr *)&peer, &peer_size) == 0 && own_size == peer_size &&
+           memcmp(&own, &peer, own_size) == 0;
+}
+
 /* Connects, and tries again while nobody listens. `to` has been resolved. */
 static moet_status connect_until(const struct sockaddr *to, socklen_t size, int64_t deadline_ms, int *connected)
 {
@@ -163,6 +173,11 @@ static moet_status connect_until(const struct sockaddr *to, socklen_t size, int6
                 error = ETIMEDOUT;
             else if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) != 0)
                 error = errno;
+        }
+        if (error == 0 && is_own_echo(fd)) {
+            const struct linger at_once = {.l_onoff = 1}; /* or the port stays taken for a minute */
+            setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+            error = ECONNREFUSED;
         }
         if (error == 0) {
             *connected = fd;
@@ -497,6 +512,24 @@ static const moet_ep_comm_table socket_table = {.name = "socket",
                                                 .check = socket_check,
                                                 .abort = socket_abort,
                                                 .destroy = socket_destroy};
+
+moet_status moet_ep_comm_find_port(int32_t *port)
+{
+    enum { FIRST = 20000, COUNT = 10000 };
+    const uint32_t start = (uint32_t)getpid() * 7919u + (uint32_t)moet_ep_now_ms();
+    moet_status status = MOET_OK;
+    for (uint32_t i = 0; i < COUNT; i++) {
+        const uint32_t tried = FIRST + (start + i) % COUNT;
+        uint32_t bound_port = 0;
+        int listener = -1;
+        status = listen_at(tried, 1, &listener, &bound_port);
+        if (status != MOET_OK) continue;
+        close(listener);
+        *port = (int32_t)tried;
+        return MOET_OK;
+    }
+    return status;
+}
 
 moet_status moet_ep_comm_create_socket(int32_t rank, int32_t ranks, const char *rendezvous, int32_t timeout_ms,
                                        volatile int32_t *lost, moet_ep_comm **comm)

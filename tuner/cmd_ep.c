@@ -1,12 +1,10 @@
 /* moe-tune ep: the expert-parallel layer on several ranks, timed: its parts alone and all of it, every way of running
  * it that is asked for in the same rounds. Starts the ranks itself, or is one of a launcher's. */
-#include <arpa/inet.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -436,21 +434,6 @@ static int run_rank(const ep_arguments *a, const moet_ep_options *as, int32_t lo
 
 /* ---- a process for each rank ---- */
 
-/* A port that nobody has right now. */
-static moet_status find_port(int32_t *port)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t size = sizeof address;
-    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    const bool is_found = fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof address) == 0 &&
-                          getsockname(fd, (struct sockaddr *)&address, &size) == 0;
-    const int error = errno;
-    if (fd >= 0) close(fd);
-    if (!is_found) return moet_fail(MOET_IO, "no free port for the ranks to meet at: %s", strerror(error));
-    *port = ntohs(address.sin_port);
-    return MOET_OK;
-}
-
 /* Ranks end by themselves when one does; their messages are on stderr. */
 static int await_ranks(const pid_t *children, int32_t count)
 {
@@ -469,7 +452,8 @@ static int start_ranks(const ep_arguments *a, int32_t count)
 {
     moet_ep_options as = {.ranks = count};
     int32_t port = 0;
-    if (find_port(&port) != MOET_OK) return moet_command_fail(MOET_IO);
+    const moet_status status = moet_ep_comm_find_port(&port);
+    if (status != MOET_OK) return moet_command_fail(status);
     snprintf(as.rendezvous, sizeof as.rendezvous, "127.0.0.1:%d", port);
     pid_t *children = calloc((size_t)count, sizeof *children);
     if (!children) return moet_command_fail(moet_fail(MOET_NO_MEMORY, "ep: out of host memory"));
