@@ -211,13 +211,16 @@ def time_once(s, run):
 
 def measure(s, methods):
     """Median seconds of the stack by each method, after a check that all compute the same."""
-    layers = {}
+    layers, first = {}, {}
     for name, make in methods.items():
         try:
-            layers[name] = make(s)
-        except ImportError as error:
+            layer = make(s)
+            first[name] = s.run(layer, 1)[0].float()
+            layers[name] = layer
+        except Exception as error:  # not installed, or kernels that cannot be compiled here
+            if name.startswith("moe-tune"):
+                raise
             print(f"demo_stack: {name} is left out: {error}", file=sys.stderr)
-    first = {name: s.run(layer, 1)[0].float() for name, layer in layers.items()}
     reference = next(iter(first.values()))
     for name, output in first.items():
         difference = float((output - reference).norm() / reference.norm())

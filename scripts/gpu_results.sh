@@ -5,20 +5,25 @@
 #
 #   scripts/gpu_results.sh BUILD DIR PART...
 #
-#   tune      up, down and ffn of the public workloads into DIR/public.db, and DIR/table          10 min
+#   tune      up, down and ffn of the public workloads into DIR/public.db, and DIR/table          13 min
 #   bench     that table beside the default, all ops; the peers beside it: DIR/bench.jsonl, peers.jsonl   8 min
 #   ffn       the same of ffn alone                                                               4 min
-#   tokens    ffn with 2 and 4 local experts a token, tuned for themselves, beside the peers      9 min
-#   effort    one model, all row counts and skews: --effort normal from an empty cache, then exhaustive, then both tables
-#             beside each other: DIR/effort_*                                                     12 min
-#   regret    the table of `effort` on 60 workloads that nobody tuned; and one of balanced routings alone   10 min
-#   engine    recheck and emit --rerun of DIR/table; what a launch costs; candidates that crash    6 min
+#   tokens    ffn with 2 and 4 local experts a token, tuned for themselves, beside the peers      12 min
+#   effort    one model, 9 row counts and 3 skews: --effort normal from an empty cache, then quick   7 min
+#   effort_exhaustive   every second of those row counts: exhaustive                                9 min
+#   effort_bench        the tables of the three on these, in the same rounds                       3 min
+#   regret    the table of `effort` on 60 workloads that nobody tuned, beside the best of a race   15 min
+#   regret_balanced     the same races, a table tuned on balanced routings alone                    3 min
+#   engine    recheck of DIR/table; what a launch costs; candidates that crash                     4 min
+#   rerun     winners and defaults of balanced routings again, under load, as emit --rerun does     4 min
 #   profile   ncu on the worst points of DIR/table (profile --keep)                                2 min
 #   stack     48 layers of qwen3-30b (bench/demo_stack.py), its table tuned on the way              7 min
-#   ep_tune   DIR/ep_table: op ffn of what one of RANKS (2) runs in `ep`; needs one GPU            6 min
+#   ep_tune   DIR/ep_table: op ffn of what one of RANKS (2) runs in `ep`; needs one GPU            8 min
 #   ep        the layer on all GPUs of this host beside its peer, with DIR/ep_table if it is there: bits, then times   9 min
 #
-# MODEL and EP choose the model of `effort` and `regret` (qwen3-30b-a3b, 4).
+# The minutes are estimates. A part that is too long for where it runs goes on when it is called again; or run it in the
+# background. MODEL and EP choose the model of `effort` and `regret` (qwen3-30b-a3b, 4). Peers see PYTHONPATH and
+# LD_PRELOAD as they are given; of DeepGEMM, where it cannot be imported, `peers.py` says so.
 set -uo pipefail
 if [ $# -lt 3 ]; then
     sed -n '2,/^set/p' "$0" | grep '^#' | cut -c3-
@@ -92,15 +97,19 @@ part_tokens() {
         "$MOE" compare "$DIR/tokens${k}_bench.jsonl" "$DIR/tokens${k}_peers.jsonl" --peer moe-tune | tail -n 10
     done
 }
+effort_sweep() { # effort_sweep EFFORT ROWS [OPTIONS]: of what was done before, only what is left
+    MOET_CACHE_DIR=$DIR/effort_cache CUDA_CACHE_DISABLE=1 run "effort_$1" "$MOE" sweep --device cuda --model "$MODEL" \
+        --ep "$EP" --rows "$2" --skew balanced,lognormal:0.43,zipf:0.5 --ops up,down,ffn --effort "$1" \
+        --db "$DIR/effort_$1.db" "${@:3}"
+}
 part_effort() {
-    local shape=(--model "$MODEL" --ep "$EP" --rows '256..65536x2' --skew balanced,lognormal:0.43,zipf:0.5 --ops up,down,ffn)
     # Not the cache of other parts: what compiling costs belongs to the time.
-    rm -rf "$DIR/effort_cache"
-    MOET_CACHE_DIR=$DIR/effort_cache run effort_normal "$MOE" sweep --device cuda "${shape[@]}" --effort normal --db "$DIR/effort_normal.db"
-    MOET_CACHE_DIR=$DIR/effort_cache run effort_quick "$MOE" sweep --device cuda "${shape[@]}" --effort quick --db "$DIR/effort_quick.db"
-    MOET_CACHE_DIR=$DIR/effort_cache run effort_exhaustive "$MOE" sweep --device cuda "${shape[@]}" --effort exhaustive \
-        --listed 64 --db "$DIR/effort_exhaustive.db"
-    part_effort_bench
+    [ -e "$DIR/effort_normal.db" ] || rm -rf "$DIR/effort_cache"
+    effort_sweep normal '256..65536x2'
+    effort_sweep quick '256..65536x2'
+}
+part_effort_exhaustive() {
+    effort_sweep exhaustive '256..65536x4' --listed 64
 }
 # The winners of all efforts in the same rounds: the workloads are those of the databases.
 part_effort_bench() {
@@ -109,7 +118,7 @@ part_effort_bench() {
         run "effort_emit_$effort" "$MOE" emit --db "$DIR/effort_$effort.db" --all-winners --out "$DIR/effort_$effort"
         "$MOE" show --db "$DIR/effort_$effort.db" --format csv >"$DIR/effort_$effort.csv"
     done
-    "$MOE" show --db "$DIR/effort_normal.db" --format json | "$PYTHON" -c '
+    "$MOE" show --db "$DIR/effort_exhaustive.db" --format json | "$PYTHON" -c '
 import json, sys
 seen = set()
 for line in sys.stdin:
@@ -131,7 +140,7 @@ for line in sys.stdin:
 import json, math, sys
 def times(path):
     lines = [json.loads(line) for line in open(path)]
-    return {(w["op"], w["rows"], w["skew"]): w["time_us"] for w in lines if "time_us" in w}
+    return {(w["op"], w["rows"], w["skew"]): w["time_us"] for w in lines if w.get("hit") == "exact"}
 a, b = times(sys.argv[1]), times(sys.argv[2])
 ratios = sorted(b[k] / a[k] for k in a.keys() & b.keys())
 mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
@@ -141,26 +150,33 @@ END
 }
 part_regret() {
     run draw "$MOE" workloads draw --seed 7 --model "$MODEL" --ep "$EP" --out "$DIR/drawn.jsonl"
+    run regret_emit "$MOE" emit --db "$DIR/effort_normal.db" --out "$DIR/effort_normal"
     run regret "$MOE" regret --device cuda --table "$DIR/effort_normal" --workloads "$DIR/drawn.jsonl" --exhaustive \
-        --db "$DIR/races.db" --format json --at-most 1.5,4,10 >"$DIR/regret.jsonl"
+        --listed 16 --db "$DIR/races.db" --format json --at-most 1.5,4,10 >"$DIR/regret.jsonl"
+    tail -n 3 "$DIR/regret.err"
+}
+part_regret_balanced() {
     run emit_balanced "$MOE" emit --db "$DIR/effort_normal.db" --out "$DIR/balanced" --skew balanced
     run regret_balanced "$MOE" regret --device cuda --table "$DIR/balanced" --workloads "$DIR/drawn.jsonl" --exhaustive \
-        --db "$DIR/races.db" --format json >"$DIR/regret_balanced.jsonl"
-    tail -n 3 "$DIR/regret.err" "$DIR/regret_balanced.err"
+        --listed 16 --db "$DIR/races.db" --format json >"$DIR/regret_balanced.jsonl"
+    tail -n 3 "$DIR/regret_balanced.err"
 }
 part_engine() {
     run recheck "$MOE" recheck --device cuda --table "$DIR/table" --save "$DIR/recheck.jsonl"
     run launch_cost "$BUILD/test_launch_cost" --device cuda
     run lookup "$BUILD/test_lookup"
     run isolation bash "$SOURCE/tests/test_isolation.sh" "$BUILD" "$SOURCE" cuda
-    run rerun "$MOE" emit --db "$DIR/public.db" --out "$DIR/rerun" --rerun auto
+}
+part_rerun() {
+    run rerun "$MOE" emit --db "$DIR/public.db" --out "$DIR/rerun" --rerun auto --skew balanced
 }
 part_profile() {
     run profile "$MOE" profile deepseek-v3/ep8/8192/zipf:1 --ops up --table "$DIR/table" --keep "$DIR/profile.ncu-rep"
     run profile_csv ncu --import "$DIR/profile.ncu-rep" --csv --page raw --print-units base >"$DIR/ncu_raw.csv"
 }
 part_stack() {
-    LD_LIBRARY_PATH= MOET_LIBRARY=$BUILD/libmoet.so.0 PYTHONPATH=$SOURCE/bindings/python${PYTHONPATH:+:$PYTHONPATH} \
+    # moe-tune finds cJSON in testlib; nothing there is in PyTorch's way.
+    LD_LIBRARY_PATH=$BUILD/testlib MOET_LIBRARY=$BUILD/libmoet.so.0 PYTHONPATH=$SOURCE/bindings/python${PYTHONPATH:+:$PYTHONPATH} \
         run stack "$PYTHON" "$SOURCE/bench/demo_stack.py" --tune 4m --out "$DIR" --moe-tune "$MOE" >"$DIR/stack.jsonl"
     cat "$DIR/stack.jsonl"
 }
@@ -178,15 +194,28 @@ part_ep() {
     local gpus table=()
     gpus=$(nvidia-smi -L | grep -c '^GPU')
     [ -e "$DIR/ep_table" ] && table=(--table "$DIR/ep_table")
-    run ep_bits "$BUILD/test_ep" --device cuda --ranks "$gpus" --cases 12
-    # More ranks than GPUs: meaning only, no speed.
-    run ep_bits_8 "$BUILD/test_ep" --device cuda --ranks 8 --gpus "$gpus" --cases 6
-    run ep_check "$MOE" ep --gpus "$gpus" --check --transport allgather,lsa --returns sums --chunks 1,2,3 --match qwen3-30b \
-        --tokens 256,2048 --skew uniform --rounds 3 >"$DIR/ep_check.jsonl"
-    run ep "$MOE" ep --gpus "$gpus" --rounds 11 --transport lsa,allgather --returns sums --chunks 1,2,3 --comm-sms 16 \
-        "${table[@]}" --db "$DIR/ep.db" --again >"$DIR/ep.jsonl"
+    local transport
+    for transport in lsa allgather; do
+        run "ep_bits_$transport" "$BUILD/test_ep" --device cuda --ranks "$gpus" --cases 12 --transport $transport
+    done
+    run ep_check "$MOE" ep --gpus "$gpus" --check --timeout 20 --transport allgather,lsa --returns sums --chunks 1,2,3 \
+        --match qwen3-30b --tokens 256,2048 --skew uniform --rounds 3 >"$DIR/ep_check.jsonl"
+    # One way after the other: where one ends, the others' times are there. Compared are trials of one database.
+    rm -f "$DIR/ep.jsonl"
+    for transport in lsa allgather; do
+        run "ep_$transport" "$MOE" ep --gpus "$gpus" --rounds 11 --timeout 20 --transport $transport --returns sums \
+            --chunks 1,2,3 --comm-sms 16 "${table[@]}" --db "$DIR/ep.db" --again >>"$DIR/ep.jsonl"
+    done
     "$MOE" show --db "$DIR/ep.db" --ep --format csv >"$DIR/ep_winners.csv"
     LD_LIBRARY_PATH= run ep_peer torchrun --nproc_per_node="$gpus" "$SOURCE/bench/peers/ep.py" >"$DIR/ep_peers.jsonl"
+    part_ep_compare
+    # All transports, ranks that differ and die; and more ranks than GPUs, which NCCL refuses: meaning only, no speed.
+    run ep_bits "$BUILD/test_ep" --device cuda --ranks "$gpus" --cases 12
+    for transport in lsa allgather; do
+        run "ep_bits_8_$transport" "$BUILD/test_ep" --device cuda --ranks 8 --gpus "$gpus" --cases 6 --transport $transport
+    done
+}
+part_ep_compare() {
     "$PYTHON" - "$DIR/ep.jsonl" "$DIR/ep_peers.jsonl" <<'END'
 import json, math, sys
 def points(path):

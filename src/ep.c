@@ -282,6 +282,7 @@ static moet_status open_chunk(moet_ep *ep, moet_ep_chunk *c)
     MOET_TRY(open_route(ep, c));
     MOET_TRY(backend->event_create(ep->device, &c->arrived));
     MOET_TRY(backend->event_create(ep->device, &c->computed));
+    for (int32_t i = 0; i < MOET_EP_MAX_CHUNKS; i++) MOET_TRY(backend->event_create(ep->device, &c->sent[i]));
     return ep->transport->open(ep, c);
 }
 
@@ -292,6 +293,7 @@ static void close_chunk(moet_ep *ep, moet_ep_chunk *c)
     backend->free(ep->device, c->route);
     backend->event_destroy(ep->device, c->arrived);
     backend->event_destroy(ep->device, c->computed);
+    for (int32_t i = 0; i < MOET_EP_MAX_CHUNKS; i++) backend->event_destroy(ep->device, c->sent[i]);
     *c = (moet_ep_chunk){0};
 }
 
@@ -305,23 +307,6 @@ static moet_status open_chunks(moet_ep *ep)
 static void close_chunks(moet_ep *ep)
 {
     for (int32_t i = 0; i < ep->chunk_count; i++) close_chunk(ep, &ep->chunks[i]);
-}
-
-/* The one that is asked for; else lsa, and exchange where that is not to be had. All ranks come to the same. */
-static moet_status open_transport(moet_ep *ep)
-{
-    if (!is_auto(ep->options.transport)) {
-        ep->transport = transport_find(ep->options.transport);
-        return open_chunks(ep);
-    }
-    const size_t before = ep->memory_bytes;
-    ep->transport = &moet_ep_transport_lsa;
-    const moet_status status = open_chunks(ep);
-    if (status != MOET_UNSUPPORTED) return status;
-    close_chunks(ep);
-    ep->memory_bytes = before;
-    ep->transport = &moet_ep_transport_exchange;
-    return open_chunks(ep);
 }
 
 /* ---- creation ---- */
@@ -345,16 +330,29 @@ moet_status moet_ep_meet(const moet_device *device, const moet_ep_options *o, vo
 /* What rows travel by where they are exchanged. */
 static moet_status create_data(moet_ep *ep)
 {
-    const moet_ep_transport *transport = transport_find(ep->options.transport); /* NULL: auto */
-    ep->data = ep->control;
-    if (transport && transport->create_data) return transport->create_data(ep, &ep->data);
+    const moet_ep_transport *transport = ep->transport;
+    if (transport->create_data) return transport->create_data(ep, &ep->data);
 #ifdef MOET_CUDA
-    if (!has_cuda(ep) || ep->options.ranks == 1 || (transport && transport->is_by_memory)) return MOET_OK;
-    const moet_status status = moet_ep_comm_create_nccl(ep->control, ep->options.comm_sms, &ep->data);
-    if (status != MOET_NOT_FOUND || !is_auto(ep->options.transport)) return status;
-    snprintf(ep->options.transport, sizeof ep->options.transport, "lsa"); /* which does not need it */
+    if (has_cuda(ep) && ep->options.ranks > 1 && !transport->is_by_memory)
+        return moet_ep_comm_create_nccl(ep->control, ep->options.comm_sms, &ep->data);
 #endif
     return MOET_OK;
+}
+
+/* The one that is asked for; else lsa, and exchange where that is not to be had. All ranks come to the same. */
+static moet_status open_transport(moet_ep *ep)
+{
+    const size_t before = ep->memory_bytes;
+    ep->data = ep->control;
+    ep->transport = is_auto(ep->options.transport) ? &moet_ep_transport_lsa : transport_find(ep->options.transport);
+    MOET_TRY(create_data(ep));
+    const moet_status status = open_chunks(ep);
+    if (!is_auto(ep->options.transport) || status != MOET_UNSUPPORTED) return status;
+    close_chunks(ep);
+    ep->memory_bytes = before;
+    ep->transport = &moet_ep_transport_exchange;
+    MOET_TRY(create_data(ep));
+    return open_chunks(ep);
 }
 
 static moet_status create_plan(moet_ep *ep)
@@ -410,7 +408,6 @@ static moet_status build(moet_ep *ep)
 {
     resolve_chunks(ep);
     MOET_TRY(create_plan(ep));
-    MOET_TRY(create_data(ep));
     MOET_TRY(create_streams(ep));
     return open_transport(ep);
 }

@@ -27,6 +27,7 @@ typedef struct moet_ep_chunk {
     bool is_counted;          /* counts are there */
     void *own;                /* the transport's */
     void *arrived, *computed; /* events: dispatched, experts done */
+    void *sent[MOET_EP_MAX_CHUNKS]; /* events: allgather's own rows of a piece are with the others */
 } moet_ep_chunk;
 
 typedef struct moet_ep_transport {

@@ -243,6 +243,7 @@ static moet_status send(moet_ep *ep, moet_ep_chunk *c, void *stream)
     for (int32_t i = 0; i < p->pieces; i++) {
         if (i > 0) MOET_TRY(copy_rows(ep, c, i));
         MOET_TRY(tell(ep, c, layout_of(ep).arrived, i));
+        MOET_TRY(ep->device->backend->event_record(ep->device, c->sent[i], ep->comm_stream));
     }
     return MOET_OK;
 }
@@ -281,16 +282,23 @@ static moet_status give(moet_ep *ep, moet_ep_chunk *c, void *stream)
     return ep->stages_table->give(ep->stages, &c->pass, c->tails, c->y, c->places, 0, stream);
 }
 
+/* Waits for the others' rows of a piece, once this rank's own of it are out. Not before: a wait takes its place on the
+ * device while it lasts, and nothing says that copies go on beside it. As all ranks do so, those of them that wait for
+ * the earliest piece get it: nobody waits for good. */
+static moet_status await_piece(moet_ep *ep, const moet_ep_chunk *c, int32_t piece, void *stream)
+{
+    const bool by_kernel = is_by_kernel(ep, &c->pass); /* on the same stream, then */
+    if (!by_kernel) MOET_TRY(ep->device_table->stream_wait(ep->device, stream, c->sent[piece]));
+    return ep->stages_table->await(ep->stages, &c->pass, piece, by_kernel ? 0 : ep->device->info.sm_count, stream);
+}
+
 /* One chunk: parts on their own, for those who measure them. */
 static moet_status run_whole(moet_ep *ep, moet_ep_chunk *c, const moet_ep_args *a, int32_t parts)
 {
     const moet_ep_pass *p = &c->pass;
     if (parts & MOET_EP_DISPATCH) {
         MOET_TRY(send(ep, c, a->stream));
-        if (!is_by_kernel(ep, p)) {
-            MOET_TRY(follow(ep, ep->ended, ep->comm_stream, a->stream));
-            MOET_TRY(ep->stages_table->await(ep->stages, p, 0, ep->device->info.sm_count, a->stream));
-        }
+        if (!is_by_kernel(ep, p)) MOET_TRY(await_piece(ep, c, 0, a->stream));
     }
     if (parts & MOET_EP_EXPERTS)
         MOET_TRY(run_received(ep, c, a, 0, ep->recv_rows, parts == MOET_EP_EXPERTS ? c->back : NULL));
@@ -299,8 +307,8 @@ static moet_status run_whole(moet_ep *ep, moet_ep_chunk *c, const moet_ep_args *
     return ep->stages_table->combine(ep->stages, &c->pass, 0, a->stream);
 }
 
-/* Several: all that runs on the caller's stream follows what it needs by words that other ranks write, so that the two
- * streams meet at the end only. */
+/* Several: what runs on the caller's stream follows the others by words that they write, and the own copies where it
+ * says so. */
 static moet_status run_split(moet_ep *ep, moet_ep_chunk *c, const moet_ep_args *a)
 {
     moet_ep_pass *p = &c->pass;
@@ -313,7 +321,7 @@ static moet_status run_split(moet_ep *ep, moet_ep_chunk *c, const moet_ep_args *
     MOET_TRY(run_own(ep, c, a, 0, half));
     for (int32_t i = 0; i < p->pieces; i++) {
         void *sums = is_copied_back(ep) ? (char *)c->sums + (size_t)(i * rows) * (size_t)p->hidden * 2 : NULL;
-        MOET_TRY(ep->stages_table->await(ep->stages, p, i, 0, a->stream));
+        MOET_TRY(await_piece(ep, c, i, a->stream));
         MOET_TRY(run_received(ep, c, a, i * rows, rows, sums));
         if (!sums) continue;
         MOET_TRY(follow(ep, c->computed, a->stream, ep->comm_stream));

@@ -15,7 +15,8 @@
 
 typedef struct chunk_memory {
     void *handle, *window;
-    char *rows_memory; /* recv and y: of the window, or plain memory */
+    void *first_stream; /* of launches that compile */
+    char *rows_memory;  /* recv and y: of the window, or plain memory */
     size_t rows_bytes;
     int64_t slots;
     int32_t *ids;         /* [T, k] without gaps */
@@ -185,18 +186,25 @@ static moet_status open_handle(moet_nccl_ep *n, void *arg)
     return result == NCCL_SUCCESS ? MOET_OK : moet_nccl_ep_fail(n, result, "creating a handle");
 }
 
-/* Once without tokens: the library compiles its kernels when they are first launched, which takes seconds and which a
- * capture would not bear. */
-static moet_status compile(moet_ep *ep, moet_ep_chunk *c, const chunk_memory *m)
+/* Once without tokens. With windows=off the library waits in it for counts of the other ranks; on a thread. */
+static moet_status launch_first(moet_nccl_ep *n, void *arg)
+{
+    moet_ep_chunk *c = arg;
+    const chunk_memory *m = c->own;
+    c->pass.tokens = 0;
+    MOET_TRY(route(n->ep, c, m->first_stream));
+    MOET_TRY(send(n->ep, c, m->rows, m->first_stream));
+    return bring_back(n->ep, c, m->rows, m->first_stream);
+}
+
+/* The library compiles its kernels when they are first launched, which takes seconds and which a capture would not
+ * bear. */
+static moet_status compile(moet_ep *ep, moet_ep_chunk *c, chunk_memory *m)
 {
     const moet_backend *backend = ep->device->backend;
-    void *stream = NULL;
     char why[512];
-    MOET_TRY(backend->stream_create(ep->device, &stream));
-    c->pass.tokens = 0;
-    moet_status status = route(ep, c, stream);
-    if (status == MOET_OK) status = send(ep, c, m->rows, stream);
-    if (status == MOET_OK) status = bring_back(ep, c, m->rows, stream);
+    MOET_TRY(backend->stream_create(ep->device, &m->first_stream));
+    moet_status status = moet_nccl_ep_in_time(group_of(ep), "the first launch", launch_first, c);
     if (status != MOET_OK) {
         snprintf(why, sizeof why, "%s", moet_last_error());
         status =
@@ -204,10 +212,10 @@ static moet_status compile(moet_ep *ep, moet_ep_chunk *c, const chunk_memory *m)
     }
     status = moet_ep_comm_agree(ep->control, status, "NCCL EP", "compiled", NULL, 0); /* others may take longer */
     if (status == MOET_OK)
-        status = moet_ep_wait(ep, stream);
+        status = moet_ep_wait(ep, m->first_stream);
     else
         ep->device->is_stuck = true; /* by the kernels of ranks that could, which wait for the others' */
-    if (!ep->device->is_stuck) backend->stream_destroy(ep->device, stream);
+    if (!ep->device->is_stuck) backend->stream_destroy(ep->device, m->first_stream);
     return status;
 }
 

@@ -62,7 +62,7 @@ else
     fault crash failed "was killed by signal 11"
     fault illegal failed "ILLEGAL_ADDRESS"
     fault illegal_late failed "ILLEGAL_ADDRESS"
-    fault trap failed "while verifying"
+    fault trap failed "LAUNCH_FAILED"
     fault hang timeout "no end within 5 s while verifying"
     fault hang_late timeout "no end within 5 s"
     fault greedy failed "memory"

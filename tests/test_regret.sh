@@ -100,6 +100,7 @@ expect 2 "no skew 'bar'" "$MOE" workloads draw --skew bar
 expect 2 "give --table DIR" regret --workloads unseen.jsonl
 expect 2 "give --workloads FILE" regret --table slow
 expect 2 "--at-most" regret --table slow --workloads unseen.jsonl --at-most 1,2
+expect 2 "--listed" regret --table slow --workloads unseen.jsonl --listed many
 expect 1 "nowhere" regret --table nowhere --workloads unseen.jsonl
 expect 1 "nowhere.db" regret --table slow --workloads unseen.jsonl --db nowhere.db
 finish

@@ -41,6 +41,7 @@ enum option_key {
     KEY_DB,
     KEY_DEVICE_COUNTS,
     KEY_ROUNDS,
+    KEY_LISTED,
     KEY_BUDGET,
     KEY_AT_MOST,
     KEY_DEVICE,
@@ -64,6 +65,7 @@ static const struct argp_option options[] = {
      .key = KEY_ROUNDS,
      .arg = "N",
      .doc = "Rounds that tell the best, and fresh rounds that measure (default 11)"},
+    {.name = "listed", .key = KEY_LISTED, .arg = "N", .doc = "With --exhaustive as in `sweep` (default 256)"},
     {.name = "budget", .key = KEY_BUDGET, .arg = "TIME", .doc = "Begin no workload after 90s, 5m, 2h"},
     {.name = "at-most",
      .key = KEY_AT_MOST,
@@ -119,6 +121,10 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case KEY_ROUNDS:
         status = moet_parse_integer(arg, "--rounds", 3, 1000, &number);
         a->rounds = (int32_t)number;
+        break;
+    case KEY_LISTED:
+        status = moet_parse_integer(arg, "--listed", 0, MOET_SWEEP_MOST_LISTED, &number);
+        a->sweep.listed = (int32_t)number;
         break;
     case KEY_BUDGET:
         status = moet_parse_time(arg, "--budget", &a->sweep.budget_ns);
@@ -388,7 +394,6 @@ static moet_status race_all(const regret_arguments *a, const moet_sweep_tasks *t
     sweep.devices = &devices;
     sweep.final_rounds = a->rounds;
     sweep.effort = MOET_EFFORT_EXHAUSTIVE;
-    sweep.listed = MOET_SWEEP_LISTED;
     sweep.noise = 0.01; /* as of `sweep` */
     sweep.jobs = moet_compile_ahead_jobs();
     sweep.interrupted = &never;
@@ -477,7 +482,8 @@ static const struct argp argp = {
 
 static int run(int argc, char **argv)
 {
-    regret_arguments a = {.rounds = 11, .device = "auto", .sweep = {.seed = 1, .shard = {1, 1}}};
+    regret_arguments a = {
+        .rounds = 11, .device = "auto", .sweep = {.seed = 1, .shard = {1, 1}, .listed = MOET_SWEEP_LISTED}};
     moet_problem_options_default(&a.sweep.problem);
     regret_state s = {.arguments = &a, .begin_ns = moet_clock_ns()};
     moet_workloads workloads = {0};

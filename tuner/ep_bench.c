@@ -1,6 +1,7 @@
 /* ep_bench: see ep_bench.h. A sample is one replay of one call's graph: ranks meet on the host, each device spins for
- * the others' launches to get there and meets them in an untimed dispatch, then the graph is timed by events. A round
- * takes every graph once, in an order that all ranks draw alike; its time is the slowest rank's. */
+ * the others' launches to get there and meets them in an untimed dispatch of another, tiny layer (one of its own would
+ * leave rows in the caches), then the graph is timed by events. A round takes every graph once, in an order that all
+ * ranks draw alike; its time is the slowest rank's. */
 #include "ep_bench.h"
 
 #include <math.h>
@@ -306,8 +307,14 @@ static moet_status launch(const moet_ep_bench *bench, const moet_ep_args *args, 
                     : moet_ep_run_parts(s->ep, args, s->parts);
 }
 
-/* One sample of all ranks; the slowest one's into *time_ns. align: a dispatch. */
-static moet_status sample(const moet_ep_bench *bench, const moet_ep_args *args, const subject *s, const subject *align,
+/* What ranks meet in: the dispatch of a token each, of a layer of its own. */
+typedef struct meeting {
+    subject subject;
+    moet_ep_args args;
+} meeting;
+
+/* One sample of all ranks; the slowest one's into *time_ns. */
+static moet_status sample(const moet_ep_bench *bench, const moet_ep_args *args, const subject *s, const meeting *meet,
                           double *all_us, int64_t *time_ns)
 {
     moet_device *device = bench->handle->device;
@@ -316,11 +323,11 @@ static moet_status sample(const moet_ep_bench *bench, const moet_ep_args *args, 
     char own = 0;
     MOET_TRY(moet_ep_comm_allgather(s->ep->control, &own, 1, all_us));
     MOET_TRY(moet_ops_spin(bench->ops, SPIN_CYCLES, bench->stream));
-    MOET_TRY(launch(bench, args, align));
+    MOET_TRY(launch(bench, &meet->args, &meet->subject));
     MOET_TRY(backend->event_record(device, bench->begin, bench->stream));
     MOET_TRY(launch(bench, args, s));
     MOET_TRY(backend->event_record(device, bench->end, bench->stream));
-    MOET_TRY(moet_ep_wait(align->ep, bench->stream));
+    MOET_TRY(moet_ep_wait(meet->subject.ep, bench->stream));
     MOET_TRY(moet_ep_wait(s->ep, bench->stream));
     MOET_TRY(backend->event_elapsed_us(device, bench->begin, bench->end, &time_us));
     MOET_TRY(moet_ep_comm_allgather(s->ep->control, &time_us, sizeof time_us, all_us));
@@ -329,7 +336,8 @@ static moet_status sample(const moet_ep_bench *bench, const moet_ep_args *args, 
     return MOET_OK;
 }
 
-static moet_status run_rounds(const moet_ep_bench *bench, const moet_ep_args *args, subject *subjects, int32_t count)
+static moet_status run_rounds(const moet_ep_bench *bench, const moet_ep_args *args, const meeting *meet,
+                              subject *subjects, int32_t count)
 {
     int32_t *order = malloc((size_t)count * sizeof *order);
     double *all_us = malloc((size_t)bench->as.ranks * sizeof *all_us);
@@ -344,7 +352,7 @@ static moet_status run_rounds(const moet_ep_bench *bench, const moet_ep_args *ar
         for (int32_t i = 0; i < count && status == MOET_OK; i++) {
             subject *s = &subjects[order[i]];
             int64_t time_ns = 0;
-            status = sample(bench, args, s, &subjects[0], all_us, &time_ns);
+            status = sample(bench, args, s, meet, all_us, &time_ns);
             if (round >= 0) s->time_ns[round] = time_ns;
         }
     }
@@ -373,6 +381,7 @@ typedef struct run {
     inputs in;
     entry entries[2 * MOET_EP_MAX_VARIANTS];
     int32_t entry_count;
+    meeting meet;
     subject *subjects;
     int32_t subject_count;
 } run;
@@ -573,6 +582,21 @@ static moet_status open_subjects(const moet_ep_bench *bench, run *r, const moet_
     return MOET_OK;
 }
 
+static moet_status open_meeting(const moet_ep_bench *bench, run *r, const moet_ep_args *args)
+{
+    static const moet_ep_variant variant = {.transport = "auto", .returns = MOET_EP_RETURNS_SUMS, .chunks = 1};
+    const moet_problem problem = moet_ep_bench_problem(bench, r->point);
+    moet_ep_options options = moet_ep_bench_options(bench, r->point, &variant);
+    options.max_tokens = 1;
+    r->meet.args = *args;
+    r->meet.args.tokens = 1;
+    r->meet.subject.parts = MOET_EP_DISPATCH;
+    MOET_TRY(moet_ep_create(bench->handle, &problem, &options, &r->meet.subject.ep));
+    MOET_TRY(moet_ep_run(r->meet.subject.ep, &r->meet.args));
+    MOET_TRY(moet_ep_wait(r->meet.subject.ep, bench->stream));
+    return capture(bench, &r->meet.args, &r->meet.subject);
+}
+
 static void run_free(const moet_ep_bench *bench, run *r)
 {
     moet_device *device = bench->handle->device;
@@ -580,6 +604,8 @@ static void run_free(const moet_ep_bench *bench, run *r)
         if (r->subjects[i].graph) device->backend->graph_destroy(device, r->subjects[i].graph);
         free(r->subjects[i].time_ns);
     }
+    if (r->meet.subject.graph) device->backend->graph_destroy(device, r->meet.subject.graph);
+    moet_ep_destroy(r->meet.subject.ep);
     for (int32_t i = r->entry_count - 1; i >= 0; i--) moet_ep_destroy(r->entries[i].ep);
     inputs_free(bench, &r->in);
     free(r->subjects);
@@ -598,7 +624,8 @@ moet_status moet_ep_bench_point(moet_ep_bench *bench, const moet_ep_shape *point
     for (int32_t i = 0; i < r->entry_count && status == MOET_OK; i++) status = open_entry(bench, r, &r->entries[i]);
     if (status == MOET_OK && bench->is_checked) status = check_entries(bench, r);
     if (status == MOET_OK) status = open_subjects(bench, r, &args);
-    if (status == MOET_OK) status = run_rounds(bench, &args, r->subjects, r->subject_count);
+    if (status == MOET_OK) status = open_meeting(bench, r, &args);
+    if (status == MOET_OK) status = run_rounds(bench, &args, &r->meet, r->subjects, r->subject_count);
     for (int32_t i = 0; i < r->entry_count && status == MOET_OK; i++) {
         if (r->entries[i].is_shown) status = print_entry(bench, r, &r->entries[i]);
     }
