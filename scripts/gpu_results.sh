@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures again what results/ says, on a machine with a GPU, from a build folder; needs no compiler and no cmake. Parts
-# that are compared with each other are of one card, in one run. Databases and tables stay in DIR, and a part that is cut
-# off goes on there when it is called again.
+# that are compared with each other are of one card, in one run. Databases and tables stay in DIR: a sweep that is cut off
+# goes on there when its part is called again; what is not kept in a database begins anew.
 #
 #   scripts/gpu_results.sh BUILD DIR PART...
 #
@@ -11,9 +11,9 @@
 #   tokens    ffn with 2 and 4 local experts a token, tuned for themselves, beside the peers      12 min
 #   effort    one model, 9 row counts and 3 skews: --effort normal from an empty cache, then quick   7 min
 #   effort_exhaustive   every second of those row counts: exhaustive                                9 min
-#   effort_bench        the tables of the three on these, in the same rounds                       3 min
+#   effort_bench        the tables of the three on these; needs the two before                     3 min
 #   regret    the table of `effort` on 60 workloads that nobody tuned, beside the best of a race   15 min
-#   regret_balanced     the same races, a table tuned on balanced routings alone                    3 min
+#   regret_balanced     the same races, a table tuned on balanced routings alone; needs `regret`    3 min
 #   engine    recheck of DIR/table; what a launch costs; candidates that crash                     4 min
 #   rerun     winners and defaults of balanced routings again, under load, as emit --rerun does     4 min
 #   profile   ncu on the worst points of DIR/table (profile --keep)                                2 min
@@ -21,9 +21,8 @@
 #   ep_tune   DIR/ep_table: op ffn of what one of RANKS (2) runs in `ep`; needs one GPU            8 min
 #   ep        the layer on all GPUs of this host beside its peer, with DIR/ep_table if it is there: bits, then times   9 min
 #
-# The minutes are estimates. A part that is too long for where it runs goes on when it is called again; or run it in the
-# background. MODEL and EP choose the model of `effort` and `regret` (qwen3-30b-a3b, 4). Peers see PYTHONPATH and
-# LD_PRELOAD as they are given; of DeepGEMM, where it cannot be imported, `peers.py` says so.
+# The minutes are estimates. MODEL and EP choose the model of `effort` and `regret` (qwen3-30b-a3b, 4). Peers see
+# PYTHONPATH and LD_PRELOAD as they are given; where DeepGEMM cannot be imported, `peers.py` says so.
 set -uo pipefail
 if [ $# -lt 3 ]; then
     sed -n '2,/^set/p' "$0" | grep '^#' | cut -c3-
@@ -136,13 +135,14 @@ for line in sys.stdin:
             --workloads "$DIR/effort.jsonl" >"$DIR/effort_bench_$effort.jsonl"
     done
     for effort in normal.1 quick.1 exhaustive.2 normal.2; do
-        "$PYTHON" - "$DIR/effort_bench_exhaustive.1.jsonl" "$DIR/effort_bench_$effort.jsonl" <<'END'
+        "$PYTHON" - "$DIR/effort_bench_exhaustive.1.jsonl" "$DIR/effort_bench_$effort.jsonl" <<'END' || code=1
 import json, math, sys
 def times(path):
     lines = [json.loads(line) for line in open(path)]
     return {(w["op"], w["rows"], w["skew"]): w["time_us"] for w in lines if w.get("hit") == "exact"}
 a, b = times(sys.argv[1]), times(sys.argv[2])
 ratios = sorted(b[k] / a[k] for k in a.keys() & b.keys())
+if not ratios: sys.exit(f"{sys.argv[2]}: no points of both")
 mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
 print(f"{sys.argv[2].split('/')[-1]}: over exhaustive.1 {mean:.4f} in the mean, {ratios[-1]:.4f} at most, {len(ratios)} points")
 END
@@ -150,8 +150,8 @@ END
 }
 part_regret() {
     run draw "$MOE" workloads draw --seed 7 --model "$MODEL" --ep "$EP" --out "$DIR/drawn.jsonl"
-    run regret_emit "$MOE" emit --db "$DIR/effort_normal.db" --out "$DIR/effort_normal"
-    run regret "$MOE" regret --device cuda --table "$DIR/effort_normal" --workloads "$DIR/drawn.jsonl" --exhaustive \
+    run regret_emit "$MOE" emit --db "$DIR/effort_normal.db" --out "$DIR/regret_table"
+    run regret "$MOE" regret --device cuda --table "$DIR/regret_table" --workloads "$DIR/drawn.jsonl" --exhaustive \
         --listed 16 --db "$DIR/races.db" --format json --at-most 1.5,4,10 >"$DIR/regret.jsonl"
     tail -n 3 "$DIR/regret.err"
 }
@@ -200,7 +200,7 @@ part_ep() {
     done
     run ep_check "$MOE" ep --gpus "$gpus" --check --timeout 20 --transport allgather,lsa --returns sums --chunks 1,2,3 \
         --match qwen3-30b --tokens 256,2048 --skew uniform --rounds 3 >"$DIR/ep_check.jsonl"
-    # One way after the other: where one ends, the others' times are there. Compared are trials of one database.
+    # One way after the other, not in the same rounds: where one ends badly, the others' times are there.
     rm -f "$DIR/ep.jsonl"
     for transport in lsa allgather; do
         run "ep_$transport" "$MOE" ep --gpus "$gpus" --rounds 11 --timeout 20 --transport $transport --returns sums \

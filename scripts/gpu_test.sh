@@ -81,12 +81,20 @@ part_path() {
 }
 
 part_ep() {
-    local transport # NCCL refuses two ranks of one GPU: what does without it
+    local transport one=$DEVICE # NCCL refuses two ranks of one GPU: what does without it
+    [ "$DEVICE" != cuda ] || one=cuda:0
     for transport in lsa allgather; do
-        check "expert parallelism: two ranks of one GPU, $transport" 150 "$BUILD/test_ep" --device cuda:0 --ranks 2 --cases 8 --transport $transport
+        check "expert parallelism: two ranks of one GPU, $transport" 150 "$BUILD/test_ep" --device "$one" --ranks 2 --cases 12 --transport $transport
     done
     if [ "$(nvidia-smi -L 2>/dev/null | grep -c '^GPU')" -ge 2 ]; then
         check "expert parallelism on two GPUs: bits, graphs, ranks that die" 300 "$BUILD/test_ep" --device cuda --ranks 2
+        check "expert parallelism: the rank that is left says so and ends" 90 bash -c "
+            export WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=$((20000 + $$ % 10000))
+            launched() { RANK=\$1 LOCAL_RANK=\$1 exec '$BUILD/moe-tune' ep --transport exchange --tokens 4096 --rounds 1000 --timeout 10 >/dev/null; }
+            launched 1 2>/dev/null & other=\$!
+            { sleep 15; kill -9 \$other; } &
+            (launched 0) 2>&1 | tee ep.err
+            grep -q 'rank 1 ended' ep.err"
     else
         skip "expert parallelism on two GPUs: there is one"
     fi

@@ -62,7 +62,7 @@ struct moet_ep {
     const moet_ep_device_table *device_table;
     const moet_ep_stages_table *stages_table;
     moet_ep_stages *stages;
-    moet_ep_comm *control, *data; /* data: rows of transports that exchange; control itself on the host */
+    moet_ep_comm *control, *data; /* data: of transports that exchange rows; else, and on the host, control itself */
     moet_plan *plan;
     int64_t chunk_tokens, recv_rows, max_rows; /* bounds of a chunk: tokens, received rows, their experts' rows */
     int64_t expected_rows;                     /* experts' rows of a chunk under even routing */

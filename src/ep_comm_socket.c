@@ -307,6 +307,12 @@ static moet_status meet_as_other(moet_ep_comm *comm, const char *rendezvous, con
     place *places = calloc((size_t)comm->ranks, sizeof *places);
     moet_status status = places ? MOET_OK : moet_fail(MOET_NO_MEMORY, "expert parallelism: out of host memory");
     if (status == MOET_OK) status = listen_at(0, comm->ranks + 16, &impl->listener, &own_port);
+    if (status == MOET_OK && own_port == strtoul(port, NULL, 10)) { /* which may be rank 0's, of this host */
+        const int first = impl->listener;
+        status = listen_at(0, comm->ranks + 16, &impl->listener, &own_port);
+        close(first);
+        if (status != MOET_OK) impl->listener = -1;
+    }
     if (status != MOET_OK) goto done;
 
     int32_t ranks = 0;

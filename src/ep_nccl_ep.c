@@ -205,7 +205,7 @@ static moet_status compile(moet_ep *ep, moet_ep_chunk *c, chunk_memory *m)
     char why[512];
     MOET_TRY(backend->stream_create(ep->device, &m->first_stream));
     moet_status status = moet_nccl_ep_in_time(group_of(ep), "the first launch", launch_first, c);
-    if (status != MOET_OK) {
+    if (status != MOET_OK && status != MOET_LOST) {
         snprintf(why, sizeof why, "%s", moet_last_error());
         status =
             moet_fail(status, "%.400s; it compiles its kernels by nvcc (docs/nccl_ep.md says how it finds it)", why);

@@ -266,6 +266,7 @@ FAKE_EXPORT int ncclEpDispatch(void *handle, const nccl_ep_dispatch_in *in, cons
     const size_t T = (size_t)h->tokens[g->comm->rank], H = g->config.token_bytes / 2, k = (size_t)h->choices;
     const size_t slots = g->config.max_recv_rows;
     (void)stream;
+    while (fake_number("FAKE_NCCL_DISPATCH_SLEEPS", -1) == g->comm->rank) pause();
     if (config || !is_struct(&in->head, sizeof *in) || !is_struct(&out->head, sizeof *out) ||
         !is_struct(&info->head, sizeof *info) || info->id_kind != NCCL_EP_LOCAL_IDS || in->scales || out->scales ||
         !is_tensor(in->tokens, NCCL_BFLOAT16, 2, T, H) || !is_tensor(in->weights, NCCL_FLOAT32, 2, T, k) ||

@@ -67,4 +67,7 @@ wait $other && fail "a rank with an old NCCL ended well" || holds "a rank with a
 began=$SECONDS
 FAKE_NCCL_SLEEPS=1 expect 1 "creating a group did not end within 1000 ms" ep nccl_ep --timeout 1
 [ $((SECONDS - began)) -le 6 ] && pass || fail "a rank that sleeps: $((SECONDS - began)) s"
+began=$SECONDS
+FAKE_NCCL_DISPATCH_SLEEPS=1 expect 1 "the first launch did not end within 1000 ms" ep nccl_ep --timeout 1
+[ $((SECONDS - began)) -le 6 ] && pass || fail "a rank that sleeps in its first launch: $((SECONDS - began)) s"
 finish

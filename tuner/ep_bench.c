@@ -12,7 +12,8 @@
 #include "../kernels/reference.h"
 #include "random.h"
 
-enum { WARM_ROUNDS = 3, SPIN_CYCLES = 500000 };
+/* So many tokens that each rank hears from each in all transports. */
+enum { WARM_ROUNDS = 3, SPIN_CYCLES = 500000, MEETING_TOKENS = 64 };
 
 const moet_output_column moet_ep_columns[MOET_EP_COLUMNS] = {
     {"name", MOET_OUTPUT_TEXT, 0},         {"ranks", MOET_OUTPUT_INTEGER, 0},
@@ -307,11 +308,22 @@ static moet_status launch(const moet_ep_bench *bench, const moet_ep_args *args, 
                     : moet_ep_run_parts(s->ep, args, s->parts);
 }
 
-/* What ranks meet in: the dispatch of a token each, of a layer of its own. */
+/* What ranks meet in: the dispatch of a few tokens each, of a layer of its own. */
 typedef struct meeting {
     subject subject;
     moet_ep_args args;
 } meeting;
+
+/* Where one ended badly, the other lets go too of what hangs on the device: either may be what the stream waits in. */
+static moet_status wait_for_both(const moet_ep_bench *bench, moet_ep *timed, moet_ep *met)
+{
+    char why[512];
+    const moet_status status = moet_ep_wait(timed, bench->stream);
+    if (status == MOET_OK) return moet_ep_wait(met, bench->stream);
+    snprintf(why, sizeof why, "%s", moet_last_error());
+    if (!bench->handle->device->is_stuck) (void)moet_ep_wait(met, bench->stream);
+    return moet_fail(status, "%s", why);
+}
 
 /* One sample of all ranks; the slowest one's into *time_ns. */
 static moet_status sample(const moet_ep_bench *bench, const moet_ep_args *args, const subject *s, const meeting *meet,
@@ -327,8 +339,7 @@ static moet_status sample(const moet_ep_bench *bench, const moet_ep_args *args, 
     MOET_TRY(backend->event_record(device, bench->begin, bench->stream));
     MOET_TRY(launch(bench, args, s));
     MOET_TRY(backend->event_record(device, bench->end, bench->stream));
-    MOET_TRY(moet_ep_wait(meet->subject.ep, bench->stream));
-    MOET_TRY(moet_ep_wait(s->ep, bench->stream));
+    MOET_TRY(wait_for_both(bench, s->ep, meet->subject.ep));
     MOET_TRY(backend->event_elapsed_us(device, bench->begin, bench->end, &time_us));
     MOET_TRY(moet_ep_comm_allgather(s->ep->control, &time_us, sizeof time_us, all_us));
     for (int32_t r = 0; r < bench->as.ranks; r++) slowest_us = fmax(slowest_us, all_us[r]);
@@ -587,9 +598,9 @@ static moet_status open_meeting(const moet_ep_bench *bench, run *r, const moet_e
     static const moet_ep_variant variant = {.transport = "auto", .returns = MOET_EP_RETURNS_SUMS, .chunks = 1};
     const moet_problem problem = moet_ep_bench_problem(bench, r->point);
     moet_ep_options options = moet_ep_bench_options(bench, r->point, &variant);
-    options.max_tokens = 1;
+    if (options.max_tokens > MEETING_TOKENS) options.max_tokens = MEETING_TOKENS;
     r->meet.args = *args;
-    r->meet.args.tokens = 1;
+    r->meet.args.tokens = options.max_tokens;
     r->meet.subject.parts = MOET_EP_DISPATCH;
     MOET_TRY(moet_ep_create(bench->handle, &problem, &options, &r->meet.subject.ep));
     MOET_TRY(moet_ep_run(r->meet.subject.ep, &r->meet.args));
