@@ -110,7 +110,7 @@ part_effort() {
 part_effort_exhaustive() {
     effort_sweep exhaustive '256..65536x4' --listed 64
 }
-# The winners of all efforts in the same rounds: the workloads are those of the databases.
+# The winners of all efforts, one effort after the other, on the workloads that exhaustive has done.
 part_effort_bench() {
     local effort
     for effort in quick normal exhaustive; do

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Every test that needs a GPU, from a build folder, on any machine with one: conformance of all families, equal bits
 # within a class, graph capture, a fresh small table swept, emitted, verified and run, compute-sanitizer on edge shapes.
-# Needs no compiler and no cmake; what else is missing is skipped with a message. About 20 minutes on an H100, of which
-# half are compute-sanitizer's. Ends in 'N passed, N failed'.
+# Needs no compiler and no cmake; what else is missing is skipped with a message. An estimate for an H100 is 20 minutes, half
+# of them compute-sanitizer's. Ends in 'N passed, N failed'.
 #
 # Of wgmma_gemm's configs it runs samples. More of them, in longer runs:
 #   test_bits --device cuda                  bits, every config on every input; with --draws N on N times as many inputs

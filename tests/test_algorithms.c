@@ -192,13 +192,6 @@ static void test_version_2(void **state)
     assert_int_equal(fill_number(old, "PRAGMA user_version"), MOET_STORE_VERSION);
 }
 
-static char *read_table(const char *dir)
-{
-    char path[600];
-    snprintf(path, sizeof path, "%s/table.json", dir);
-    return test_file_read(path, NULL);
-}
-
 /* A changed copy with the right hash; malloc'd. */
 static char *with(const char *text, const char *from, const char *to)
 {
@@ -239,7 +232,7 @@ static void test_table(void **state)
     }
     moet_table_close(table);
 
-    char *text = text_replace(read_table(dir), "\"hash\":\t\"", "\"hash\":\""); /* as text_rehash wants it */
+    char *text = text_replace(fill_table_text(dir), "\"hash\":\t\"", "\"hash\":\""); /* as text_rehash wants it */
     expect_refused(text, "\"bytes\":\t\"", "\"bytes\":\t\"00", "algorithms[0]: \"bytes\" are not 128");
     expect_refused(text, "\"bytes\":\t\"", "\"bytes\":\t\"G", "algorithms[0]: \"bytes\" are not 128");
     expect_refused(text, "\"rows\":\t4,", "\"rows\":\t-1,", "algorithms[0]: \"rows\" must be");
