@@ -21,7 +21,8 @@
 #   ep_tune   DIR/ep_table: op ffn of what one of RANKS (2) runs in `ep`; needs one GPU            8 min
 #   ep        the layer on all GPUs of this host beside its peer, with DIR/ep_table if it is there: bits, then times   9 min
 #
-# The minutes are estimates. MODEL and EP choose the model of `effort` and `regret` (qwen3-30b-a3b, 4). Peers see
+# The minutes are estimates. MODEL and EP choose the model of `effort` and `regret` (qwen3-30b-a3b, 4), EVERY which of the
+# public workloads `tokens` takes (every second), EP_ROWS and EP_SKEWS what `ep_tune` tunes. Peers see
 # PYTHONPATH and LD_PRELOAD as they are given; where DeepGEMM cannot be imported, `peers.py` says so.
 set -uo pipefail
 if [ $# -lt 3 ]; then
@@ -87,7 +88,7 @@ part_tokens() {
     local k
     for k in 2 4; do
         rm -f "$DIR/tokens${k}_bench.jsonl" "$DIR/tokens${k}_peers.jsonl"
-        awk 'NR % 2 == 1' "$PUBLIC" | "$PYTHON" "$SOURCE/scripts/share_tokens.py" $k >"$DIR/tokens$k.jsonl"
+        awk -v every="${EVERY:-2}" 'NR % every == 1 % every' "$PUBLIC" | "$PYTHON" "$SOURCE/scripts/share_tokens.py" $k >"$DIR/tokens$k.jsonl"
         run "tokens${k}_tune" "$MOE" sweep --device cuda --workloads "$DIR/tokens$k.jsonl" --ops ffn --families wgmma_gemm \
             --db "$DIR/tokens$k.db"
         run "tokens${k}_emit" "$MOE" emit --db "$DIR/tokens$k.db" --out "$DIR/tokens$k"
@@ -186,7 +187,7 @@ part_ep_tune() {
     for shape in "128 2048 768" "128 4096 1536" "64 7168 2048"; do
         set -- $shape
         run "ep_tune_$2" "$MOE" sweep --device cuda --experts $(($1 / ranks)) --hidden "$2" --inter "$3" --ops ffn \
-            --rows 1024..131072x2 --skew uniform,zipf:0.5 --families wgmma_gemm --db "$DIR/ep.db"
+            --rows "${EP_ROWS:-1024..131072x2}" --skew "${EP_SKEWS:-uniform,zipf:0.5}" --families wgmma_gemm --db "$DIR/ep.db"
     done
     run ep_emit "$MOE" emit --db "$DIR/ep.db" --out "$DIR/ep_table"
 }
