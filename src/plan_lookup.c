@@ -12,10 +12,12 @@
 
 #define UNKNOWN_COST 0.02 /* ln: what a factor costs that was not measured at a point, but comes from another one */
 #define DEFAULT_TIE 0.01  /* ln: the default wins ties, as among winners */
+#define NO_CONTENDER 0.10 /* ln: what the points say is so much dearer than their best is not estimated */
 #define NEAR_SQUARE 0.05  /* added to squares of distances */
-/* A launch can afford so many estimates of an expert's share of a GEMM, which take some 8 ns each. Of many experts the
- * points say as much: what one has left of its last tile another has too much. */
-enum { MOST_ESTIMATES = 160, MOST_CONTENDERS = 8 };
+/* A launch can afford so many estimates of an expert's share of a GEMM, which take 8 to 15 ns each, and what goes with
+ * a GEMM as long as a few of them. Of many experts the points say as much: what one has left of its last tile another
+ * has too much. */
+enum { MOST_ESTIMATES = 112, OF_A_GEMM = 8, MOST_CONTENDERS = 8 };
 
 /* What a configuration took at a point. */
 typedef struct cell {
@@ -172,7 +174,7 @@ moet_status moet_lookup_create(const moet_plan *plan, moet_lookup **lookup)
         describe_tiles(l, k);
         if (l->shapes[k].count > gemms) gemms = l->shapes[k].count;
     }
-    l->contenders = counts_are_seen ? MOST_ESTIMATES / (gemms * plan->problem.experts) : 0;
+    l->contenders = counts_are_seen ? MOST_ESTIMATES / (gemms * (plan->problem.experts + OF_A_GEMM)) : 0;
     if (l->contenders > MOST_CONTENDERS) l->contenders = MOST_CONTENDERS;
     for (int32_t i = 0; i < l->point_count && status == MOET_OK; i++) status = describe_point(l, i);
     for (int32_t i = 0; i < l->point_count && status == MOET_OK; i++) status = fill_unknown(l, i);
@@ -224,7 +226,8 @@ static moet_decision decide_nearest(const moet_lookup *l, const moet_table_neigh
     if (l->contenders > 1) {
         /* What the counts say too, of the best by that. */
         least = of_default = INFINITY;
-        for (int32_t n = 0, k = best; n < l->contenders && !isinf(l->costs[k]); n++, k = find_least(l)) {
+        const double worst = l->costs[best] + NO_CONTENDER;
+        for (int32_t n = 0, k = best; n < l->contenders && l->costs[k] <= worst; n++, k = find_least(l)) {
             double cost = 0;
             for (int32_t i = 0; i < count; i++) cost += weights[i] * cell_of(l, near[i].point, k)->factor;
             cost = cost / sum + estimate(l, k, counts, routing);

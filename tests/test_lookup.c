@@ -424,7 +424,7 @@ static double time_shares(const int32_t (*counts)[MOST_EXPERTS])
 static void test_nanoseconds(void **state)
 {
     (void)state;
-    enum { LIMIT_NS = 2000, POINTS_NS = 300, SHARES = 160 };
+    enum { LIMIT_NS = 2000, POINTS_NS = 300, SHARES = 112 };
     static const struct {
         moet_op op;
         int32_t experts;
