@@ -20,10 +20,13 @@ const char *const moet_path_combine_values[] = {
 
 const char *const moet_path_chain_values[] = {[MOET_PATH_CHAIN_OFF] = "off", [MOET_PATH_CHAIN_ON] = "on", NULL};
 
-static bool is_chained(const moet_config *config) { return config->value[MOET_PATH_CHAIN] == MOET_PATH_CHAIN_ON; }
+bool moet_ffn_path_is_chained(const moet_config *config)
+{
+    return config->family->gemm && config->value[MOET_PATH_CHAIN] == MOET_PATH_CHAIN_ON;
+}
 
 /* Launches of GEMMs: of the up GEMM, which takes the other with it where they are chained, and of the down GEMM. */
-static int32_t launch_count(const moet_config *config) { return is_chained(config) ? 1 : GEMM_COUNT; }
+static int32_t launch_count(const moet_config *config) { return moet_ffn_path_is_chained(config) ? 1 : GEMM_COUNT; }
 
 static bool is_fused(const moet_config *config) { return config->value[MOET_PATH_ACT] == MOET_PATH_ACT_FUSED; }
 
@@ -40,7 +43,7 @@ static moet_problem gemm_problem(const moet_problem *problem, const moet_config 
         gemm.activation = problem->activation;
         gemm.clamp = problem->clamp;
         if (problem->prob == MOET_PROB_ADVANCE) gemm.prob = problem->prob;
-        if (is_chained(config)) gemm.down_bias = problem->down_bias;
+        if (moet_ffn_path_is_chained(config)) gemm.down_bias = problem->down_bias;
     }
     return gemm;
 }
@@ -52,7 +55,7 @@ moet_config moet_ffn_path_half(const moet_config *config, int32_t which)
     moet_config half = {.family = gemm};
     memcpy(half.value, config->value + first_param(gemm, which), (size_t)gemm->param_count * sizeof half.value[0]);
     half.gathers = which == UP && config->value[MOET_PATH_GATHER] == MOET_PATH_GATHER_FUSED;
-    half.chains = which == UP && is_chained(config);
+    half.chains = which == UP && moet_ffn_path_is_chained(config);
     half.scatters = (which == DOWN || half.chains) && config->value[MOET_PATH_COMBINE] == MOET_PATH_COMBINE_FUSED;
     return half;
 }
@@ -97,7 +100,7 @@ bool moet_ffn_path_applicable(const moet_problem *problem, const moet_config *co
                               char *why)
 {
     if (!moet_family_accepts(config->family, problem, device, why)) return false;
-    if (is_chained(config)) {
+    if (moet_ffn_path_is_chained(config)) {
         const moet_family *gemm = config->family->gemm;
         const int16_t *up = config->value + first_param(gemm, UP), *down = config->value + first_param(gemm, DOWN);
         if (!gemm->fuses_next) return moet_refuse(why, "%s does not chain the down GEMM to the up GEMM", gemm->name);

@@ -36,6 +36,8 @@ extern const char *const moet_path_act_values[], *const moet_path_gather_values[
 /* A path's version changes with its passes and with its GEMMs'. */
 #define MOET_PATH_VERSION(gemm_version) (100 * 2 + (gemm_version))
 
+/* Whether one launch runs both GEMMs; false of what is no path. */
+bool moet_ffn_path_is_chained(const moet_config *config);
 /* A path's up GEMM (0) or down GEMM (1) as a config of its GEMM family. */
 moet_config moet_ffn_path_half(const moet_config *config, int32_t which);
 

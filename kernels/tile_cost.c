@@ -37,7 +37,7 @@ static double tile_seconds(const gemm *g, double rows)
     const double filled = s->rows_are_n && rows < 64 ? 0.5 + 32 / rows : 1;
     const double math = 2 * rows * s->cols * g->k * filled / tensor;
     const double copy = (rows / s->x_shared + (double)s->cols / s->w_shared) * g->k * s->element_bytes / l2;
-    const double out = rows * s->cols * 2 / store;
+    const double out = rows * s->cols * 2 * s->store_factor / store;
     /* Copies run ahead under a store; what multiplies waits for it, or another group does that meanwhile. */
     return joined(s->hides_store ? joined(math, out) : math + out, copy);
 }
@@ -121,6 +121,7 @@ moet_tile_shape moet_tile_shape_of(int32_t rows, int32_t cols, int32_t row_step)
                              .w_shared = 1,
                              .group = INT32_MAX,
                              .element_bytes = 2,
+                             .store_factor = 1,
                              .tensor_fraction = 1};
 }
 
@@ -148,6 +149,7 @@ moet_tiling moet_tile_tiling(const moet_problem *problem, const moet_tile_shape 
                           .row_step = shape->row_step,
                           .is_even = shape->rows_are_n,
                           .splits_last = shape->splits_last,
+                          .is_followed = shape->is_followed,
                           .column_tiles = g.column_tiles,
                           .slots = g.sms * shape->ctas_per_sm,
                           .weight_seconds = w_bytes / hbm,
@@ -195,7 +197,7 @@ double moet_tile_cost_ns(const moet_problem *problem, const int32_t *counts, con
         together += joined(own, expert_bytes(&g, counts[e], row_tiles) / rates->rate[MOET_RATE_HBM]);
     }
     if (busy <= 0) return NS / rates->rate[MOET_RATE_LAUNCH];
-    const double idle = makespan(&g, kinds, kind_count) - busy; /* SMs that wait for the last tiles */
+    const double idle = shape->is_followed ? 0 : makespan(&g, kinds, kind_count) - busy; /* SMs that wait at the end */
     /* Where HBM is what takes long, it goes on while SMs wait. */
     const double math_part = busy / together;
     return NS * (together + (idle > 0 ? idle * math_part * math_part : 0) + 1 / rates->rate[MOET_RATE_LAUNCH]);

@@ -18,6 +18,8 @@ typedef struct moet_tile_shape {
     int32_t w_shared;       /* of w: 1 without clusters */
     int32_t group;          /* row tiles of a band, walked with rows innermost */
     int32_t element_bytes;  /* of x and w as tiles read them */
+    bool is_followed;       /* tiles of another GEMM follow in the same launch: no SM waits for the last ones */
+    double store_factor;    /* how much longer a tile's store takes than a plain one's */
     double tensor_fraction; /* of the device's tensor rate that the instruction can reach */
 } moet_tile_shape;
 

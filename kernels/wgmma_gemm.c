@@ -289,6 +289,9 @@ static size_t wgmma_workspace_bytes(const moet_prepare_args *args)
     return 0;
 }
 
+/* Of one launch for both GEMMs on an H100, fitted to its trials (docs/tuning.md). */
+static const double SWAPPED_STORE = 5;
+
 static bool wgmma_tile_shape(const moet_problem *problem, const moet_config *config, const moet_device_info *device,
                              moet_tile_shape *tile)
 {
@@ -300,6 +303,9 @@ static bool wgmma_tile_shape(const moet_problem *problem, const moet_config *con
     tile->x_shared += config->value[PARAM_CLUSTER] == CLUSTER_1X2;
     tile->w_shared += config->value[PARAM_CLUSTER] == CLUSTER_2X1;
     tile->group = moet_config_number(config, PARAM_GROUP);
+    tile->is_followed = config->chains;
+    /* Threads that store rows themselves have columns of them where rows are on the N side: 2 bytes at a time. */
+    if (shape.mode.swap && (config->chains || config->scatters)) tile->store_factor = SWAPPED_STORE;
     return (void)problem, (void)device, true;
 }
 

@@ -106,6 +106,7 @@ double moet_tiling_seconds(const moet_tiling *t, const int32_t *counts, int32_t 
         together += joined(own, bands * t->weight_seconds + x + rows * t->out_seconds);
     }
     if (busy <= 0) return t->launch_seconds;
+    if (t->is_followed) return together + t->launch_seconds;
     const double idle = makespan(t, tiles) - busy, math_part = busy / together;
     return together + (idle > 0 ? idle * math_part * math_part : 0) + t->launch_seconds;
 }

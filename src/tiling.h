@@ -14,6 +14,7 @@ typedef struct moet_tiling {
     int32_t rows, row_step; /* of a full tile, below 1024; rows / row_step is at most MOET_MAX_TILE_STEPS */
     bool is_even;           /* equal height */
     bool splits_last;       /* a last wave that is at most half full takes half tiles */
+    bool is_followed;       /* by tiles of another GEMM in the same launch: no slot waits for the last ones */
     double column_tiles;
     double slots;                        /* tiles at the same time, on all SMs */
     double seconds[MOET_MAX_TILE_STEPS]; /* of a tile of 1, 2, ... steps in a slot */

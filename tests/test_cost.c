@@ -40,6 +40,7 @@ static const moet_tile_shape plain_tile = {.rows = 128,
                                            .w_shared = 1,
                                            .group = 16,
                                            .element_bytes = 2,
+                                           .store_factor = 1,
                                            .tensor_fraction = 1};
 
 static double cost(const moet_tile_shape *shape, const moet_device_rates *rates, const int32_t counts[8])
@@ -56,6 +57,14 @@ static void test_moves(void **state)
     int32_t counts[8] = {0};
     /* No rows: a launch. */
     assert_true(fabs(cost(&plain_tile, &rates, counts) - 1e9 / rates.rate[MOET_RATE_LAUNCH]) < 1);
+    /* What follows in the same launch fills the end; a dearer store is one. */
+    int32_t tile[8] = {130};
+    moet_tile_shape changed = plain_tile;
+    changed.is_followed = true;
+    assert_true(cost(&changed, &rates, tile) < 0.8 * cost(&plain_tile, &rates, tile));
+    changed = plain_tile;
+    changed.store_factor = 5;
+    assert_true(cost(&changed, &rates, tile) > 1.01 * cost(&plain_tile, &rates, tile));
     /* More rows never take less, by one expert or by all. */
     double before = 0;
     for (int32_t rows = 1; rows < 5000; rows += 37) {

@@ -37,7 +37,7 @@ static moet_device h100 = {.info = {.backend = "cuda",
                                     .l2_bytes = 52428800},
                            .key = "backend=cuda,name=any"};
 
-enum { MOST_CONFIGS = 256, MOST_POINTS = 32, MOST_EXPERTS = 128, MEASURED = 12 };
+enum { MOST_CONFIGS = 320, MOST_POINTS = 32, MOST_EXPERTS = 128, MEASURED = 12 };
 
 static moet_device_rates guessed(void)
 {

@@ -136,11 +136,6 @@ static void copy_half(const moet_config *from, int32_t which, moet_config *to)
     }
 }
 
-static bool is_chained(const moet_config *config)
-{
-    return config->family->gemm != NULL && config->value[MOET_PATH_CHAIN] == MOET_PATH_CHAIN_ON;
-}
-
 /* With a launch for each GEMM: halves are then chosen one by one. */
 static moet_config unchained(const moet_config *config)
 {
@@ -244,36 +239,50 @@ int32_t moet_candidates_most_known(const moet_family *family)
     return MOET_KNOWN_GEMMS * (acts * (1 + gemm->fuses_gather) + 1 + gemm->fuses_scatter);
 }
 
+/* Both GEMMs in one launch, fused as the default is. What does not apply is not worth a line: it does not as a GEMM. */
+static moet_status add_chained(const listing *l, const moet_config *base, const moet_config *gemm,
+                               const char *validator)
+{
+    char why[MOET_REASON_SIZE];
+    moet_config path = *base;
+    put_half(gemm, UP, &path);
+    path = chained(&path, UP);
+    return path.family->applicable(l->problem, &path, l->device, why) ? add_once(l, &path, validator) : MOET_OK;
+}
+
 /* A path's space is the product of its GEMMs': of each what is known to be fast, else what is searched first, beside
- * the other's default. */
+ * the other's default. Chained, both are one, which need not be fast as either: all of these. */
 static moet_status add_path(const listing *l, const moet_config *default_config, const char *validator)
 {
     const moet_known_gemms *known = l->known;
     const moet_family *gemm_family = default_config->family->gemm;
     const moet_config base = unchained(default_config);
-    default_config = &base;
-    if (known != NULL && is_known(known->ups, known->up_count, gemm_family) &&
-        is_known(known->downs, known->down_count, gemm_family)) {
-        for (int32_t i = 0; i < known->up_count; i++) {
-            if (known->ups[i].family == gemm_family) {
-                MOET_TRY(add_half(l, default_config, &known->ups[i], UP, true, validator));
-            }
+    const bool is_all_known = known != NULL && is_known(known->ups, known->up_count, gemm_family) &&
+                              is_known(known->downs, known->down_count, gemm_family);
+    for (int32_t i = 0; is_all_known && i < known->up_count; i++) {
+        if (known->ups[i].family == gemm_family) {
+            MOET_TRY(add_half(l, &base, &known->ups[i], UP, true, validator));
         }
-        for (int32_t i = 0; i < known->down_count; i++) {
-            if (known->downs[i].family == gemm_family) {
-                MOET_TRY(add_half(l, default_config, &known->downs[i], DOWN, true, validator));
-            }
+    }
+    for (int32_t i = 0; is_all_known && i < known->down_count; i++) {
+        if (known->downs[i].family == gemm_family) {
+            MOET_TRY(add_half(l, &base, &known->downs[i], DOWN, true, validator));
         }
-        return MOET_OK;
     }
     moet_config gemm, gemm_default = {.family = gemm_family};
     const moet_problem up = moet_problem_gemm(l->problem, MOET_OP_UP);
     gemm_family->default_config(&up, l->rows, l->device, &gemm_default);
     moet_config_first(gemm_family, &gemm);
     do {
-        if (is_searched_first(&gemm, &gemm_default)) {
-            MOET_TRY(add_half(l, default_config, &gemm, UP, false, validator));
-            MOET_TRY(add_half(l, default_config, &gemm, DOWN, false, validator));
+        if (!is_searched_first(&gemm, &gemm_default)) {
+            continue;
+        }
+        if (!is_all_known) {
+            MOET_TRY(add_half(l, &base, &gemm, UP, false, validator));
+            MOET_TRY(add_half(l, &base, &gemm, DOWN, false, validator));
+        }
+        if (gemm_family->fuses_next) {
+            MOET_TRY(add_chained(l, &base, &gemm, validator));
         }
     } while (moet_config_next(&gemm));
     return MOET_OK;
@@ -421,7 +430,7 @@ moet_status moet_candidates_add_around(moet_candidates *list, const moet_problem
         const moet_param *param = &config.family->params[i];
         moet_config other = config;
         for (other.value[i] = 0; is_searched_around(param) && param->values[other.value[i]]; other.value[i]++) {
-            const moet_config next = is_chained(&other) ? chained(&other, UP) : other; /* a change of the down half: none */
+            const moet_config next = moet_ffn_path_is_chained(&other) ? chained(&other, UP) : other; /* a change of the down half: none */
             if (!has_config(list, &next)) {
                 MOET_TRY(add_config(list, problem, device, &next, false, true, validator, ""));
             }
@@ -554,8 +563,9 @@ void moet_candidates_hash(const moet_candidates *list, int32_t rule, int32_t fin
         if (c->config.family->gemm != NULL && !c->family_default) {
             continue;
         }
-        snprintf(link, sizeof link, "%s %s %d %d %s", text, c->text, c->device_counts, c->config.family->version,
-                 c->validator);
+        const bool chains = c->config.family->gemm != NULL && c->config.family->gemm->fuses_next;
+        snprintf(link, sizeof link, "%s %s %d %d %s%s", text, c->text, c->device_counts, c->config.family->version,
+                 c->validator, chains ? " chained" : "");
         moet_sha256_text(link, strlen(link), text);
     }
 }

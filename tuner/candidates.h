@@ -4,10 +4,10 @@
  * (moet_search) have their first value (or the default's), and every family's default whether chosen or not; later,
  * around the best of these, configurations that differ in one parameter (moet_candidates_add_around). Of a path family
  * (op FFN), whose space is the product of its GEMMs', each such configuration of the GEMM family as the up GEMM with
- * each way of activating, and as the down GEMM, beside the default's other half; later the best up halves with the best
- * down halves, and each as both, in one launch (moet_candidates_add_crossed). Where GEMMs of ops up and down were measured on the same rows
- * (moet_known_gemms), only the fastest of these are halves, with each way of gathering and combining. A configuration
- * that takes counts from the device is tried so (the slower way round serves both kinds); one that cannot, with host
+ * each way of activating, and as the down GEMM, beside the default's other half, and, where the family chains them, as both
+ * in one launch; later the best up halves with the best down halves, and each as both (moet_candidates_add_crossed). Where
+ * GEMMs of ops up and down were measured on the same rows (moet_known_gemms), only the fastest of these are halves, with
+ * each way of gathering and combining. A configuration that takes counts from the device is tried so (the slower way round serves both kinds); one that cannot, with host
  * counts. A family's default that can do both is tried both ways, as a plan may use it either way. */
 #ifndef MOET_CANDIDATES_H
 #define MOET_CANDIDATES_H
@@ -94,8 +94,8 @@ moet_status moet_candidates_add_seed(moet_candidates *list, const moet_problem *
 
 /* Estimates candidates on a routing and puts them into the order in which they are to be tried: defaults, seeds, those
  * without an estimate, the others from the best estimate on, inapplicable ones. Only what the effort tries stays:
- * defaults and seeds; the best estimates (of a path: for half of them each, those that differ in the up half and those
- * that differ in the down half alone); of families without one nothing more (quick), or what differs from the default
+ * defaults and seeds; the best estimates (of a path whose family chains its GEMMs half of them chained; of the others one
+ * half each that differ in the up half and in the down half alone); of families without one nothing more (quick), or what differs from the default
  * in one parameter (normal). Below exhaustive, inapplicable ones go too. */
 moet_status moet_candidates_select(moet_candidates *list, const moet_problem *problem, const int32_t *counts,
                                    int64_t tokens, const moet_device_info *device, const moet_device_rates *rates,
@@ -104,7 +104,7 @@ moet_status moet_candidates_select(moet_candidates *list, const moet_problem *pr
 int32_t moet_candidates_least(const moet_candidates *list);
 
 /* Hash of the set, of the values that are tried around it, and of how it is measured: a finished workload is finished
- * for this text. Made before seeds and selection. A path's halves are left out: they follow from its family and from
+ * for this text. Made before seeds and selection. A path's candidates are left out: they follow from its family and from
  * what is known of its GEMMs, and more of that is no reason to begin again. rule: MOET_RACE_RULE. listed: how many
  * configurations that only a vendor library can enumerate are tried of a family, at most; which they are follows from the
  * problem, the counts and the library's version, and is not asked again to know that all is done. */

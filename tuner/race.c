@@ -354,35 +354,42 @@ static moet_status race_few(race_state *s, int32_t rounds, double begin_part, do
     return s->result->stopped ? MOET_OK : drop_clear(s);
 }
 
-/* Whether the config is among found[] already: a default is a candidate for each kind of counts. */
-static bool has_center(const race_state *s, const int32_t *found, int32_t count, const moet_candidate *candidate)
+/* Whether two configs differ in nothing but what is tried around one: a default is a candidate for each kind of counts,
+ * and what won nearby may be the default with another order. */
+static bool is_around(const moet_config *a, const moet_config *b)
 {
-    for (int32_t i = 0; i < count; i++) {
-        if (moet_config_equal(&s->race->candidates->items[found[i]].config, &candidate->config)) {
-            return true;
+    bool is_searched = false; /* by anything first */
+    for (int32_t i = 0; a->family == b->family && i < a->family->param_count; i++) {
+        const bool first = a->family->params[i].search == MOET_SEARCH_FIRST;
+        if (first && a->value[i] != b->value[i]) {
+            return false;
         }
+        is_searched = is_searched || first;
     }
-    return false;
+    return is_searched || moet_config_equal(a, b);
 }
 
-/* Indices of the fastest candidates, at most `most`, into found[]; what can be varied only. The count. */
+/* Indices of the fastest candidates, at most `most`, into found[]; what can be varied only, and none around another: two
+ * kernels tell more than one twice. The count. */
 static int32_t find_centers(const race_state *s, int32_t most, int32_t *found)
 {
+    const moet_candidates *list = s->race->candidates;
     int32_t count = 0;
-    for (int32_t i = 0; i < s->race->candidates->count; i++) {
-        const moet_candidate *c = &s->race->candidates->items[i];
-        if (!c->is_chosen || !is_timed(c) || moet_candidates_around(&c->config) == 0 ||
-            has_center(s, found, count, c)) {
-            continue;
+    for (bool any = true; any && count < most;) {
+        any = false;
+        for (int32_t i = 0; i < list->count; i++) {
+            const moet_candidate *c = &list->items[i];
+            bool passes = c->is_chosen && is_timed(c) && moet_candidates_around(&c->config) > 0 &&
+                          (!any || c->median_ns < list->items[found[count]].median_ns);
+            for (int32_t j = 0; j < count && passes; j++) {
+                passes = !is_around(&list->items[found[j]].config, &c->config);
+            }
+            if (passes) {
+                found[count] = i;
+                any = true;
+            }
         }
-        int32_t place = count;
-        while (place > 0 && s->race->candidates->items[found[place - 1]].median_ns > c->median_ns) place--;
-        if (place == most) {
-            continue;
-        }
-        count += count < most;
-        memmove(&found[place + 1], &found[place], (size_t)(count - place - 1) * sizeof *found);
-        found[place] = i;
+        count += any;
     }
     return count;
 }

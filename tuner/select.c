@@ -45,18 +45,28 @@ static int32_t differing(const moet_config *a, const moet_config *b, int32_t fir
     return differ;
 }
 
-/* Of whose best estimates a candidate is one: GEMMs, paths with another up half, paths with another down half. */
-enum { OF_GEMMS, OF_UPS, OF_DOWNS, GROUPS };
+/* Of whose best estimates a candidate is one: GEMMs, paths with another up half, paths with another down half, paths
+ * whose GEMMs are one launch. */
+enum { OF_GEMMS, OF_UPS, OF_DOWNS, OF_CHAINS, GROUPS };
 
 static int32_t group_of(const moet_candidates *list, const moet_config *config)
 {
     if (config->family->gemm == NULL) return OF_GEMMS;
+    if (moet_ffn_path_is_chained(config)) return OF_CHAINS;
     const moet_config *other = default_of(list, config->family);
     const int32_t count = config->family->gemm->param_count;
     const bool up = other == NULL || differing(config, other, MOET_PATH_PARAMS, count) > 0 ||
                     config->value[MOET_PATH_ACT] != other->value[MOET_PATH_ACT] ||
                     config->value[MOET_PATH_GATHER] != other->value[MOET_PATH_GATHER];
     return up ? OF_UPS : OF_DOWNS;
+}
+
+/* How many of a group are tried, of `most` of a family. */
+static int32_t share_of(int32_t group, const moet_family *family, int32_t most)
+{
+    if (group == OF_GEMMS) return most;
+    const int32_t chains = family->gemm->fuses_next ? most / 2 : 0;
+    return group == OF_CHAINS ? chains : (most - chains + 1) / 2;
 }
 
 static bool is_tried(const moet_candidates *list, const moet_candidate *c, moet_effort effort, int32_t before[GROUPS])
@@ -66,7 +76,7 @@ static bool is_tried(const moet_candidates *list, const moet_candidate *c, moet_
     switch (place_of(c)) {
     case PLACE_ESTIMATED: {
         const int32_t group = group_of(list, &c->config);
-        return before[group]++ < (group == OF_GEMMS ? most : (most + 1) / 2);
+        return before[group]++ < share_of(group, c->config.family, most);
     }
     case PLACE_UNKNOWN: {
         const moet_config *other = default_of(list, c->config.family);

@@ -24,7 +24,8 @@ typedef struct sweep_state {
     int64_t run_id; /* -1 until something has to be measured */
     moet_store_cost cost;
     moet_seeds seeds;
-    int32_t asked; /* tasks before this one have been compiled ahead */
+    int32_t asked;     /* tasks before this one, without those of op ffn, have been compiled ahead */
+    bool *asked_paths; /* [tasks] which of op ffn have */
     int64_t begin_ns;
     moet_handout *handout;
     moet_progress *progress;
@@ -190,6 +191,16 @@ static int64_t deadline(const sweep_state *s)
     return now_ns + (tasks > s->handout->lanes ? left_ns / tasks * s->handout->lanes : left_ns);
 }
 
+static moet_status compile_listed(sweep_state *s, const moet_sweep_task *task, const moet_candidates *candidates)
+{
+    for (int32_t i = 0; s->handout->ahead != NULL && i < candidates->count; i++) {
+        const moet_candidate *c = &candidates->items[i];
+        if (c->applicable)
+            MOET_TRY(moet_compile_ahead_add(s->handout->ahead, &task->problem, &c->config, moet_worker_info(s->worker)));
+    }
+    return MOET_OK;
+}
+
 static moet_status compile_next(sweep_state *s);
 
 static moet_status race_task(sweep_state *s, const moet_sweep_task *task, moet_candidates *candidates)
@@ -213,6 +224,7 @@ static moet_status race_task(sweep_state *s, const moet_sweep_task *task, moet_c
     MOET_TRY(add_listed(s, task, candidates, &effort));
     MOET_TRY(add_seeds(s, task, &routing, candidates));
     MOET_TRY(select_candidates(s, task, candidates));
+    MOET_TRY(compile_listed(s, task, candidates)); /* before those of later tasks */
     MOET_TRY(compile_next(s));
     moet_race race = {.worker = s->worker,
                       .store = s->store,
@@ -316,26 +328,35 @@ static moet_status list_candidates(const sweep_state *s, const moet_sweep_task *
                                 &s->options->families, &known, candidates);
 }
 
-/* Asks for the kernels of the tasks after this one. Of op ffn, what will be tried is known when its GEMMs are. */
+/* Asks for the kernels of a task's candidates, unless it was finished before. */
+static moet_status compile_task(sweep_state *s, const moet_sweep_task *task)
+{
+    char hash[MOET_SHA256_TEXT_SIZE];
+    moet_candidates candidates = {0};
+    bool done = false;
+    moet_status status = list_candidates(s, task, &candidates);
+    if (status == MOET_OK) status = find_done(s, task, &candidates, hash, &done);
+    if (status == MOET_OK && !done) status = select_candidates(s, task, &candidates);
+    if (status == MOET_OK && !done) status = compile_listed(s, task, &candidates);
+    moet_candidates_release(&candidates);
+    return status;
+}
+
+/* Asks for the kernels of the tasks after this one. Of op ffn, whose kernels are large, as soon as its GEMMs are known,
+ * from which follows what will be tried. */
 static moet_status compile_next(sweep_state *s)
 {
+    if (s->handout->ahead == NULL) return MOET_OK;
     if (s->asked <= s->current) s->asked = s->current + 1;
-    for (; s->handout->ahead != NULL && s->asked < s->tasks->count && s->asked <= s->current + LOOK_AHEAD; s->asked++) {
-        const moet_sweep_task *task = &s->tasks->items[s->asked];
-        char hash[MOET_SHA256_TEXT_SIZE];
-        moet_candidates candidates = {0};
-        bool done = false;
-        if (task->problem.op == MOET_OP_FFN) continue;
-        moet_status status = list_candidates(s, task, &candidates);
-        if (status == MOET_OK) status = find_done(s, task, &candidates, hash, &done);
-        if (status == MOET_OK && !done) status = select_candidates(s, task, &candidates);
-        for (int32_t i = 0; status == MOET_OK && !done && i < candidates.count; i++) {
-            const moet_candidate *c = &candidates.items[i];
-            if (c->applicable)
-                status = moet_compile_ahead_add(s->handout->ahead, &task->problem, &c->config, moet_worker_info(s->worker));
-        }
-        moet_candidates_release(&candidates);
-        MOET_TRY(status);
+    for (; s->asked < s->tasks->count && s->asked <= s->current + LOOK_AHEAD; s->asked++) {
+        if (s->tasks->items[s->asked].problem.op != MOET_OP_FFN) MOET_TRY(compile_task(s, &s->tasks->items[s->asked]));
+    }
+    for (int32_t i = s->current + 1, asked = 0; i < s->tasks->count && asked < LOOK_AHEAD; i++) {
+        const moet_sweep_task *task = &s->tasks->items[i];
+        if (task->problem.op != MOET_OP_FFN || s->asked_paths[i] || !moet_handout_is_ready(s->handout, i)) continue;
+        s->asked_paths[i] = true;
+        asked++;
+        MOET_TRY(compile_task(s, task));
     }
     return MOET_OK;
 }
@@ -368,7 +389,8 @@ moet_status moet_sweep_run_lane(const moet_sweep_options *options, moet_handout 
                      .run_id = -1};
     s.begin_ns = moet_clock_ns();
     MOET_TRY(moet_store_open(options->db_path, MOET_STORE_WRITE, &s.store));
-    moet_status status = MOET_OK;
+    s.asked_paths = calloc((size_t)tasks->count + 1, sizeof *s.asked_paths);
+    moet_status status = s.asked_paths ? MOET_OK : moet_fail(MOET_NO_MEMORY, "no memory for %d tasks", tasks->count);
     moet_nvtx_begin(MOET_NVTX_SWEEP, NULL, tasks->count);
     /* Where nothing is left, nothing was stopped either. */
     while (status == MOET_OK && moet_handout_waits(handout) && !(moet_handout_done(handout) > 0 && should_stop(&s)) &&
@@ -393,5 +415,6 @@ moet_status moet_sweep_run_lane(const moet_sweep_options *options, moet_handout 
     moet_progress_clear(progress);
     moet_seeds_release(&s.seeds);
     moet_store_close(s.store);
+    free(s.asked_paths);
     return status;
 }

@@ -53,6 +53,14 @@ bool moet_handout_waits(moet_handout *h)
     return found;
 }
 
+bool moet_handout_is_ready(moet_handout *h, int32_t task)
+{
+    pthread_mutex_lock(&h->lock);
+    const bool is_ready = h->states[task] == TASK_WAITS && !waits_for_gemms(h, &h->tasks->items[task]);
+    pthread_mutex_unlock(&h->lock);
+    return is_ready;
+}
+
 void moet_handout_finish(moet_handout *h, int32_t task, bool is_done)
 {
     pthread_mutex_lock(&h->lock);

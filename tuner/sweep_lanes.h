@@ -24,6 +24,8 @@ typedef struct moet_handout {
  * workload, from which its candidates follow, while there is anything else to do. */
 bool moet_handout_take(moet_handout *handout, int32_t *task);
 bool moet_handout_waits(moet_handout *handout); /* whether there is one */
+/* Whether nobody has taken a task yet, and all that it follows from is measured. */
+bool moet_handout_is_ready(moet_handout *handout, int32_t task);
 /* Is it done, or must another lane, or a later sweep, take it? */
 void moet_handout_finish(moet_handout *handout, int32_t task, bool is_done);
 int32_t moet_handout_done(moet_handout *handout);

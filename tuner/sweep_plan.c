@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../kernels/ffn_path.h"
 #include "candidates.h"
 #include "cost_fit.h"
 #include "race.h"
@@ -128,7 +129,10 @@ static bool gemms_come_first(const moet_sweep_options *options)
     return options->shard.count == 1 && seen[MOET_OP_UP] && seen[MOET_OP_DOWN]; /* else another shard may have them */
 }
 
-static bool is_half(const moet_candidate *c) { return c->config.family->gemm != NULL && !c->family_default; }
+static bool is_half(const moet_candidate *c)
+{
+    return c->config.family->gemm != NULL && !c->family_default && !moet_ffn_path_is_chained(&c->config);
+}
 
 /* Adds what is listed for a task. A path's halves are those listed here where nothing is known of its GEMMs; where the
  * store knows them, or will when the task's turn comes, fewer by far, or few of a small space. */
