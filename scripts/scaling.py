@@ -4,7 +4,8 @@
 usage: scripts/scaling.py [--experts 256 --choices 8 --hidden 7168 --inter 2048 --tokens 4096] [--host 8]
                           [--nvlink 393] [--network 46] [--dense 600] [--hbm 3.0]
        scripts/scaling.py --check ep.jsonl     latency and bandwidth that fit what `moe-tune ep` or bench/peers/ep.py
-                                               measured (one host), and how far the model is off at each point
+                                               measured (one host), without and with a time for each token of a rank, and
+                                               how far the former is off at each point
 
 Rates in GB/s one way and GPU, dense in TFLOPS, hbm in TB/s. Choices are uniform. docs/scaling.md derives the formulas."""
 import argparse
@@ -69,32 +70,63 @@ def table(a):
         ranks *= 2
 
 
-def check(path):
-    points = []
+def solve(rows):
+    """Least squares of sum(x) = 1 over the columns of rows, by the normal equations."""
+    n = len(rows[0])
+    m = [[sum(r[i] * r[j] for r in rows) for j in range(n)] + [sum(r[i] for r in rows)] for i in range(n)]
+    for i in range(n):
+        top = max(range(i, n), key=lambda r: abs(m[r][i]))
+        m[i], m[top] = m[top], m[i]
+        for r in range(n):
+            if r != i:
+                m[r] = [x - m[r][i] / m[i][i] * y for x, y in zip(m[r], m[i])]
+    return [m[i][n] / m[i][i] for i in range(n)]
+
+
+def fit(points, with_tokens):
+    """[latency us, us a byte, us a token] of the least relative errors, and those errors."""
+    columns = [[1.0, p["bytes"]] + ([p["tokens"]] if with_tokens else []) for p in points]
+    values = solve([[x / p["us"] for x in c] for c, p in zip(columns, points)])
+    return values, [sum(v * x for v, x in zip(values, c)) / p["us"] - 1 for c, p in zip(columns, points)]
+
+
+def read_points(path):
+    """{(peer, part): points}; chunks change nothing about the parts, and a way may be there twice: medians."""
+    times = {}
     with open(path, encoding="utf-8") as lines:
         for line in lines:
-            if not line.startswith("{"):
+            d = json.loads(line) if line.startswith("{") else {}
+            if d.get("chunks", 1) != 1:
                 continue
-            d = json.loads(line)
-            time_us = d.get("dispatch_us", d.get("a2a_us"))
-            if time_us:
-                points.append((d.get("peer", ""), d["name"], d["tokens"], d["skew"], time_us, d["rate_gbs"]))
-    if not points:
+            for part, time, rate in (("dispatch", "dispatch_us", "rate_gbs"), ("dispatch", "a2a_us", "rate_gbs"),
+                                     ("combine", "combine_us", "combine_gbs")):
+                if d.get(time):
+                    key = (d.get("peer", ""), part, d["name"], d["tokens"], d["skew"])
+                    times.setdefault(key, []).append((d[time], d[rate] * d[time] * 1e3))
+    parts = {}
+    for (peer, part, name, tokens, skew), seen in times.items():
+        us, size = sorted(seen)[len(seen) // 2]
+        parts.setdefault((peer, part), []).append(
+            {"point": f"{name}, {tokens}, {skew}", "tokens": tokens, "us": us, "bytes": size})
+    return parts
+
+
+def check(path):
+    parts = read_points(path)
+    if not parts:
         sys.exit(f"scaling: {path} has no line with dispatch_us or a2a_us")
-    for peer in sorted({p[0] for p in points}):
-        own = [(p, p[5] * p[4] * 1e3) for p in points if p[0] == peer]  # bytes
-        # Least squares of relative errors: time = latency + bytes / rate.
-        s1 = sx = sxx = sy = sxy = 0.0
-        for p, size in own:
-            w = 1 / p[4] ** 2
-            s1, sx, sxx, sy, sxy = s1 + w, sx + w * size, sxx + w * size ** 2, sy + w * p[4], sxy + w * size * p[4]
-        slope = (s1 * sxy - sx * sy) / (s1 * sxx - sx ** 2)
-        latency = (sy - slope * sx) / s1
-        print(f"\n{peer}: {latency:.1f} us + bytes at {1e-3 / slope:.0f} GB/s\n")
-        print("| point | MB | measured us | model us | off |\n|---|---|---|---|---|")
-        for p, size in own:
-            model = latency + slope * size
-            print(f"| {p[1]}, {p[2]}, {p[3]} | {size * 1e-6:.1f} | {p[4]:.1f} | {model:.1f} | {model / p[4] - 1:+.0%} |")
+    for (peer, part), points in sorted(parts.items()):
+        (latency, slope), off = fit(points, False)
+        print(f"\n{peer}, {part}: {latency:.1f} us + bytes at {1e-3 / slope:.0f} GB/s, "
+              f"{min(off):+.0%} to {max(off):+.0%} off")
+        rows = [p["bytes"] / p["tokens"] for p in points]
+        if max(rows) > 1.5 * min(rows):  # of one size of rows, bytes and tokens are one
+            (start, byte, token), with_off = fit(points, True)
+            print(f"or {start:.1f} us + {token * 1e3:.1f} ns a token + bytes at {1e-3 / byte:.0f} GB/s, "
+                  f"{min(with_off):+.0%} to {max(with_off):+.0%} off")
+        print("\n| point | MB | measured us | model us | off |\n|---|---|---|---|---|")
+        for p, o in zip(points, off):
+            print(f"| {p['point']} | {p['bytes'] * 1e-6:.1f} | {p['us']:.1f} | {p['us'] * (1 + o):.1f} | {o:+.0%} |")
 
 
 def main():

@@ -45,6 +45,15 @@ static moet_status check(const moet_problem *problem, const moet_ep_options *o)
     return MOET_OK;
 }
 
+/* The library copies its map of slots by 16 bytes and asserts that max_tokens times a row of it (an int32 for each rank
+ * of a host, or for each choice) is so many; a run may have any number of tokens below. */
+static void size(moet_ep *ep)
+{
+    enum { TOKENS_STEP = 4 };
+    ep->chunk_tokens = (ep->chunk_tokens + TOKENS_STEP - 1) / TOKENS_STEP * TOKENS_STEP;
+    ep->recv_rows = ep->chunk_tokens * ep->options.ranks;
+}
+
 static void plan_experts(const moet_ep *ep, moet_plan_options *plan)
 {
     moet_nccl_ep_parameters p;
@@ -300,6 +309,7 @@ static moet_status combine(moet_ep *ep, moet_ep_chunk *c, void *stream)
 const moet_ep_transport moet_ep_transport_nccl_ep = {.name = "nccl_ep",
                                                      .is_graph_safe = true,
                                                      .check = check,
+                                                     .size = size,
                                                      .plan_experts = plan_experts,
                                                      .create_data = moet_ep_comm_create_nccl_ep,
                                                      .open = open_chunk,

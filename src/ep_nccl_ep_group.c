@@ -18,6 +18,9 @@ enum {
     EXPERTS_STEP = 4,         /* of a host: their weights are copied by 16 bytes */
     MOST_LOCAL_PERMUTE = 256, /* experts of a rank, expert_major without windows */
     MOST_SLOTS = 1 << 22,     /* expert_major: its maps have so many bits for a slot */
+    MOST_COPIES = 8,          /* expert_major with windows: buffers for rows of one token on a rank */
+    BUFFERS = 10,             /* the same: rows in shared memory, those and two to write from */
+    MOST_SHARED = 227 << 10,  /* of a block, Hopper and Blackwell */
 };
 
 /* ---- parameters ---- */
@@ -242,6 +245,14 @@ static moet_status bind(moet_nccl_ep *n, char versions[MOET_EP_NAME_SIZE])
     return MOET_OK;
 }
 
+/* local_dup has MOST_COPIES rows with a weight for each expert of the host, local_reduce BUFFERS rows. */
+static bool fits_shared(const moet_ep *ep, int32_t teams)
+{
+    const int64_t row = 2 * (int64_t)ep->problem.hidden, weights = 4 * (int64_t)(ep->problem.experts / teams);
+    const int64_t barriers = MOST_COPIES * 16 + 8, copied = MOST_COPIES * (row + weights), summed = BUFFERS * row;
+    return (copied > summed ? copied : summed) + barriers <= MOST_SHARED;
+}
+
 /* What the library would end the process for. */
 static moet_status check_place(const moet_nccl_ep *n)
 {
@@ -272,6 +283,16 @@ static moet_status check_place(const moet_nccl_ep *n)
         return moet_fail(MOET_UNSUPPORTED,
                          "NCCL EP: layout expert_major with windows=on wants a power of two of experts a rank, not %d",
                          experts);
+    if (n->parameters.windows && ep->width > MOST_COPIES)
+        return moet_fail(MOET_UNSUPPORTED,
+                         "NCCL EP: layout expert_major with windows=on serves up to %d experts of a token on a rank, "
+                         "not %d",
+                         MOST_COPIES, ep->width);
+    if (n->parameters.windows && !fits_shared(ep, teams))
+        return moet_fail(MOET_UNSUPPORTED,
+                         "NCCL EP: layout expert_major with windows=on keeps rows in shared memory, where those of "
+                         "hidden %d and %d experts of a host do not fit",
+                         ep->problem.hidden, ep->problem.experts / teams);
     if (moet_nccl_ep_slots(ep, &n->parameters) >= MOST_SLOTS)
         return moet_fail(
             MOET_UNSUPPORTED,

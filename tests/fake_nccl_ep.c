@@ -35,6 +35,19 @@ static uint16_t to_bf16(float value)
 
 /* ---- what is refused ---- */
 
+/* Expert-major with windows: a row lies in its place for each of its experts before it is combined. */
+static bool is_duplicated(const fake_handle *h)
+{
+    return h->layout == NCCL_EP_EXPERT_MAJOR && h->group->config.zero_copy == NCCL_EP_ZERO_COPY_ON;
+}
+
+/* The real one copies its map of slots, of max_tokens rows and as many columns, by 16 bytes, and asserts this. */
+static bool is_map_whole(const fake_handle *h)
+{
+    const unsigned columns = (unsigned)(is_duplicated(h) ? h->choices : h->group->comm->ranks);
+    return h->group->config.max_tokens * columns % 4 == 0;
+}
+
 static bool is_struct(const nccl_ep_head *head, size_t size)
 {
     return head->size == size && head->magic == NCCL_EP_MAGIC;
@@ -272,7 +285,8 @@ FAKE_EXPORT int ncclEpDispatch(void *handle, const nccl_ep_dispatch_in *in, cons
         !is_tensor(in->tokens, NCCL_BFLOAT16, 2, T, H) || !is_tensor(in->weights, NCCL_FLOAT32, 2, T, k) ||
         !is_tensor(out->tokens, NCCL_BFLOAT16, 2, slots, H) || !is_placed(g, out->tokens) ||
         !is_tensor(out->weights, NCCL_FLOAT32, is_major ? 1 : 2, slots, k) || (is_major && out->ids) ||
-        (!is_major && !is_tensor(out->ids, NCCL_INT64, 2, slots, k)) || (uintptr_t)in->tokens->data % 16)
+        (!is_major && !is_tensor(out->ids, NCCL_INT64, 2, slots, k)) || (uintptr_t)in->tokens->data % 16 ||
+        !is_map_whole(h))
         return FAKE_INVALID;
     arrivals a = {.hidden = H,
                   .posted_weights = ((size_t)g->config.max_tokens * H * 2 + 15) / 16 * 16,
@@ -306,6 +320,7 @@ typedef struct results {
     const uint16_t *rows; /* the caller's */
     uint16_t *posted;     /* a row for each received token */
     int *next;
+    int *most; /* experts of a token here */
 } results;
 
 /* Rows of a token's experts here are added up first. */
@@ -321,7 +336,13 @@ static void reduce(fake_handle *h, int source, int token, int slot, void *arg)
         }
         r->posted[(size_t)slot * r->hidden + i] = to_bf16(sum);
     }
-    for (int e = 0; e < h->group->local; e++) r->next[e] += goes_to(h, experts, base + e);
+    int here = 0;
+    for (int e = 0; e < h->group->local; e++) {
+        const bool goes = goes_to(h, experts, base + e);
+        r->next[e] += goes;
+        here += goes;
+    }
+    if (here > *r->most) *r->most = here;
 }
 
 typedef struct sums {
@@ -354,13 +375,15 @@ FAKE_EXPORT int ncclEpCombine(void *handle, const nccl_ep_combine_in *in, const 
     const int received = for_rows(h, rank, NULL, NULL);
     uint16_t *own = (uint16_t *)(void *)fake_area(g->comm, rank);
     float *total = calloc(T * H + 1, sizeof *total);
-    results r = {H, in->tokens->data, own, malloc(((size_t)g->local + 1) * sizeof(int))};
+    int most = 0;
+    results r = {H, in->tokens->data, own, malloc(((size_t)g->local + 1) * sizeof(int)), &most};
     if (!total || !r.next || (size_t)received * H * 2 > FAKE_AREA) return FAKE_INTERNAL;
     memcpy(r.next, h->first, ((size_t)g->local + 1) * sizeof(int));
     if (h->layout == NCCL_EP_FLAT)
         memcpy(own, r.rows, (size_t)received * H * 2);
     else
         for_rows(h, rank, reduce, &r);
+    if (is_duplicated(h) && most > 8) return FAKE_INTERNAL; /* the real one has 8 buffers for them, and traps */
     fake_barrier(g->comm);
     for (int q = 0; q < ranks; q++) { /* from +0, ascending */
         sums s = {q, rank, H, (const uint16_t *)(const void *)fake_area(g->comm, q), total};

@@ -18,6 +18,7 @@ says() {
 expect 0 "" ep nccl_ep,nccl_ep:windows=off:sms=8,nccl_ep:layout=expert_major:align=8,lsa --chunks 1,2 --check
 is "rows of all ways" "$(grep -c '"same_bits":true' out)" 8
 is "a way's parameters" "$(grep -c '"peer":"moe-tune nccl_ep:layout=expert_major:align=8"' out)" 2
+is "rows of all ways, tokens of no multiple of 4" "$(ep nccl_ep,nccl_ep:windows=off,nccl_ep:layout=expert_major --chunks 1,2 --tokens 1,13 --check | grep -c '"same_bits":true')" 12
 expect 0 "" ep nccl_ep --check --ranks 4 --numerics fast
 is "rows of four ranks" "$(grep -c '"ranks":4,.*"same_bits":true' out)" 1
 
@@ -33,6 +34,9 @@ says 1 "6 experts of a host are no multiple of 4" nccl_ep --experts 6
 
 says 1 "a power of two of experts a rank, not 6" nccl_ep:layout=expert_major --experts 12
 expect 0 "" ep nccl_ep:layout=expert_major:windows=off --experts 12 --check
+says 1 "up to 8 experts of a token on a rank, not 9" nccl_ep:layout=expert_major --experts 32 --choices 9
+says 1 "hidden 11616 and 8 experts of a host do not fit" nccl_ep:layout=expert_major --hidden 11616
+expect 0 "" ep nccl_ep,nccl_ep:layout=expert_major:windows=off --experts 32 --choices 9 --check
 
 # ---- libraries ----
 mkdir none hollow old
