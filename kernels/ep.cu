@@ -8,83 +8,83 @@
 /* ---- plan ---- */
 
 #define PLAN_THREADS 1024
-#define PLAN_TOKENS 4 /* of a thread at a time */
-#define PLAN_CHOICES 16
+#define PLAN_WARPS (PLAN_THREADS / 32)
+#define MOST_LOADS 16 /* of a lane for 32 tokens: choices, padded to a power of two */
 
-/* Rows (bits 0 to 13) and pairs (14 and up) of the threads before this one, and of all in *sum. sums [32]. */
-static __device__ __forceinline__ u32 scan_before(u32 value, u32 *sums, u32 *sum)
+/* Whether lane t's token, `begin` + t, has experts of a rank, and how many of them. Lanes load neighbouring choices,
+ * which lie in few lines: 2^choices_log lanes a token, so that 32 tokens are as many loads of a lane. Whole warps. */
+static __device__ __forceinline__ bool token_load(const moet_ep_pass &p, int begin, int low, int choices_log,
+                                                  int *distinct)
 {
-    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-    u32 upto = value;
+    const int lane = threadIdx.x & 31, loads = 1 << choices_log, tokens_log = 5 - choices_log; /* tokens of a load */
+    const int choice = lane & (loads - 1), first = lane - choice; /* of the lanes that share the token */
+    int experts[MOST_LOADS];
 #pragma unroll
-    for (int d = 1; d < 32; d <<= 1) {
-        const u32 other = __shfl_up_sync(ALL_LANES, upto, d);
-        if (lane >= d) upto += other;
+    for (int i = 0; i < MOST_LOADS; i++) { /* all in flight at once */
+        const int token = begin + (i << tokens_log) + (lane >> choices_log);
+        const bool is_choice = i < loads && token < p.tokens && choice < p.choices;
+        experts[i] = is_choice ? expert_load(p, token, choice) - low : -1;
     }
-    if (lane == 31) sums[warp] = upto;
-    __syncthreads();
-    u32 before = sums[lane];
+    u32 hits = 0, news = 0;
 #pragma unroll
-    for (int d = 1; d < 32; d <<= 1) {
-        const u32 other = __shfl_up_sync(ALL_LANES, before, d);
-        if (lane >= d) before += other;
+    for (int i = 0; i < MOST_LOADS; i++) {
+        if (i >= loads) break;
+        const bool is_hit = experts[i] >= 0 && experts[i] < p.local_experts;
+        bool is_new = is_hit;
+        for (int j = 0; p.pair && j < loads; j++) { /* the first of a repeated one counts */
+            const int other = __shfl_sync(ALL_LANES, experts[i], first + j);
+            is_new &= j >= choice || other != experts[i];
+        }
+        const u32 all_hits = __ballot_sync(ALL_LANES, is_hit), all_news = __ballot_sync(ALL_LANES, is_new);
+        if (lane >> tokens_log == i) hits = all_hits, news = all_news;
     }
-    *sum = __shfl_sync(ALL_LANES, before, 31);
-    before = __shfl_sync(ALL_LANES, before, warp > 0 ? warp - 1 : 0);
-    __syncthreads(); /* sums may be written again */
-    return (warp > 0 ? before : 0) + upto - value;
+    const int own = (lane & ((1 << tokens_log) - 1)) << choices_log; /* first of the lanes that loaded lane's token */
+    const u32 members = ((1u << loads) - 1) << own;
+    *distinct = __popc(news & members);
+    return hits & members;
 }
 
-/* A block finds what goes to one rank at a time. */
+/* A block finds what goes to one rank at a time. Each warp counts tokens that follow each other, then all add what the
+ * warps before have. */
 KERNEL(PLAN_THREADS, 1) moet_ep_plan(const moet_ep_pass p)
 {
-    __shared__ u32 sums[32];
+    __shared__ int warp_rows[PLAN_WARPS], warp_pairs[PLAN_WARPS];
     launches_chain();
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    const int choices_log = p.choices > 1 ? 32 - __clz(p.choices - 1) : 0;
+    const int groups = (p.tokens + 31) / 32, own_groups = (groups + PLAN_WARPS - 1) / PLAN_WARPS;
+    const int first = min(p.tokens, warp * own_groups * 32), end = min(p.tokens, first + own_groups * 32);
     for (int q = blockIdx.x; q < p.ranks; q += gridDim.x) {
-        const int low = q * p.local_experts, high = low + p.local_experts;
         int *slots = p.slot + (i64)q * p.max_tokens, *pairs = p.pair ? p.pair + (i64)q * p.max_tokens : nullptr;
         int rows = 0, all_pairs = 0;
-        const int own_tokens = min(PLAN_TOKENS, (p.tokens + PLAN_THREADS - 1) / PLAN_THREADS);
-        for (int begin = 0; begin < p.tokens; begin += PLAN_THREADS * own_tokens) {
-            const int token = begin + threadIdx.x * own_tokens, end = min(p.tokens, token + own_tokens);
-            u32 counts[PLAN_TOKENS], own = 0, sum;
+        for (int begin = first; begin < end; begin += 32) {
+            int distinct, upto;
+            const int token = begin + lane;
+            const bool is_hit = token_load(p, begin, q * p.local_experts, choices_log, &distinct);
+            const u32 hits = __ballot_sync(ALL_LANES, is_hit);
+            if (token < end) slots[token] = is_hit ? rows + __popc(hits & ((1u << lane) - 1)) : -1;
+            rows += __popc(hits);
+            if (!pairs) continue;
+            upto = distinct;
 #pragma unroll
-            for (int i = 0; i < PLAN_TOKENS; i++) {
-                int experts[PLAN_CHOICES];
-                counts[i] = 0;
-                if (token + i >= end) continue;
-#pragma unroll
-                for (int c = 0; c < PLAN_CHOICES; c++) {
-                    const int e = c < p.choices ? expert_load(p, token + i, c) : -1;
-                    experts[c] = e >= low && e < high ? e : -1;
-                }
-                bool is_hit = false;
-                int distinct = 0;
-#pragma unroll
-                for (int c = 0; c < PLAN_CHOICES; c++) is_hit |= experts[c] >= 0;
-                if (pairs) {
-#pragma unroll
-                    for (int c = 0; c < PLAN_CHOICES; c++) {
-                        bool is_new = experts[c] >= 0;
-#pragma unroll
-                        for (int j = 0; j < c; j++) is_new &= experts[j] != experts[c];
-                        distinct += is_new;
-                    }
-                }
-                counts[i] = (u32)is_hit | (u32)distinct << 14;
-                own += counts[i];
+            for (int d = 1; d < 32; d <<= 1) {
+                const int other = __shfl_up_sync(ALL_LANES, upto, d);
+                if (lane >= d) upto += other;
             }
-            u32 before = scan_before(own, sums, &sum);
-#pragma unroll
-            for (int i = 0; i < PLAN_TOKENS; i++) {
-                if (token + i >= end) continue;
-                slots[token + i] = counts[i] & 1 ? rows + (int)(before & 0x3fff) : -1;
-                if (pairs) pairs[token + i] = all_pairs + (int)(before >> 14);
-                before += counts[i];
-            }
-            rows += (int)(sum & 0x3fff);
-            all_pairs += (int)(sum >> 14);
+            if (token < end) pairs[token] = all_pairs + upto - distinct;
+            all_pairs += __shfl_sync(ALL_LANES, upto, 31);
         }
+        if (lane == 0) warp_rows[warp] = rows, warp_pairs[warp] = all_pairs;
+        __syncthreads();
+        rows = warp_rows[lane], all_pairs = warp_pairs[lane];
+        const int rows_before = __reduce_add_sync(ALL_LANES, lane < warp ? rows : 0);
+        const int pairs_before = __reduce_add_sync(ALL_LANES, lane < warp ? all_pairs : 0);
+        rows = __reduce_add_sync(ALL_LANES, rows), all_pairs = __reduce_add_sync(ALL_LANES, all_pairs);
+        for (int token = first + lane; token < end; token += 32) { /* what this lane wrote */
+            if (slots[token] >= 0) slots[token] += rows_before;
+            if (pairs) pairs[token] += pairs_before;
+        }
+        __syncthreads(); /* the sums may be written again */
         if (threadIdx.x == 0) {
             p.send_counts[2 * q] = rows;
             p.send_counts[2 * q + 1] = all_pairs;
