@@ -73,23 +73,6 @@ static void cell_number(FILE *to, double value, int decimals)
     }
 }
 
-/* A configuration, which may break behind a comma. */
-static void cell_config(FILE *to, const char *config)
-{
-    fputs("<td class=\"config\"><code>", to);
-    while (*config != '\0') {
-        char part[64];
-        size_t length = strcspn(config, ",");
-        length += config[length] == ',';
-        length = length < sizeof part ? length : sizeof part - 1;
-        snprintf(part, sizeof part, "%.*s", (int)length, config);
-        moet_html_text(to, part);
-        fputs(part[length - 1] == ',' ? "<wbr>" : "", to);
-        config += length;
-    }
-    fputs("</code></td>", to);
-}
-
 static void put_command(FILE *to, const char *command)
 {
     fputs("<code>", to);
@@ -269,7 +252,9 @@ static moet_status visit_winner(void *context, const moet_store_winner_row *row)
     cell_number(to, 100 * t->efficiency, 1);
     cell_number(to, gain, 2);
     cell_number(to, next, 1);
-    cell_config(to, t->config);
+    fputs("<td class=\"config\"><code>", to);
+    moet_html_list(to, t->config);
+    fputs("</code></td>", to);
     fprintf(to, "<td class=\"text\"><a href=\"#run-%lld\">run %lld</a>, trial %lld, ", (long long)t->run_id,
             (long long)t->run_id, (long long)t->trial_id);
     moet_html_format(to, "%.19s", t->measured_at);
@@ -330,8 +315,10 @@ static moet_status put_peers(report *r, const moet_peers *peers)
     } else {
         status = put_compare_commands(r);
     }
-    begin_table(r->to, "peers", "Time of the peer / time of moe-tune. The best peer is the fastest other program at each point; "
-                "moe-tune-default is none.", NULL, headings, MOET_COUNT_OF(headings));
+    begin_table(r->to, "peers",
+                "Time of the peer / time of moe-tune. The best peer is the fastest other program at each point; "
+                "moe-tune-default is none.",
+                NULL, headings, MOET_COUNT_OF(headings));
     for (int32_t i = 0; i < peers->count; i++) {
         const moet_peer *p = &peers->items[i];
         fputs("<tr>", r->to);
