@@ -206,7 +206,7 @@ mkdir thesis && echo text >thesis/chapter.txt
 expect 2 "thesis" "$MOE" emit --db good.db --out thesis
 is "a folder of something else" "$(ls thesis)" "chapter.txt"
 MOET_TABLE=absent expect 0 "" "$MOE" verify --table table --device host # the command line wins
-SEVERAL_LINES=1 expect 1 "entries refused, the first: op=" "$MOE" verify --table "$SOURCE/results/tables/h100" --device host
+SEVERAL_LINES=1 expect 1 "entries refused, the first: op=" "$MOE" verify --table "$SOURCE/results/h100/table" --device host
 is "verify of another device's table: a line a reason, and the sum" "$(wc -l <err)" 2
 
 # ---- what cannot be written ----

@@ -17,7 +17,7 @@ static const moet_device_info h100 = {.backend = "cuda",
                                       .smem_per_sm_bytes = 233472,
                                       .regs_per_sm = 65536,
                                       .l2_bytes = 52428800};
-static const char *winners_path; /* results/h100/winners.csv */
+static const char *winners_path; /* results/h100/winners_wide.csv */
 
 static const char *const rate_names[] = {
 #define MOET_X(name, text) text,

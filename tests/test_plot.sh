@@ -58,6 +58,17 @@ if "$MOE" sweep --families nothing --workloads small.jsonl --db nothing.db 2>&1 
     drawn waterfall
     is "parts by hand" "$(grep ' %$' texts | grep -v -e us, -e share | tr '\n' ',')" "10 %,padding 70 %,20 %,floor 20 %,padding 140 %,unexplained -60 %,"
     is "all tiles are known" "$(grep -c "not known" texts)" 0
+    # A family's winners are told apart by its first parameter, whose value is not cut off.
+    python3 - <<'EOF'
+import sqlite3
+db = sqlite3.connect("tiles.db")
+config = "wgmma_gemm:mode=swap_pingpong,tile=192x128,stages=5,cluster=1x2,group=16,order=plain,store=bulk,launch=early,spare=0"
+db.execute("UPDATE trials SET config = ?, family = 'wgmma_gemm'", (config,))
+db.commit()
+EOF
+    expect 0 "" "$MOE" plot winners --db tiles.db
+    drawn winners
+    is "a winner's whole name" "$(grep -cx 'wgmma_gemm:mode=swap_pingpong' texts)" 1
 fi
 # Nothing to take apart, or no rates to do it by.
 python3 - <<'EOF'

@@ -21,7 +21,7 @@ static void check_value(const moet_ncu_kernel *kernel, moet_ncu_metric metric, d
         test_fail("%s: %g, not %g", moet_ncu_metric_name(metric), kernel->values[metric], value);
 }
 
-/* Units of either print mode, thousands with commas, n/a, messages before the names. */
+/* What ncu printed on an H100: base units, thousands with commas, columns that are not asked for, a message before. */
 static void test_fixture(void **state)
 {
     (void)state;
@@ -30,15 +30,37 @@ static void test_fixture(void **state)
     TEST_OK(moet_ncu_parse(text, "fixture", &report));
     free(text);
     assert_int_equal(report.count, 1);
-    TEST_CONTAINS(report.joined.name, "moet_wgmma");
-    check_value(&report.joined, MOET_NCU_TIME_NS, 981760);
-    check_value(&report.joined, MOET_NCU_CYCLES, 1387496);
+    assert_string_equal(report.joined.name, "wgmma_gemm_swap_256x128_s4_c2_nk_h");
+    check_value(&report.joined, MOET_NCU_TIME_NS, 890720);
+    check_value(&report.joined, MOET_NCU_CYCLES, 1484859);
+    check_value(&report.joined, MOET_NCU_HBM_READ_BYTES, 2119354624);
+    check_value(&report.joined, MOET_NCU_HBM_WRITTEN_BYTES, 66045184);
+    check_value(&report.joined, MOET_NCU_L2_LINK_PCT, 88.54);
+    check_value(&report.joined, MOET_NCU_SM_COUNT, 132);
+    check_value(&report.joined, MOET_NCU_REGISTERS, 168);
+    check_value(&report.joined, MOET_NCU_STALL_SLEEPING, 0);
+    for (int32_t m = 0; m < MOET_NCU_METRIC_COUNT; m++)
+        if (isnan(report.joined.values[m])) test_fail("no %s", moet_ncu_metric_name((moet_ncu_metric)m));
+    moet_ncu_report_release(&report);
+}
+
+/* Without --print-units base; n/a, and columns that are not there. */
+static void test_units(void **state)
+{
+    (void)state;
+    moet_ncu_report report;
+    TEST_OK(moet_ncu_parse("\"ID\",\"Kernel Name\",\"gpu__time_duration.sum\",\"dram__bytes_read.sum\","
+                           "\"dram__bytes_write.sum\","
+                           "\"smsp__average_warps_issue_stalled_membar_per_issue_active.ratio\"\n"
+                           "\"\",\"\",\"us\",\"Gbyte\",\"Mbyte\",\"inst\"\n"
+                           "\"0\",\"k(const int *, float)\",\"1,981.76\",\"2.43\",\"67.11\",\"n/a\"\n",
+                           "text", &report));
+    assert_string_equal(report.joined.name, "k(const int *, float)");
+    check_value(&report.joined, MOET_NCU_TIME_NS, 1981760);
     check_value(&report.joined, MOET_NCU_HBM_READ_BYTES, 2.43e9);
     check_value(&report.joined, MOET_NCU_HBM_WRITTEN_BYTES, 67.11e6);
-    check_value(&report.joined, MOET_NCU_L2_LINK_PCT, 90.35);
-    check_value(&report.joined, MOET_NCU_SM_COUNT, 132);
-    assert_true(isnan(report.joined.values[MOET_NCU_STALL_MEMBAR]));   /* n/a */
-    assert_true(isnan(report.joined.values[MOET_NCU_STALL_SLEEPING])); /* no such column */
+    assert_true(isnan(report.joined.values[MOET_NCU_STALL_MEMBAR]));
+    assert_true(isnan(report.joined.values[MOET_NCU_STALL_SLEEPING]));
     moet_ncu_report_release(&report);
 }
 
@@ -169,6 +191,11 @@ static void test_verdict(void **state)
     TEST_CONTAINS(v.suggestion, "mode=swap");
     assert_int_equal(judge(coop, 60, 90, 30, 99, 0, &v), MOET_BOUND_L2);
     TEST_CONTAINS(v.suggestion, "cluster=1x2");
+    assert_null(strstr(v.suggestion, "larger tile")); /* there is none */
+    static const char small[] = "wgmma_gemm:mode=coop,tile=128x192,stages=5,cluster=1x1,group=16,order=plain,"
+                                "store=bulk,launch=early,spare=0";
+    assert_int_equal(judge(small, 60, 90, 30, 99, 0, &v), MOET_BOUND_L2);
+    TEST_CONTAINS(v.suggestion, "larger tile");
     assert_int_equal(judge(coop, 20, 40, 88, 99, 0, &v), MOET_BOUND_HBM);
     TEST_CONTAINS(v.suggestion, "order=mixed");
     assert_int_equal(judge(coop, 60, 65, 30, 75, 0, &v), MOET_BOUND_TAIL); /* 65 % of 75 %: at the ceiling while busy */
@@ -194,7 +221,7 @@ int main(int argc, char **argv)
     }
     fixture_path = argv[1];
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_fixture),   cmocka_unit_test(test_join),
+        cmocka_unit_test(test_fixture),   cmocka_unit_test(test_units),    cmocka_unit_test(test_join),
         cmocka_unit_test(test_malformed), cmocka_unit_test(test_schedule),
 #ifdef MOET_CUDA
         cmocka_unit_test(test_verdict),

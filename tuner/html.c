@@ -30,6 +30,20 @@ void moet_html_text(FILE *to, const char *text)
     }
 }
 
+void moet_html_list(FILE *to, const char *text)
+{
+    while (*text != '\0') {
+        char part[64];
+        size_t length = strcspn(text, ",");
+        length += text[length] == ',';
+        length = length < sizeof part ? length : sizeof part - 1;
+        snprintf(part, sizeof part, "%.*s", (int)length, text);
+        moet_html_text(to, part);
+        fputs(part[length - 1] == ',' ? "<wbr>" : "", to);
+        text += length;
+    }
+}
+
 void moet_html_format(FILE *to, const char *format, ...)
 {
     char *text = NULL;

@@ -8,6 +8,8 @@
 
 /* Text as text: the characters that HTML gives a meaning are escaped, for attributes too. NULL: nothing. */
 void moet_html_text(FILE *to, const char *text);
+/* The same of a list, which may break behind its commas. */
+void moet_html_list(FILE *to, const char *text);
 /* printf, escaped as a whole. */
 __attribute__((format(printf, 2, 3))) void moet_html_format(FILE *to, const char *format, ...);
 

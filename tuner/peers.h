@@ -9,7 +9,7 @@
 /* The peer that stands for moe-tune with a table in a bench's lines, and the one that is made of the fastest other at
  * each point. */
 #define MOET_PEER_OURS "moe-tune"
-#define MOET_PEER_BEST "best of them"
+#define MOET_PEER_BEST "best peer"
 
 typedef struct moet_peer_ratio {
     double ratio;                  /* time of the peer / time of ours */

@@ -5,7 +5,7 @@ load folder."/settings"
 data = folder."/data"
 set output folder."/out"
 colour(i) = word("#0072B2 #D55E00 #009E73 #CC79A7 #E69F00 #56B4E9 #000000 #8C510A", (i - 1) % 8 + 1)
-shape(i) = int(word("7 5 9 11 13 4 6 8", (i - 1) % 8 + 1))
+shape(i) = int(word("7 5 9 11 13 4 6 8", (i - 1 + (i - 1) / 8) % 8 + 1)) # a ninth has the first one's colour, not its shape
 ops = "up down ffn"
 # Of a database: rows_<op>; families, details and, of an op, families_<op>, details_<op>: words. A series has one colour
 # and shape in all panels, and stands in the keys of those where it has points.
@@ -19,8 +19,18 @@ set grid lc rgb "#c8c8c8" lw 0.8 lt 1
 set key Left reverse samplen 1.2 tc rgb "#202020" noenhanced
 set title noenhanced
 small = format eq "svg" ? 0.7 : 1 # points of one size are larger in SVG
-wide = kind eq "efficiency" || kind eq "winners" ? 420 * (panels > 1 ? panels : 1.6) + 120 : 860
-high = 470
+paned = kind eq "efficiency" || kind eq "winners"
+wide = paned ? 420 * (panels > 1 ? panels : 1.6) + 120 : 860
+# Panels are of one size, below the picture's title and the longest of their keys. Winners are families with their first
+# parameter, where these are few enough to be told apart.
+longest(list) = (n = 0, sum [k = 1:3] (has(word(ops, k)) > 0 && words(value(list.word(ops, k))) > n ? (n = words(value(list.word(ops, k))), 0) : 0), n)
+by = 5
+if (kind eq "winners") { by = longest("details_") > 8 || words(details) > 16 ? 5 : 6 }
+columns = by == 6 ? 1 : 2
+lines = paned ? (longest(by == 6 ? "details_" : "families_") + columns - 1) / columns : 0
+above = 85 + (format eq "svg" ? 19.5 : 13.5) * lines
+high = paned ? 350 + above + 60 : 470
+left = 65.0 / wide; right = 1 - 20.0 / wide; gap = 85.0 / wide; bottom = 60.0 / high; top = 1 - 1.0 * above / high
 if (kind eq "waterfall") { wide = 1060; high = 150 + 62 * points }
 if (format eq "svg") { set terminal svg size wide,high font "Helvetica,13" background rgb "#ffffff" } \
 else { set terminal pngcairo size 1.5*wide,1.5*high font "Helvetica,15" background rgb "#ffffff" }
@@ -41,6 +51,7 @@ if (kind eq "roofline") {
     set xrange [low:high_x]
     top = 1.6 * (STATS_max_y > roof_top ? STATS_max_y : roof_top) # ceilings are measured: a winner may be above
     set yrange [0.5 * STATS_min_y:top]
+    set for [d = -6:9] ytics add (sprintf("%g", 2 * 10.0 ** d) 2 * 10.0 ** d, sprintf("%g", 5 * 10.0 ** d) 5 * 10.0 ** d)
     if (top < 10 * STATS_min_y) { unset logscale y; set yrange [0:top] } # else no number would stand at the axis
     set samples 400
     roof(x) = x * hbm < dense ? x * hbm * unit : roof_top
@@ -52,7 +63,8 @@ if (kind eq "roofline") {
 }
 
 if (kind eq "efficiency") {
-    set multiplot layout 1,panels title "Efficiency (floor time / time): the best of each family on each workload, and its mean"
+    set multiplot layout 1,panels title "Efficiency (floor time / time): the best of each family on each workload, and its mean" \
+        margins screen left, right, bottom, top spacing screen gap
     set logscale x 2
     set offsets graph 0.04, graph 0.04, 0, 0
     set xlabel "rows an expert (mean)"
@@ -60,7 +72,7 @@ if (kind eq "efficiency") {
     stats data using 4 nooutput
     set yrange [0:(STATS_max > 105 ? 1.06 * STATS_max : 112)]
     beside(own, i) = 2 ** (0.14 * (i - 0.5 * (words(own) + 1)))
-    set key tmargin center horizontal
+    set key at graph 0.5, graph 1.11 center bottom horizontal maxcols columns
     do for [o in ops] {
         if (has(o) > 0) {
             set title o
@@ -75,18 +87,19 @@ if (kind eq "efficiency") {
 }
 
 if (kind eq "winners") {
-    # Families with their first parameter, where these are few enough to be told apart; equal points stand side by side.
-    by = words(details) > 8 ? 5 : 6
-    names = words(details) > 8 ? families : details
+    # Equal points stand side by side.
+    names = by == 5 ? families : details
     set jitter overlap first 0.02 spread 0.7
-    set multiplot layout 1,panels title "What wins, over rows an expert and skew" noenhanced
+    set multiplot layout 1,panels title "What wins, over rows an expert and skew" noenhanced \
+        margins screen left, right, bottom, top spacing screen gap
     set logscale x 2
     set logscale y 2
     set xlabel "rows an expert (mean)"
     set ylabel "busiest expert / mean"
-    set key tmargin center horizontal
-    set yrange [0.8:*]
-    set offsets graph 0.06, graph 0.06, graph 0.08, 0
+    set key at graph 0.5, graph 1.11 center bottom horizontal maxcols columns
+    stats data using 3 nooutput
+    set yrange [0.8:1.25 * (STATS_max > 1.6 ? STATS_max : 1.6)]
+    set offsets graph 0.06, graph 0.06, 0, 0
     do for [o in ops] {
         if (has(o) > 0) {
             set title o
@@ -109,7 +122,7 @@ if (kind eq "peers") {
     stats data using 2 nooutput
     set yrange [0.95 * (STATS_min < 0.95 ? STATS_min : 0.95):1.05 * STATS_max]
     set ytics (0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4, 1.7, 2, 2.5, 3, 4, 6, 8)
-    set label 1 "least of the best:\n".worst at graph 0.84, graph 0.97 right tc rgb "#202020" font ",12" noenhanced
+    set label 1 "least of the best:\n".worst at graph 0.42, graph 0.97 left tc rgb "#202020" font ",12" noenhanced
     set arrow 1 from 0,1 to 100,1 nohead lc rgb "#404040" lw 1.5 dt 2
     n = words(peers)
     width(i) = i == n ? 3.5 : 2

@@ -109,7 +109,7 @@ static void name_config(const char *text, char family[SERIES_SIZE], char detail[
     }
     for (int32_t i = 0; i < config.family->param_count; i++) {
         if (config.family->params[i].search == MOET_SEARCH_FIRST) {
-            snprintf(detail, SERIES_SIZE, "%.20s:%.12s=%.12s", family, config.family->params[i].name,
+            snprintf(detail, SERIES_SIZE, "%.16s:%.12s=%.16s", family, config.family->params[i].name,
                      moet_config_text(&config, i));
             return;
         }

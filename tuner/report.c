@@ -66,6 +66,7 @@ static void cell_text(FILE *to, const char *text)
 static void cell_number(FILE *to, double value, int decimals)
 {
     if (isfinite(value)) {
+        value = fabs(value) < 0.5 * pow(10, -decimals) ? 0 : value; /* no -0.0 */
         fprintf(to, "<td data-v=\"%.9g\">%.*f</td>", value, decimals, value);
     } else {
         fputs("<td data-v=\"\">-</td>", to);
@@ -252,7 +253,7 @@ static moet_status visit_winner(void *context, const moet_store_winner_row *row)
     cell_number(to, gain, 2);
     cell_number(to, next, 1);
     fputs("<td class=\"config\"><code>", to);
-    moet_html_text(to, t->config);
+    moet_html_list(to, t->config);
     fputs("</code></td>", to);
     fprintf(to, "<td class=\"text\"><a href=\"#run-%lld\">run %lld</a>, trial %lld, ", (long long)t->run_id,
             (long long)t->run_id, (long long)t->trial_id);
@@ -303,7 +304,7 @@ static moet_status put_peers(report *r, const moet_peers *peers)
 {
     static const char *const headings[] = {"*peer", "points", "geomean", "least", "most", "moe-tune slower at"};
     static const char *const of_points[] = {"*workload", "*op",          "rows",
-                                            "*skew",     "moe-tune, us", "best of them / moe-tune"};
+                                            "*skew",     "moe-tune, us", "best peer / moe-tune"};
     moet_status status = MOET_OK;
     fputs("<h2>Beside other programs</h2>\n", r->to);
     if (r->options->sources.bench == NULL) {
@@ -314,7 +315,10 @@ static moet_status put_peers(report *r, const moet_peers *peers)
     } else {
         status = put_compare_commands(r);
     }
-    begin_table(r->to, "peers", "Time of the peer / time of moe-tune.", NULL, headings, MOET_COUNT_OF(headings));
+    begin_table(r->to, "peers",
+                "Time of the peer / time of moe-tune. The best peer is the fastest other program at each point; "
+                "moe-tune-default is none.",
+                NULL, headings, MOET_COUNT_OF(headings));
     for (int32_t i = 0; i < peers->count; i++) {
         const moet_peer *p = &peers->items[i];
         fputs("<tr>", r->to);
@@ -328,7 +332,7 @@ static moet_status put_peers(report *r, const moet_peers *peers)
     }
     end_table(r->to);
     const moet_peer *best = &peers->items[peers->count - 1];
-    fputs("<h2>Point by point against the best of them</h2>\n", r->to);
+    fputs("<h2>Point by point against the best peer</h2>\n", r->to);
     begin_table(r->to, "points", "Below 1 moe-tune is the slower one.", NULL, of_points, MOET_COUNT_OF(of_points));
     for (int32_t i = 0; i < best->count; i++) {
         const moet_bench_point *p = best->ratios[i].point;

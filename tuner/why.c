@@ -60,6 +60,32 @@ static bool is_padded(const moet_why_launch *launch)
 
 static bool reads_twice(const moet_why_launch *launch) { return read_factor(launch) > TWICE_READ; }
 
+/* Elements of a tile "128x256". */
+static int64_t tile_area(const char *text)
+{
+    char *end = NULL;
+    const int64_t rows = strtoll(text, &end, 10);
+    return *end == 'x' ? rows * strtoll(end + 1, NULL, 10) : 0;
+}
+
+/* Of the tiles that the family has, a path's up GEMM's. */
+static bool has_larger_tile(const moet_why_launch *launch)
+{
+    const moet_family *family = launch->config->family;
+    for (int32_t i = 0; i < family->param_count; i++) {
+        const char *own = family->params[i].name;
+        if (strcmp(own, "tile") != 0 && strcmp(own, "up_tile") != 0) {
+            continue;
+        }
+        for (int32_t v = 0; family->params[i].values[v] != NULL; v++) {
+            if (tile_area(family->params[i].values[v]) > tile_area(moet_config_text(launch->config, i))) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 /* L2's ports, rather than the link between its halves, for which no parameter is known. */
 static bool ports_bind(const moet_why_launch *launch)
 {
@@ -79,12 +105,12 @@ static const struct {
     {MOET_BOUND_TENSOR, is_padded, "mode", "swap", "mode=swap pads rows to 16 instead of 64"},
     {MOET_BOUND_TENSOR, is_padded, "tile", NULL, "a tile of fewer rows or columns, as padding is multiplied too"},
     {MOET_BOUND_L2, ports_bind, "cluster", "1x2", "cluster=1x2 or 2x1, whose CTAs share copies of x or w"},
-    {MOET_BOUND_L2, always, "tile", NULL, "a larger tile, which reads fewer bytes an operation"},
+    {MOET_BOUND_L2, has_larger_tile, "tile", NULL, "a larger tile, which reads fewer bytes an operation"},
     {MOET_BOUND_L2, always, "group", NULL, "another group: how many row tiles share a tile of w"},
     {MOET_BOUND_HBM, reads_twice, "group", NULL, "a larger group, so that weights are read once"},
     {MOET_BOUND_HBM, is_skewed, "order", "mixed", "order=mixed, which puts light experts beside heavy ones"},
     {MOET_BOUND_ISSUE, always, "store", "bulk", "store=bulk, which takes fewer instructions"},
-    {MOET_BOUND_ISSUE, always, "tile", NULL, "a larger tile, whose loop is a larger part of the instructions"},
+    {MOET_BOUND_ISSUE, has_larger_tile, "tile", NULL, "a larger tile, whose loop is a larger part of the instructions"},
     {MOET_BOUND_TAIL, is_skewed, "order", "front", "order=front, which begins no long tile last"},
     {MOET_BOUND_TAIL, always, "tile", NULL, "a smaller tile: more of them spread more evenly"},
     {MOET_BOUND_TAIL, always, "cluster", "1x1", "cluster=1x1, where no CTA waits for its pair"},
