@@ -346,11 +346,12 @@ typedef enum moet_hit {
 } moet_hit;
 MOET_API const char *moet_hit_name(moet_hit hit);
 
-/* The bound on NEAREST: distance = hypot(ln(rows / rows'), ln(max_over_mean / max_over_mean')) to the tuned point.
- * ln 4: at most four times the rows, or four times the skew; further away the family default answers. What runs is the
- * configuration that, by its times at the nearest points and by its tiles on these counts, takes least (docs/design.md,
- * Lookup): not always the nearest point's own. */
+/* The bounds on NEAREST: distance = hypot(ln(rows / rows'), ln(max_over_mean / max_over_mean')) to the tuned point, of
+ * which the first is at most ln 4 and the second ln 16: four times the rows, sixteen times the skew; further away the
+ * family default answers. What runs is the configuration that, by its times at the nearest points and by its tiles on
+ * these counts, takes least (docs/design.md, Lookup): not always the nearest point's own. */
 #define MOET_NEAREST_LIMIT 1.3862943611198906
+#define MOET_NEAREST_SKEW_LIMIT 2.7725887222397811
 
 typedef struct moet_choice {
     moet_hit hit;

@@ -83,7 +83,7 @@ int32_t moet_table_nearest(const moet_table_problem *problem, const bool *usable
         if (usable && !usable[i]) continue;
         const double by_rows = log_rows - point->log_rows, by_skew = log_skew - point->log_skew;
         const double square = by_rows * by_rows + by_skew * by_skew;
-        if (square > MOET_NEAREST_LIMIT * MOET_NEAREST_LIMIT) continue;
+        if (fabs(by_rows) > MOET_NEAREST_LIMIT || fabs(by_skew) > MOET_NEAREST_SKEW_LIMIT) continue;
         int32_t at = count;
         for (; at > 0 && square < squares[at - 1]; at--) {
             squares[at] = squares[at - 1];

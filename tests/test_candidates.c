@@ -297,17 +297,19 @@ static void test_seeds(void **state)
         moet_config_next(&configs[i]);
     }
     moet_routing here = {.experts = 8, .rows = 1000, .max_over_mean = 2};
-    assert_int_equal(moet_seeds_nearest(&seeds, &here, found), 0);
+    assert_int_equal(moet_seeds_nearest(&seeds, &here, 3, found), 0);
     const struct {
         int64_t rows;
         double skew;
         int32_t config;
-    } won[] = {{4001, 2, 0}, {2000, 2, 1}, {1100, 2, 2}, {1000, 3, 3}, {900, 2, 2}, {1000, 9, 4}, {1010, 2, 2}};
+    } won[] = {{8001, 2, 0}, {2000, 2, 1}, {1100, 2, 2}, {1000, 3, 3}, {900, 2, 2}, {1000, 17, 4}, {1010, 2, 2}};
     for (int32_t i = 0; i < MOET_COUNT_OF(won); i++) {
         const moet_routing routing = {.experts = 8, .rows = won[i].rows, .max_over_mean = won[i].skew};
         TEST_OK(moet_seeds_add(&seeds, &routing, &configs[won[i].config]));
     }
-    assert_int_equal(moet_seeds_nearest(&seeds, &here, found), 3);
+    assert_int_equal(moet_seeds_nearest(&seeds, &here, MOET_SEEDS_MOST, found), 3);
+    assert_int_equal(moet_seeds_nearest(&seeds, &here, 2, found), 2);
+    assert_int_equal(moet_seeds_nearest(&seeds, &here, 3, found), 3);
     static const int32_t wanted[] = {2, 3, 1};
     for (int32_t i = 0; i < 3; i++) assert_true(moet_config_equal(&found[i], &configs[wanted[i]]));
     moet_seeds_release(&seeds);

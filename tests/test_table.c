@@ -599,13 +599,17 @@ static void test_lookup(void **state)
     assert_int_equal(nearest(p, NULL, 4100, 1, &distance), -1);
     assert_int_equal(nearest(p, NULL, 15, 1, &distance), -1);
     assert_int_equal(nearest(p, NULL, 16, 1, &distance), 0);
+    /* Sixteen times the skew, no further. */
+    assert_int_equal(nearest(p, NULL, 64, 60, &distance), 1);
+    assert_int_equal(nearest(p, NULL, 64, 62, &distance), -1);
     /* Between two points, the nearer by logarithm: 256 = sqrt(64 * 1024), ties to the first. */
     assert_int_equal(nearest(p, NULL, 255, 1, &distance), 0);
     assert_int_equal(nearest(p, NULL, 257, 1, &distance), 2);
     /* Points that are not usable are passed over. */
     const bool usable[] = {false, true, true};
     assert_int_equal(nearest(p, usable, 64, 1, &distance), 1);
-    assert_int_equal(nearest(p, usable, 16, 1, &distance), -1);
+    assert_int_equal(nearest(p, usable, 16, 1, &distance), 1); /* a corner of what is near */
+    assert_int_equal(nearest(p, usable, 15, 1, &distance), -1);
     /* All that are near, in order. */
     moet_table_neighbor list[MOET_TABLE_NEIGHBORS];
     assert_int_equal(moet_table_nearest(p, NULL, 64, 1.98, list), 2);

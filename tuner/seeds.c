@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MOST_APART 4.0 /* factor */
+#define MOST_APART 8.0 /* factor */
 
 void moet_seeds_release(moet_seeds *seeds)
 {
@@ -73,10 +73,11 @@ static bool is_among(const moet_config *config, const moet_config *configs, int3
     return false;
 }
 
-int32_t moet_seeds_nearest(const moet_seeds *seeds, const moet_routing *routing, moet_config configs[MOET_SEEDS_MOST])
+int32_t moet_seeds_nearest(const moet_seeds *seeds, const moet_routing *routing, int32_t most,
+                           moet_config configs[MOET_SEEDS_MOST])
 {
     int32_t found = 0;
-    while (routing->rows > 0 && found < MOET_SEEDS_MOST) {
+    while (routing->rows > 0 && found < most && found < MOET_SEEDS_MOST) {
         const moet_seed *nearest = NULL;
         double least = (double)INFINITY;
         for (int32_t i = 0; i < seeds->count; i++) {

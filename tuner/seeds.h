@@ -4,7 +4,7 @@
 
 #include "store.h"
 
-#define MOET_SEEDS_MOST 3 /* for one workload */
+#define MOET_SEEDS_MOST 8 /* for one workload */
 
 typedef struct moet_seed {
     int64_t rows;
@@ -22,9 +22,11 @@ typedef struct moet_seeds {
 /* The winners that the store has of a problem; nothing where these are its seeds already. */
 moet_status moet_seeds_load(moet_seeds *seeds, moet_store *store, const char *device_key, const char *problem_key);
 moet_status moet_seeds_add(moet_seeds *seeds, const moet_routing *routing, const moet_config *config);
-/* Different configs that won on the routings nearest in (ln rows, ln max/mean), within a factor of 4 of both, into
- * configs[MOET_SEEDS_MOST]; their number. The routing itself counts: what won on it with other libraries, say. */
-int32_t moet_seeds_nearest(const moet_seeds *seeds, const moet_routing *routing, moet_config configs[MOET_SEEDS_MOST]);
+/* Different configs that won on the routings nearest in (ln rows, ln max/mean), within a factor of 8 of both, at most
+ * `most`, into configs[MOET_SEEDS_MOST]; their number. The routing itself counts: what won on it with other libraries,
+ * say. */
+int32_t moet_seeds_nearest(const moet_seeds *seeds, const moet_routing *routing, int32_t most,
+                           moet_config configs[MOET_SEEDS_MOST]);
 void moet_seeds_release(moet_seeds *seeds);
 
 #endif

@@ -176,7 +176,7 @@ static moet_status add_seeds(sweep_state *s, const moet_sweep_task *task, const 
     moet_store_problem_key(&task->problem, task->workload, problem_key);
     problem_key[moet_store_problem_length(problem_key)] = '\0';
     MOET_TRY(moet_seeds_load(&s->seeds, s->store, moet_worker_key(s->worker), problem_key));
-    const int32_t count = moet_seeds_nearest(&s->seeds, routing, configs);
+    const int32_t count = moet_seeds_nearest(&s->seeds, routing, moet_effort_rule_of(s->options->effort)->seeds, configs);
     for (int32_t i = 0; i < count; i++)
         MOET_TRY(moet_candidates_add_seed(candidates, &task->problem, moet_worker_info(s->worker), &configs[i]));
     return MOET_OK;
