@@ -10,8 +10,8 @@
 #   ffn       the same of ffn alone                                                               4 min
 #   tokens    ffn with 2 and 4 local experts a token, tuned for themselves, beside the peers      12 min
 #   effort    one model, 9 row counts and 3 skews: --effort normal from an empty cache, then quick   7 min
-#   effort_exhaustive   every second of those row counts: exhaustive                                9 min
-#   effort_bench        the tables of the three on these; needs the two before                     3 min
+#   effort_exhaustive   every fourth of those row counts: exhaustive                                3 min
+#   effort_bench        the tables of the three on these; needs the two before                     1 min
 #   regret    the table of `effort` on 60 workloads that nobody tuned, beside the best of a race   15 min
 #   regret_balanced     the same races, a table tuned on balanced routings alone; needs `regret`    3 min
 #   engine    recheck of DIR/table; what a launch costs; candidates that crash                     4 min
@@ -109,7 +109,7 @@ part_effort() {
     effort_sweep quick '256..65536x2'
 }
 part_effort_exhaustive() {
-    effort_sweep exhaustive '256..65536x4' --listed 64
+    effort_sweep exhaustive '256..65536x16' --listed 64
 }
 # The winners of all efforts, one effort after the other, on the workloads that exhaustive has done.
 part_effort_bench() {
