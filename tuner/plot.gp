@@ -158,14 +158,18 @@ if (kind eq "regret") {
 
 if (kind eq "sweep") {
     set title sprintf("What a sweep's time buys: %d workloads", common)
-    set xlabel "time of the sweep, minutes"
+    set xlabel "time of the sweep, seconds a workload"
+    set xtics (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
     set ylabel "time of the best known / time of what it found, %"
     set logscale x
     set key bottom right
     set offsets graph 0.15, graph 0.25, graph 0.1, graph 0.1
-    plot data using 1:2 with linespoints lw 2 pt 7 ps 1.2 * small lc rgb colour(1) title "geometric mean", \
-        data using 1:3 with linespoints lw 1.2 dt 2 pt 5 ps 1 * small lc rgb colour(2) title "worst workload", \
-        data using 1:2:4 with labels center offset 0,1.2 tc rgb "#202020" noenhanced notitle
+    # Sweeps are no steps of one: each has its own bar, its name above or below in turn.
+    plot data using 1:3:(0):($2 - $3) with vectors nohead lw 1.2 dt 2 lc rgb "#808080" notitle, \
+        data using 1:2 with points pt 7 ps 1.2 * small lc rgb colour(1) title "geometric mean", \
+        data using 1:3 with points pt 5 ps 1 * small lc rgb colour(2) title "worst workload", \
+        data every 2 using 1:2:4 with labels center offset 0,1.2 tc rgb "#202020" noenhanced notitle, \
+        data every 2::1 using 1:3:4 with labels center offset 0,-1.2 tc rgb "#202020" noenhanced notitle
 }
 
 if (kind eq "waterfall") {

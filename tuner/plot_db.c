@@ -266,11 +266,13 @@ static moet_status visit_run(void *context, const moet_store_run_row *row)
     return MOET_OK;
 }
 
-/* The best of all databases by a database's own, over the workloads that all of them have. */
+/* The best of all databases by a database's own, over the workloads that all of them have, by the time that a sweep took
+ * for one of its workloads: sweeps may differ in how many they did. */
 static void write_quality(const sweep_points *points, const moet_plot_sources *sources, const double *seconds,
                           FILE *data, FILE *settings, int32_t *common)
 {
-    double log_sum[MOET_PLOT_MAX_FILES] = {0}, least[MOET_PLOT_MAX_FILES];
+    double log_sum[MOET_PLOT_MAX_FILES] = {0}, least[MOET_PLOT_MAX_FILES], cost[MOET_PLOT_MAX_FILES];
+    int32_t own[MOET_PLOT_MAX_FILES] = {0}, order[MOET_PLOT_MAX_FILES];
     *common = 0;
     for (int32_t f = 0; f < sources->db_count; f++) {
         least[f] = 1;
@@ -280,6 +282,7 @@ static void write_quality(const sweep_points *points, const moet_plot_sources *s
         int64_t best = INT64_MAX;
         for (int32_t f = 0; f < sources->db_count; f++) {
             best = time_ns[f] < best ? time_ns[f] : best; /* 0: one lacks it */
+            own[f] += time_ns[f] > 0;
         }
         for (int32_t f = 0; f < sources->db_count && best > 0; f++) {
             const double quality = (double)best / (double)time_ns[f];
@@ -288,9 +291,16 @@ static void write_quality(const sweep_points *points, const moet_plot_sources *s
         }
         *common += best > 0;
     }
-    for (int32_t f = 0; f<sources->db_count && * common> 0; f++) {
+    for (int32_t n = 0; n < sources->db_count; n++) { /* the quickest first */
+        int32_t at = n;
+        cost[n] = own[n] > 0 ? seconds[n] / own[n] : 0;
+        for (; at > 0 && cost[order[at - 1]] > cost[n]; at--) order[at] = order[at - 1];
+        order[at] = n;
+    }
+    for (int32_t n = 0; n < sources->db_count && *common > 0; n++) {
+        const int32_t f = order[n];
         const char *name = strrchr(sources->dbs[f], '/');
-        fprintf(data, "%.6g %.6g %.6g \"", seconds[f] / 60, 100 * exp(log_sum[f] / *common), 100 * least[f]);
+        fprintf(data, "%.6g %.6g %.6g \"", cost[f], 100 * exp(log_sum[f] / *common), 100 * least[f]);
         moet_plot_put_text(data, name != NULL ? name + 1 : sources->dbs[f]);
         fputs("\"\n", data);
     }
