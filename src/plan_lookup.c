@@ -11,8 +11,7 @@
 #include "plan.h"
 
 /* ln: what a factor costs that was not measured at a point, but comes from another one. Not measured is mostly not
- * thought worth it by a race that knew its estimate; of an H100's 27 points each left out in turn 0.02 loses 3.1, 2.4 and
- * 1.9 % (up, down, ffn), this 2.0, 1.4 and 1.0, 0.3 the same or more. */
+ * thought worth it by a race that knew its estimate. */
 #define UNKNOWN_COST 0.10
 #define DEFAULT_TIE 0.01  /* ln: the default wins ties, as among winners */
 #define NO_CONTENDER 0.10 /* ln: what the points say is so much dearer than their best is not estimated */

@@ -125,9 +125,9 @@ int32_t moet_table_default_cubins(const moet_table *table, const moet_problem *p
 /* Whether the table has the problem for other devices. */
 bool moet_table_is_foreign(const moet_table *table, const moet_problem *problem);
 
-/* The points near a routing with rows > 0 (moet.h, MOET_NEAREST_LIMIT and _SKEW_LIMIT), the nearest first and of equally near ones the
- * first, into list[MOET_TABLE_NEIGHBORS]; their number. One with the same rows and busiest expert has distance 0.
- * usable (NULL: all) [problem->point_count]: others are passed over. */
+/* The points near a routing with rows > 0 (moet.h, MOET_NEAREST_LIMIT and _SKEW_LIMIT), the nearest first and of
+ * equally near ones the first, into list[MOET_TABLE_NEIGHBORS]; their number. One with the same rows and busiest expert
+ * has distance 0. usable (NULL: all) [problem->point_count]: others are passed over. */
 #define MOET_TABLE_NEIGHBORS 4
 typedef struct moet_table_neighbor {
     int32_t point; /* index */

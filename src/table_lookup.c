@@ -72,6 +72,9 @@ bool moet_table_is_foreign(const moet_table *table, const moet_problem *problem)
     return false;
 }
 
+/* Just four times the rows is four times, whatever its logarithm is rounded to. */
+#define ROUNDING 1e-9
+
 int32_t moet_table_nearest(const moet_table_problem *problem, const bool *usable, int64_t rows, double max_over_mean,
                            moet_table_neighbor *list)
 {
@@ -83,7 +86,8 @@ int32_t moet_table_nearest(const moet_table_problem *problem, const bool *usable
         if (usable && !usable[i]) continue;
         const double by_rows = log_rows - point->log_rows, by_skew = log_skew - point->log_skew;
         const double square = by_rows * by_rows + by_skew * by_skew;
-        if (fabs(by_rows) > MOET_NEAREST_LIMIT || fabs(by_skew) > MOET_NEAREST_SKEW_LIMIT) continue;
+        if (fabs(by_rows) > MOET_NEAREST_LIMIT + ROUNDING || fabs(by_skew) > MOET_NEAREST_SKEW_LIMIT + ROUNDING)
+            continue;
         int32_t at = count;
         for (; at > 0 && square < squares[at - 1]; at--) {
             squares[at] = squares[at - 1];

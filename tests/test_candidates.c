@@ -182,11 +182,12 @@ static void check_order(const moet_candidates *list, moet_effort effort)
     int32_t estimated = 0, step = 0; /* defaults, seeds, without estimate, estimated, inapplicable */
     for (int32_t i = 0; i < list->count; i++) {
         const moet_candidate *c = &list->items[i];
-        const int32_t now = c->family_default      ? 0
-                            : !c->applicable       ? 4
-                            : c->is_seed           ? 1
+        const int32_t now = c->family_default    ? 0
+                            : !c->applicable     ? 5
+                            : c->is_late         ? 4
+                            : c->is_seed         ? 1
                             : c->estimate_ns > 0 ? 3
-                                                   : 2;
+                                                 : 2;
         assert_true(now >= step);
         step = now;
         if (now != 3) continue;
@@ -196,7 +197,7 @@ static void check_order(const moet_candidates *list, moet_effort effort)
     }
     const int32_t most = moet_effort_rule_of(effort)->estimated;
     if (most > 0) assert_int_equal(estimated, most);
-    if (most > 0) assert_true(step < 4);
+    if (most > 0) assert_true(step < 5);
 }
 
 /* Estimates on the real routing choose: 8 experts of few rows want small tiles, of many large ones. A higher effort tries
@@ -222,13 +223,19 @@ static void test_select(void **state)
             const int32_t listed = list->count;
             family->default_config(&problem, 8192, &h100, &seed);
             moet_config_set(&seed, "order", "front");
-            TEST_OK(moet_candidates_add_seed(list, &problem, &h100, &seed));
-            TEST_OK(moet_candidates_add_seed(list, &problem, &h100, &seed)); /* once */
+            TEST_OK(moet_candidates_add_seed(list, &problem, &h100, &seed, false));
+            TEST_OK(moet_candidates_add_seed(list, &problem, &h100, &seed, true)); /* once, and not later for that */
             assert_int_equal(list->count, listed + 1);
+            assert_false(list->items[listed].is_late);
+            moet_config_set(&seed, "order", "mixed");
+            TEST_OK(moet_candidates_add_seed(list, &problem, &h100, &seed, true));
             TEST_OK(moet_candidates_select(list, &problem, counts[w], 0, &h100, &rates, effort));
             check_distinct(list);
             check_order(list, effort);
-            if (effort == MOET_EFFORT_EXHAUSTIVE) assert_int_equal(list->count, listed + 1);
+            if (effort == MOET_EFFORT_EXHAUSTIVE) assert_int_equal(list->count, listed + 2);
+            int32_t late = 0;
+            for (int32_t i = 0; i < list->count; i++) late += list->items[i].is_late;
+            assert_int_equal(late, effort > MOET_EFFORT_QUICK);
             /* The least effort's are the first of every list. */
             const int32_t least = moet_candidates_least(list);
             assert_true(least <= list->count && least >= lists[MOET_EFFORT_QUICK].count);
@@ -280,6 +287,22 @@ static void test_select_path(void **state)
     assert_int_equal(chains, 6);
     assert_true(ups >= 3 && downs >= 2);
     moet_candidates_release(&list);
+
+    /* An activation that the default leaves to a pass goes with both in one launch all the same. Where nothing is
+     * chained, the others have its share. */
+    for (int32_t i = 0; i < 2; i++) {
+        problem.activation = MOET_ACTIVATION_GPT_OSS;
+        problem.numerics = MOET_NUMERICS_TRAIN;
+        TEST_OK(moet_candidates_list(&problem, 4096, &h100, &families, NULL, &list));
+        assert_true(count_chained(&list) > 5);
+        for (int32_t c = list.count - 1; c >= 0 && i == 1; c--) {
+            if (moet_ffn_path_is_chained(&list.items[c].config)) list.items[c].applicable = false;
+        }
+        TEST_OK(moet_candidates_select(&list, &problem, counts, 4096, &h100, &rates, MOET_EFFORT_NORMAL));
+        check_order(&list, MOET_EFFORT_NORMAL);
+        assert_int_equal(count_chained(&list), i == 0 ? 6 : 0);
+        moet_candidates_release(&list);
+    }
     moet_text_list_release(&families);
 }
 

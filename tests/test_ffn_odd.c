@@ -358,15 +358,17 @@ static void test_bad_ids_and_max_rows(void **state)
 
 int main(int argc, char **argv)
 {
-    const test_option options[] = {{"--device", .text = &spec}, {"--configs", .number = &config_count},
-                                   {"--part", .number = &part}, {"--parts", .number = &parts}};
+    const test_option options[] = {{"--device", .text = &spec},
+                                   {"--configs", .number = &config_count},
+                                   {"--part", .number = &part},
+                                   {"--parts", .number = &parts}};
     test_options_parse(argc, argv, options, MOET_COUNT_OF(options));
-    if (moet_open(NULL, spec, &handle) != MOET_OK) {
-        fprintf(stderr, "%s\n", moet_last_error());
-        return 1;
-    }
     if (parts < 1 || part < 1 || part > parts || parts > 18) {
         fprintf(stderr, "--part is 1 to --parts, these at most 18\n");
+        return 1;
+    }
+    if (moet_open(NULL, spec, &handle) != MOET_OK) {
+        fprintf(stderr, "%s\n", moet_last_error());
         return 1;
     }
     device = handle->device;

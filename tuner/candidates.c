@@ -239,7 +239,8 @@ int32_t moet_candidates_most_known(const moet_family *family)
     return MOET_KNOWN_GEMMS * (acts * (1 + gemm->fuses_gather) + 1 + gemm->fuses_scatter);
 }
 
-/* Both GEMMs in one launch, fused as the default is. What does not apply is not worth a line: it does not as a GEMM. */
+/* Both GEMMs in one launch, the activation with them, else fused as the default is, or with the other way of gathering.
+ * What does not apply is not worth a line: it does not as a GEMM. */
 static moet_status add_chained(const listing *l, const moet_config *base, const moet_config *gemm,
                                const char *validator)
 {
@@ -247,6 +248,11 @@ static moet_status add_chained(const listing *l, const moet_config *base, const 
     moet_config path = *base;
     put_half(gemm, UP, &path);
     path = chained(&path, UP);
+    path.value[MOET_PATH_ACT] = MOET_PATH_ACT_FUSED;
+    if (!path.family->applicable(l->problem, &path, l->device, why)) {
+        const bool gathers = path.value[MOET_PATH_GATHER] == MOET_PATH_GATHER_FUSED;
+        path.value[MOET_PATH_GATHER] = gathers ? MOET_PATH_GATHER_PASS : MOET_PATH_GATHER_FUSED;
+    }
     return path.family->applicable(l->problem, &path, l->device, why) ? add_once(l, &path, validator) : MOET_OK;
 }
 
@@ -430,7 +436,8 @@ moet_status moet_candidates_add_around(moet_candidates *list, const moet_problem
         const moet_param *param = &config.family->params[i];
         moet_config other = config;
         for (other.value[i] = 0; is_searched_around(param) && param->values[other.value[i]]; other.value[i]++) {
-            const moet_config next = moet_ffn_path_is_chained(&other) ? chained(&other, UP) : other; /* a change of the down half: none */
+            /* Chained, the down half is the up half: a change of it is none. */
+            const moet_config next = moet_ffn_path_is_chained(&other) ? chained(&other, UP) : other;
             if (!has_config(list, &next)) {
                 MOET_TRY(add_config(list, problem, device, &next, false, true, validator, ""));
             }
@@ -483,7 +490,7 @@ int32_t moet_candidates_listers(const moet_candidates *list)
 }
 
 moet_status moet_candidates_add_seed(moet_candidates *list, const moet_problem *problem, const moet_device_info *device,
-                                     const moet_config *config)
+                                     const moet_config *config, bool late)
 {
     const moet_candidate *of_family = NULL; /* its default */
     for (int32_t i = 0; i < list->count; i++) {
@@ -492,6 +499,7 @@ moet_status moet_candidates_add_seed(moet_candidates *list, const moet_problem *
             of_family = c;
         }
         if (moet_config_equal(&c->config, config)) {
+            c->is_late = late && (c->is_late || !c->is_seed);
             c->is_seed = true;
             return MOET_OK;
         }
@@ -503,6 +511,7 @@ moet_status moet_candidates_add_seed(moet_candidates *list, const moet_problem *
     snprintf(validator, sizeof validator, "%s", of_family->validator);
     MOET_TRY(add_config(list, problem, device, config, false, true, validator, ""));
     list->items[list->count - 1].is_seed = true;
+    list->items[list->count - 1].is_late = late;
     return MOET_OK;
 }
 

@@ -4,11 +4,12 @@
  * (moet_search) have their first value (or the default's), and every family's default whether chosen or not; later,
  * around the best of these, configurations that differ in one parameter (moet_candidates_add_around). Of a path family
  * (op FFN), whose space is the product of its GEMMs', each such configuration of the GEMM family as the up GEMM with
- * each way of activating, and as the down GEMM, beside the default's other half, and, where the family chains them, as both
- * in one launch; later the best up halves with the best down halves, and each as both (moet_candidates_add_crossed). Where
- * GEMMs of ops up and down were measured on the same rows (moet_known_gemms), only the fastest of these are halves, with
- * each way of gathering and combining. A configuration that takes counts from the device is tried so (the slower way round serves both kinds); one that cannot, with host
- * counts. A family's default that can do both is tried both ways, as a plan may use it either way. */
+ * each way of activating, and as the down GEMM, beside the default's other half, and, where the family chains them, as
+ * both in one launch; later the best up halves with the best down halves, and each as both
+ * (moet_candidates_add_crossed). Where GEMMs of ops up and down were measured on the same rows (moet_known_gemms), only
+ * the fastest of these are halves, with each way of gathering and combining. A configuration that takes counts from the
+ * device is tried so (the slower way round serves both kinds); one that cannot, with host counts. A family's default
+ * that can do both is tried both ways, as a plan may use it either way. */
 #ifndef MOET_CANDIDATES_H
 #define MOET_CANDIDATES_H
 
@@ -27,6 +28,7 @@ typedef struct moet_candidate {
     char reason[MOET_REASON_SIZE]; /* why not */
     char validator[MOET_VALIDATOR_SIZE];
     bool is_seed;       /* won on a workload like this one */
+    bool is_late;       /* a seed of the higher efforts only */
     double estimate_ns; /* by its family's cost model; 0: none */
     /* what is known of it; filled by the race */
     bool stored;                 /* its trial is in the store */
@@ -66,8 +68,8 @@ void moet_candidates_release(moet_candidates *list);
  * Pointers into items[] end. */
 moet_status moet_candidates_add_around(moet_candidates *list, const moet_problem *problem,
                                        const moet_device_info *device, int32_t center);
-/* Adds what the list lacks of the fastest up halves of each path family crossed with its fastest down halves, and of each
- * of these as both GEMMs in one launch, where the family chains them. */
+/* Adds what the list lacks of the fastest up halves of each path family crossed with its fastest down halves, and of
+ * each of these as both GEMMs in one launch, where the family chains them. */
 #define MOET_CANDIDATES_HALVES 3 /* of each */
 int32_t moet_candidates_most_crossed(const moet_family *family);
 moet_status moet_candidates_add_crossed(moet_candidates *list, const moet_problem *problem,
@@ -88,15 +90,16 @@ int32_t moet_candidates_around(const moet_config *center);
 int32_t moet_candidates_applicable(const moet_candidates *list);
 
 /* Adds a configuration that won on another routing of this problem, or marks it where it is listed already. One of a
- * family that was not chosen is left out. */
+ * family that was not chosen is left out. late: what the least effort would not try. */
 moet_status moet_candidates_add_seed(moet_candidates *list, const moet_problem *problem, const moet_device_info *device,
-                                     const moet_config *config);
+                                     const moet_config *config, bool late);
 
 /* Estimates candidates on a routing and puts them into the order in which they are to be tried: defaults, seeds, those
- * without an estimate, the others from the best estimate on, inapplicable ones. Only what the effort tries stays:
- * defaults and seeds; the best estimates (of a path whose family chains its GEMMs half of them chained; of the others one
- * half each that differ in the up half and in the down half alone); of families without one nothing more (quick), or what differs from the default
- * in one parameter (normal). Below exhaustive, inapplicable ones go too. */
+ * without an estimate, the others from the best estimate on, late seeds, inapplicable ones. Only what the effort tries
+ * stays: defaults and seeds; the best estimates (of a path whose family chains its GEMMs half of them chained, as far
+ * as there are so many; of the others one half each that differ in the up half and in the down half alone); of families
+ * without one nothing more (quick), or what differs from the default in one parameter (normal). Below exhaustive,
+ * inapplicable ones go too. */
 moet_status moet_candidates_select(moet_candidates *list, const moet_problem *problem, const int32_t *counts,
                                    int64_t tokens, const moet_device_info *device, const moet_device_rates *rates,
                                    moet_effort effort);
@@ -104,10 +107,10 @@ moet_status moet_candidates_select(moet_candidates *list, const moet_problem *pr
 int32_t moet_candidates_least(const moet_candidates *list);
 
 /* Hash of the set, of the values that are tried around it, and of how it is measured: a finished workload is finished
- * for this text. Made before seeds and selection. A path's candidates are left out: they follow from its family and from
- * what is known of its GEMMs, and more of that is no reason to begin again. rule: MOET_RACE_RULE. listed: how many
- * configurations that only a vendor library can enumerate are tried of a family, at most; which they are follows from the
- * problem, the counts and the library's version, and is not asked again to know that all is done. */
+ * for this text. Made before seeds and selection. A path's candidates are left out: they follow from its family and
+ * from what is known of its GEMMs, and more of that is no reason to begin again. rule: MOET_RACE_RULE. listed: how many
+ * configurations that only a vendor library can enumerate are tried of a family, at most; which they are follows from
+ * the problem, the counts and the library's version, and is not asked again to know that all is done. */
 void moet_candidates_hash(const moet_candidates *list, int32_t rule, int32_t final_rounds, int32_t listed,
                           char text[MOET_SHA256_TEXT_SIZE]);
 

@@ -32,7 +32,7 @@ void moet_html_text(FILE *to, const char *text)
 
 void moet_html_list(FILE *to, const char *text)
 {
-    while (*text != '\0') {
+    while (text != NULL && *text != '\0') {
         char part[64];
         size_t length = strcspn(text, ",");
         length += text[length] == ',';

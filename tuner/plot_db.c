@@ -266,8 +266,8 @@ static moet_status visit_run(void *context, const moet_store_run_row *row)
     return MOET_OK;
 }
 
-/* The best of all databases by a database's own, over the workloads that all of them have, by the time that a sweep took
- * for one of its workloads: sweeps may differ in how many they did. */
+/* The best of all databases by a database's own, over the workloads that all of them have, by the time that a sweep
+ * took for one of its workloads: sweeps may differ in how many they did. */
 static void write_quality(const sweep_points *points, const moet_plot_sources *sources, const double *seconds,
                           FILE *data, FILE *settings, int32_t *common)
 {
@@ -297,7 +297,7 @@ static void write_quality(const sweep_points *points, const moet_plot_sources *s
         for (; at > 0 && cost[order[at - 1]] > cost[n]; at--) order[at] = order[at - 1];
         order[at] = n;
     }
-    for (int32_t n = 0; n < sources->db_count && *common > 0; n++) {
+    for (int32_t n = 0; n<sources->db_count && * common> 0; n++) {
         const int32_t f = order[n];
         const char *name = strrchr(sources->dbs[f], '/');
         fprintf(data, "%.6g %.6g %.6g \"", cost[f], 100 * exp(log_sum[f] / *common), 100 * least[f]);

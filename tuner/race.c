@@ -369,8 +369,8 @@ static bool is_around(const moet_config *a, const moet_config *b)
     return is_searched || moet_config_equal(a, b);
 }
 
-/* Indices of the fastest candidates, at most `most`, into found[]; what can be varied only, and none around another: two
- * kernels tell more than one twice. The count. */
+/* Indices of the fastest candidates, at most `most`, into found[]; what can be varied only, and none around another:
+ * two kernels tell more than one twice. The count. */
 static int32_t find_centers(const race_state *s, int32_t most, int32_t *found)
 {
     const moet_candidates *list = s->race->candidates;

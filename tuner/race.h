@@ -21,7 +21,7 @@
 #include "worker.h"
 
 /* Raised when a change of these steps makes finished workloads unfinished. */
-#define MOET_RACE_RULE 2
+#define MOET_RACE_RULE 3
 
 typedef struct moet_race {
     moet_worker *worker;

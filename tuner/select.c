@@ -5,13 +5,20 @@
 #include "candidates.h"
 
 /* In the order in which they are tried. */
-typedef enum place { PLACE_DEFAULT, PLACE_SEED, PLACE_UNKNOWN, PLACE_ESTIMATED, PLACE_INAPPLICABLE } place;
+typedef enum place {
+    PLACE_DEFAULT,
+    PLACE_SEED,
+    PLACE_UNKNOWN,
+    PLACE_ESTIMATED,
+    PLACE_LATE_SEED,
+    PLACE_INAPPLICABLE
+} place;
 
 static place place_of(const moet_candidate *c)
 {
     if (c->family_default) return PLACE_DEFAULT;
     if (!c->applicable) return PLACE_INAPPLICABLE;
-    if (c->is_seed) return PLACE_SEED;
+    if (c->is_seed) return c->is_late ? PLACE_LATE_SEED : PLACE_SEED;
     return c->estimate_ns > 0 ? PLACE_ESTIMATED : PLACE_UNKNOWN;
 }
 
@@ -61,28 +68,36 @@ static int32_t group_of(const moet_candidates *list, const moet_config *config)
     return up ? OF_UPS : OF_DOWNS;
 }
 
-/* How many of a group are tried, of `most` of a family. */
-static int32_t share_of(int32_t group, const moet_family *family, int32_t most)
+/* How many of each group's estimates are tried, of `most`: of paths half of them chained, as far as there are so many.
+ */
+static void share_out(const moet_candidates *list, int32_t most, int32_t shares[GROUPS])
 {
-    if (group == OF_GEMMS) return most;
-    const int32_t chains = family->gemm->fuses_next ? most / 2 : 0;
-    return group == OF_CHAINS ? chains : (most - chains + 1) / 2;
+    int32_t chains = 0;
+    for (int32_t i = 0; i < list->count; i++) {
+        const moet_candidate *c = &list->items[i];
+        chains += place_of(c) == PLACE_ESTIMATED && moet_ffn_path_is_chained(&c->config);
+    }
+    shares[OF_GEMMS] = most;
+    shares[OF_CHAINS] = chains < most / 2 ? chains : most / 2;
+    shares[OF_UPS] = shares[OF_DOWNS] = (most - shares[OF_CHAINS] + 1) / 2;
 }
 
-static bool is_tried(const moet_candidates *list, const moet_candidate *c, moet_effort effort, int32_t before[GROUPS])
+static bool is_tried(const moet_candidates *list, const moet_candidate *c, moet_effort effort,
+                     const int32_t shares[GROUPS], int32_t before[GROUPS])
 {
-    const int32_t most = moet_effort_rule_of(effort)->estimated;
-    if (most == 0) return true;
+    if (moet_effort_rule_of(effort)->estimated == 0) return true;
     switch (place_of(c)) {
     case PLACE_ESTIMATED: {
         const int32_t group = group_of(list, &c->config);
-        return before[group]++ < share_of(group, c->config.family, most);
+        return before[group]++ < shares[group];
     }
     case PLACE_UNKNOWN: {
         const moet_config *other = default_of(list, c->config.family);
         return effort > MOET_EFFORT_QUICK && other != NULL &&
                differing(&c->config, other, 0, c->config.family->param_count) <= 1;
     }
+    case PLACE_LATE_SEED:
+        return effort > MOET_EFFORT_QUICK;
     case PLACE_INAPPLICABLE:
         return false;
     default:
@@ -106,10 +121,11 @@ moet_status moet_candidates_select(moet_candidates *list, const moet_problem *pr
     qsort(order, (size_t)list->count, sizeof *order, by_place);
     for (int32_t i = 0; i < list->count; i++) list->items[i] = order[i].candidate;
     free(order);
-    int32_t before[GROUPS] = {0}, kept = 0;
+    int32_t before[GROUPS] = {0}, shares[GROUPS], kept = 0;
+    share_out(list, moet_effort_rule_of(effort)->estimated, shares);
     for (int32_t i = 0; i < list->count; i++) {
         const moet_candidate c = list->items[i];
-        if (is_tried(list, &c, effort, before)) list->items[kept++] = c;
+        if (is_tried(list, &c, effort, shares, before)) list->items[kept++] = c;
     }
     list->count = kept;
     return MOET_OK;
@@ -117,9 +133,10 @@ moet_status moet_candidates_select(moet_candidates *list, const moet_problem *pr
 
 int32_t moet_candidates_least(const moet_candidates *list)
 {
-    int32_t before[GROUPS] = {0}, least = 0;
+    int32_t before[GROUPS] = {0}, shares[GROUPS], least = 0;
+    share_out(list, moet_effort_rule_of(MOET_EFFORT_QUICK)->estimated, shares);
     for (int32_t i = 0; i < list->count; i++) {
-        if (is_tried(list, &list->items[i], MOET_EFFORT_QUICK, before)) least = i + 1;
+        if (is_tried(list, &list->items[i], MOET_EFFORT_QUICK, shares, before)) least = i + 1;
     }
     return least;
 }

@@ -13,7 +13,8 @@
 #include "seeds.h"
 #include "sweep_lanes.h"
 
-#define LOOK_AHEAD 4 /* tasks whose kernels are compiled while one is raced */
+#define LOOK_AHEAD 4   /* tasks whose kernels are compiled while one is raced, */
+#define PATHS_AHEAD 32 /* and of op ffn, while GEMMs are, whose kernels take little to compile */
 
 typedef struct sweep_state {
     const moet_sweep_options *options;
@@ -176,9 +177,12 @@ static moet_status add_seeds(sweep_state *s, const moet_sweep_task *task, const 
     moet_store_problem_key(&task->problem, task->workload, problem_key);
     problem_key[moet_store_problem_length(problem_key)] = '\0';
     MOET_TRY(moet_seeds_load(&s->seeds, s->store, moet_worker_key(s->worker), problem_key));
-    const int32_t count = moet_seeds_nearest(&s->seeds, routing, moet_effort_rule_of(s->options->effort)->seeds, configs);
+    const int32_t count =
+        moet_seeds_nearest(&s->seeds, routing, moet_effort_rule_of(s->options->effort)->seeds, configs);
+    const int32_t of_least = moet_effort_rule_of(MOET_EFFORT_QUICK)->seeds;
     for (int32_t i = 0; i < count; i++)
-        MOET_TRY(moet_candidates_add_seed(candidates, &task->problem, moet_worker_info(s->worker), &configs[i]));
+        MOET_TRY(moet_candidates_add_seed(candidates, &task->problem, moet_worker_info(s->worker), &configs[i],
+                                          i >= of_least));
     return MOET_OK;
 }
 
@@ -196,7 +200,8 @@ static moet_status compile_listed(sweep_state *s, const moet_sweep_task *task, c
     for (int32_t i = 0; s->handout->ahead != NULL && i < candidates->count; i++) {
         const moet_candidate *c = &candidates->items[i];
         if (c->applicable)
-            MOET_TRY(moet_compile_ahead_add(s->handout->ahead, &task->problem, &c->config, moet_worker_info(s->worker)));
+            MOET_TRY(
+                moet_compile_ahead_add(s->handout->ahead, &task->problem, &c->config, moet_worker_info(s->worker)));
     }
     return MOET_OK;
 }
@@ -224,7 +229,7 @@ static moet_status race_task(sweep_state *s, const moet_sweep_task *task, moet_c
     MOET_TRY(add_listed(s, task, candidates, &effort));
     MOET_TRY(add_seeds(s, task, &routing, candidates));
     MOET_TRY(select_candidates(s, task, candidates));
-    MOET_TRY(compile_listed(s, task, candidates)); /* before those of later tasks */
+    MOET_TRY(compile_listed(s, task, candidates)); /* before those of later tasks that were not asked for yet */
     MOET_TRY(compile_next(s));
     moet_race race = {.worker = s->worker,
                       .store = s->store,
@@ -351,9 +356,11 @@ static moet_status compile_next(sweep_state *s)
     for (; s->asked < s->tasks->count && s->asked <= s->current + LOOK_AHEAD; s->asked++) {
         if (s->tasks->items[s->asked].problem.op != MOET_OP_FFN) MOET_TRY(compile_task(s, &s->tasks->items[s->asked]));
     }
-    for (int32_t i = s->current + 1, asked = 0; i < s->tasks->count && asked < LOOK_AHEAD; i++) {
+    for (int32_t i = 0, ready = 0, asked = 0; i < s->tasks->count && ready < PATHS_AHEAD && asked < LOOK_AHEAD; i++) {
         const moet_sweep_task *task = &s->tasks->items[i];
-        if (task->problem.op != MOET_OP_FFN || s->asked_paths[i] || !moet_handout_is_ready(s->handout, i)) continue;
+        if (task->problem.op != MOET_OP_FFN || !moet_handout_is_ready(s->handout, i)) continue;
+        ready++;
+        if (s->asked_paths[i]) continue;
         s->asked_paths[i] = true;
         asked++;
         MOET_TRY(compile_task(s, task));
