@@ -58,7 +58,7 @@ run() {
 peers() { # peers FILE OP [WORKLOADS]
     # PyTorch brings its own libraries: the build folder's stay out of its way.
     LD_LIBRARY_PATH= run "peers_$2" "$PYTHON" "$SOURCE/bench/peers/peers.py" "${3:-$PUBLIC}" --ops "$2" \
-        --peers "${PEERS:-grouped_mm,cublas_loop,deepgemm}" >>"$1"
+        --peers "${PEERS:-grouped_mm,cublas_loop,deepgemm,deepgemm64}" >>"$1"
 }
 bench() { # bench FILE OPS TABLE [WORKLOADS]
     run "bench_$2" "$MOE" bench --table "$3" --with-default --ops "$2" --workloads "${4:-$PUBLIC}" >>"$1"
@@ -93,7 +93,7 @@ part_tokens() {
             --db "$DIR/tokens$k.db"
         run "tokens${k}_emit" "$MOE" emit --db "$DIR/tokens$k.db" --out "$DIR/tokens$k"
         bench "$DIR/tokens${k}_bench.jsonl" ffn "$DIR/tokens$k" "$DIR/tokens$k.jsonl"
-        PEERS=grouped_mm,deepgemm peers "$DIR/tokens${k}_peers.jsonl" ffn "$DIR/tokens$k.jsonl"
+        PEERS=grouped_mm,deepgemm,deepgemm64 peers "$DIR/tokens${k}_peers.jsonl" ffn "$DIR/tokens$k.jsonl"
         "$MOE" compare "$DIR/tokens${k}_bench.jsonl" "$DIR/tokens${k}_peers.jsonl" --peer moe-tune | tail -n 10
     done
 }
