@@ -329,7 +329,7 @@ static void test_distance(void **state)
     moet_workloads_release(&list);
 }
 
-/* A sweep's tasks: shapes as they come, in each the heavier ones first, equals as they come. */
+/* A sweep's tasks: shapes as they come, in each the heavier ones first, of equals those far from each other. */
 static void test_heavier_first(void **state)
 {
     (void)state;
@@ -351,12 +351,29 @@ static void test_heavier_first(void **state)
     moet_workloads_release(&list);
 }
 
+static void test_far_first(void **state)
+{
+    (void)state;
+    static const int32_t order[] = {0, 8, 4, 2, 10, 6, 1, 9, 5, 3, 7};
+    const moet_sweep_options options = {
+        .problem = {.ops = {2, {MOET_OP_UP, MOET_OP_DOWN}}, .layouts = {1, {MOET_LAYOUT_NK}}}, .shard = {1, 1}};
+    moet_workloads list = {0};
+    moet_sweep_tasks tasks = {0};
+    for (int32_t i = 0; i < MOET_COUNT_OF(order); i++) add(&list, 64, i + 1, i + 1, 0);
+    TEST_OK(moet_sweep_plan(&options, &list, &tasks));
+    assert_int_equal(tasks.count, 2 * MOET_COUNT_OF(order));
+    for (int32_t i = 0; i < tasks.count; i++)
+        assert_ptr_equal(tasks.items[i].workload, &list.items[order[i % MOET_COUNT_OF(order)]]);
+    moet_sweep_tasks_release(&tasks);
+    moet_workloads_release(&list);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_texts),    cmocka_unit_test(test_npy),           cmocka_unit_test(test_malformed),
         cmocka_unit_test(test_split),    cmocka_unit_test(test_clusters),      cmocka_unit_test(test_equals),
-        cmocka_unit_test(test_distance), cmocka_unit_test(test_heavier_first),
+        cmocka_unit_test(test_distance), cmocka_unit_test(test_heavier_first), cmocka_unit_test(test_far_first),
     };
     return cmocka_run_group_tests_name("import", tests, group_open, group_close);
 }

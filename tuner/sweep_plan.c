@@ -60,6 +60,40 @@ static int by_weight(const void *a, const void *b)
     return x_weight != y_weight ? (x_weight < y_weight) - (x_weight > y_weight) : (x > y) - (x < y);
 }
 
+/* The i-th of the numbers below `count` in an order that is coarse first: bits reversed, those that are too large left
+ * out. first: where the search for it begins; moves on. */
+static int32_t next_spread(int32_t count, uint32_t *first)
+{
+    int32_t bits = 0;
+    while ((1u << bits) < (uint32_t)count) bits++;
+    for (;; (*first)++) {
+        uint32_t reversed = 0;
+        for (int32_t b = 0; b < bits; b++) reversed |= (*first >> b & 1) << (bits - 1 - b);
+        if (reversed >= (uint32_t)count) continue;
+        (*first)++;
+        return (int32_t)reversed;
+    }
+}
+
+/* Of equal weights those far from each other come first: what wins at a workload is tried at its neighbours, so that
+ * later ones have neighbours on all sides, and a sweep that is cut short has seen some of everything. */
+static moet_status spread(moet_sweep_task *items, int32_t count)
+{
+    moet_sweep_task *copy = malloc((size_t)(count > 0 ? count : 1) * sizeof *copy);
+    if (copy == NULL) {
+        return moet_fail(MOET_NO_MEMORY, "no memory for %d tasks", count);
+    }
+    memcpy(copy, items, (size_t)count * sizeof *copy);
+    for (int32_t begin = 0, end = 0; begin < count; begin = end) {
+        uint32_t first = 0;
+        const double weight = moet_workload_weight(copy[begin].workload);
+        while (end < count && moet_workload_weight(copy[end].workload) == weight) end++;
+        for (int32_t i = begin; i < end; i++) items[i] = copy[begin + next_spread(end - begin, &first)];
+    }
+    free(copy);
+    return MOET_OK;
+}
+
 moet_status moet_sweep_plan(const moet_sweep_options *options, const moet_workloads *workloads, moet_sweep_tasks *tasks)
 {
     size_t most =
@@ -91,6 +125,11 @@ moet_status moet_sweep_plan(const moet_sweep_options *options, const moet_worklo
                 count += inside;
             }
             qsort(items + first, (size_t)(count - first), sizeof *items, by_weight);
+            status = spread(items + first, count - first);
+            if (status != MOET_OK) {
+                free(items);
+                return status;
+            }
         }
     }
     *tasks = (moet_sweep_tasks){count, items};
