@@ -218,8 +218,8 @@ static void test_stats_of_refusals(void **state)
         moet_stats stats;
         moet_device elsewhere = *host;
         strcpy(elsewhere.key, "backend=host,name=elsewhere");
-        text_point points[] = {{.counts = balanced, .any = winner(0, 1500)},
-                               {.counts = skewed, .any = winner(1, 2000)}};
+        static const int32_t few[E] = {4, 4, 4, 4}, fewer[E] = {3, 3, 3, 3};
+        text_point points[] = {{.counts = few, .any = winner(0, 1500)}, {.counts = skewed, .any = winner(1, 2000)}};
         if (!is_foreign) points[0].any.version++;
         test_folder_make(dir);
         char *text = text_table(is_foreign ? &elsewhere : host, &problem, points, 2, NULL, 0);
@@ -229,8 +229,7 @@ static void test_stats_of_refusals(void **state)
         assert_int_equal(moet_refusal_count(handle), is_foreign ? 2 : 1);
         moet_plan *plan = plan_make(handle);
         /* Near the first alone; the second; near neither. */
-        static const int32_t doubled[E] = {64, 64, 64, 63};
-        TEST_OK(launch_plainly(plan, doubled));
+        TEST_OK(launch_plainly(plan, fewer));
         TEST_OK(launch_plainly(plan, skewed));
         TEST_OK(launch_plainly(plan, far_away));
         moet_stats_read(handle, &stats);
