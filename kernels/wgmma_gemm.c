@@ -289,7 +289,7 @@ static size_t wgmma_workspace_bytes(const moet_prepare_args *args)
     return 0;
 }
 
-/* Of one launch for both GEMMs on an H100, fitted to its trials (docs/tuning.md). */
+/* Fitted to trials of both GEMMs in one launch on an H100 (docs/tuning.md). */
 static const double SWAPPED_STORE = 5;
 
 static bool wgmma_tile_shape(const moet_problem *problem, const moet_config *config, const moet_device_info *device,

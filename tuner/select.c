@@ -68,8 +68,7 @@ static int32_t group_of(const moet_candidates *list, const moet_config *config)
     return up ? OF_UPS : OF_DOWNS;
 }
 
-/* How many of each group's estimates are tried, of `most`: of paths half of them chained, as far as there are so many.
- */
+/* How many of each group's estimates are tried, of `most`: of paths half of them chained, if there are so many. */
 static void share_out(const moet_candidates *list, int32_t most, int32_t shares[GROUPS])
 {
     int32_t chains = 0;

@@ -13,8 +13,8 @@
 #include "seeds.h"
 #include "sweep_lanes.h"
 
-#define LOOK_AHEAD 4   /* tasks whose kernels are compiled while one is raced, */
-#define PATHS_AHEAD 32 /* and of op ffn, while GEMMs are, whose kernels take little to compile */
+#define LOOK_AHEAD 4   /* tasks whose kernels are compiled while one is raced: of GEMMs, and new ones of op ffn */
+#define PATHS_AHEAD 32 /* of op ffn in all: the down GEMMs, which need few new kernels, leave time for theirs */
 
 typedef struct sweep_state {
     const moet_sweep_options *options;

@@ -60,18 +60,17 @@ static int by_weight(const void *a, const void *b)
     return x_weight != y_weight ? (x_weight < y_weight) - (x_weight > y_weight) : (x > y) - (x < y);
 }
 
-/* The i-th of the numbers below `count` in an order that is coarse first: bits reversed, those that are too large left
- * out. first: where the search for it begins; moves on. */
-static int32_t next_spread(int32_t count, uint32_t *first)
+/* The next of the numbers below `count` in an order that is coarse first: that of their bits reversed. *at: 0 before the
+ * first; what comes next. At most `count` times. */
+static int32_t next_spread(int32_t count, uint32_t *at)
 {
     int32_t bits = 0;
     while ((1u << bits) < (uint32_t)count) bits++;
-    for (;; (*first)++) {
+    for (;;) {
         uint32_t reversed = 0;
-        for (int32_t b = 0; b < bits; b++) reversed |= (*first >> b & 1) << (bits - 1 - b);
-        if (reversed >= (uint32_t)count) continue;
-        (*first)++;
-        return (int32_t)reversed;
+        for (int32_t b = 0; b < bits; b++) reversed |= (*at >> b & 1) << (bits - 1 - b);
+        (*at)++;
+        if (reversed < (uint32_t)count) return (int32_t)reversed;
     }
 }
 
@@ -85,10 +84,10 @@ static moet_status spread(moet_sweep_task *items, int32_t count)
     }
     memcpy(copy, items, (size_t)count * sizeof *copy);
     for (int32_t begin = 0, end = 0; begin < count; begin = end) {
-        uint32_t first = 0;
+        uint32_t at = 0;
         const double weight = moet_workload_weight(copy[begin].workload);
         while (end < count && moet_workload_weight(copy[end].workload) == weight) end++;
-        for (int32_t i = begin; i < end; i++) items[i] = copy[begin + next_spread(end - begin, &first)];
+        for (int32_t i = begin; i < end; i++) items[i] = copy[begin + next_spread(end - begin, &at)];
     }
     free(copy);
     return MOET_OK;
