@@ -12,7 +12,8 @@
 #   effort    one model, 9 row counts and 3 skews: --effort normal from an empty cache, then quick   7 min
 #   effort_exhaustive   every fourth of those row counts: exhaustive                                3 min
 #   effort_bench        the tables of the three on these; needs the two before                     1 min
-#   regret    the table of `effort` on 60 workloads that nobody tuned, beside the best of a race   15 min
+#   regret    the sweep of `effort` and three more skews: its table on 60 workloads that nobody tuned, beside the best
+#             of a race of each                                                                    10 min
 #   regret_balanced     the same races, a table tuned on balanced routings alone; needs `regret`    3 min
 #   engine    recheck of DIR/table; what a launch costs; candidates that crash                     4 min
 #   rerun     winners and defaults of balanced routings again, under load, as emit --rerun does     4 min
@@ -22,7 +23,7 @@
 #   ep        the layer on all GPUs of this host beside its peer, with DIR/ep_table if it is there: bits, then times   9 min
 #
 # The minutes are estimates. MODEL and EP choose the model of `effort` and `regret` (qwen3-30b-a3b, 4), EVERY which of the
-# public workloads `tokens` takes (every second), EP_ROWS and EP_SKEWS what `ep_tune` tunes. Peers see
+# public workloads `tokens` takes (every second), REGRET_OPS the ops of `regret` (up,down), EP_ROWS and EP_SKEWS what `ep_tune` tunes. Peers see
 # PYTHONPATH and LD_PRELOAD as they are given; where DeepGEMM cannot be imported, `peers.py` says so.
 set -uo pipefail
 if [ $# -lt 3 ]; then
@@ -35,7 +36,7 @@ mkdir -p "$2" && DIR=$(cd "$2" && pwd) || exit 1
 shift 2
 MOE=$BUILD/moe-tune
 PYTHON=${MOET_PYTHON:-python3}
-MODEL=${MODEL:-qwen3-30b-a3b} EP=${EP:-4}
+MODEL=${MODEL:-qwen3-30b-a3b} EP=${EP:-4} REGRET_OPS=${REGRET_OPS:-up,down}
 PUBLIC=$SOURCE/bench/workloads/public.jsonl
 [ -x "$MOE" ] || { echo "gpu_results: no $MOE; build first" >&2; exit 1; }
 export LD_LIBRARY_PATH=$BUILD/testlib:$BUILD${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
@@ -151,14 +152,17 @@ END
 }
 part_regret() {
     run draw "$MOE" workloads draw --seed 7 --model "$MODEL" --ep "$EP" --out "$DIR/drawn.jsonl"
-    run regret_emit "$MOE" emit --db "$DIR/effort_normal.db" --out "$DIR/regret_table"
-    run regret "$MOE" regret --device cuda --table "$DIR/regret_table" --workloads "$DIR/drawn.jsonl" --exhaustive \
+    [ -e "$DIR/regret.db" ] || run regret_merge "$MOE" merge --db "$DIR/regret.db" "$DIR/effort_normal.db"
+    run regret_tune "$MOE" sweep --device cuda --model "$MODEL" --ep "$EP" --rows '256..65536x2' \
+        --skew balanced,lognormal:0.43,zipf:0.5,zipf:1,hot:0.5,idle:0.5 --ops "$REGRET_OPS" --db "$DIR/regret.db"
+    run regret_emit "$MOE" emit --db "$DIR/regret.db" --out "$DIR/regret_table"
+    run regret "$MOE" regret --device cuda --table "$DIR/regret_table" --workloads "$DIR/drawn.jsonl" --ops "$REGRET_OPS" --exhaustive \
         --listed 16 --db "$DIR/races.db" --format json --at-most 1.5,4,10 >"$DIR/regret.jsonl"
     tail -n 3 "$DIR/regret.err"
 }
 part_regret_balanced() {
-    run emit_balanced "$MOE" emit --db "$DIR/effort_normal.db" --out "$DIR/balanced" --skew balanced
-    run regret_balanced "$MOE" regret --device cuda --table "$DIR/balanced" --workloads "$DIR/drawn.jsonl" --exhaustive \
+    run emit_balanced "$MOE" emit --db "$DIR/regret.db" --out "$DIR/balanced" --skew balanced
+    run regret_balanced "$MOE" regret --device cuda --table "$DIR/balanced" --workloads "$DIR/drawn.jsonl" --ops "$REGRET_OPS" --exhaustive \
         --listed 16 --db "$DIR/races.db" --format json >"$DIR/regret_balanced.jsonl"
     tail -n 3 "$DIR/regret_balanced.err"
 }

@@ -490,7 +490,7 @@ int32_t moet_candidates_listers(const moet_candidates *list)
 }
 
 moet_status moet_candidates_add_seed(moet_candidates *list, const moet_problem *problem, const moet_device_info *device,
-                                     const moet_config *config, bool late)
+                                     const moet_config *config)
 {
     const moet_candidate *of_family = NULL; /* its default */
     for (int32_t i = 0; i < list->count; i++) {
@@ -499,7 +499,6 @@ moet_status moet_candidates_add_seed(moet_candidates *list, const moet_problem *
             of_family = c;
         }
         if (moet_config_equal(&c->config, config)) {
-            c->is_late = late && (c->is_late || !c->is_seed);
             c->is_seed = true;
             return MOET_OK;
         }
@@ -511,7 +510,6 @@ moet_status moet_candidates_add_seed(moet_candidates *list, const moet_problem *
     snprintf(validator, sizeof validator, "%s", of_family->validator);
     MOET_TRY(add_config(list, problem, device, config, false, true, validator, ""));
     list->items[list->count - 1].is_seed = true;
-    list->items[list->count - 1].is_late = late;
     return MOET_OK;
 }
 

@@ -28,7 +28,6 @@ typedef struct moet_candidate {
     char reason[MOET_REASON_SIZE]; /* why not */
     char validator[MOET_VALIDATOR_SIZE];
     bool is_seed;       /* won on a workload like this one */
-    bool is_late;       /* a seed of the higher efforts only */
     double estimate_ns; /* by its family's cost model; 0: none */
     /* what is known of it; filled by the race */
     bool stored;                 /* its trial is in the store */
@@ -90,12 +89,12 @@ int32_t moet_candidates_around(const moet_config *center);
 int32_t moet_candidates_applicable(const moet_candidates *list);
 
 /* Adds a configuration that won on another routing of this problem, or marks it where it is listed already. One of a
- * family that was not chosen is left out. late: what the least effort would not try. */
+ * family that was not chosen is left out. */
 moet_status moet_candidates_add_seed(moet_candidates *list, const moet_problem *problem, const moet_device_info *device,
-                                     const moet_config *config, bool late);
+                                     const moet_config *config);
 
 /* Estimates candidates on a routing and puts them into the order in which they are to be tried: defaults, seeds, those
- * without an estimate, the others from the best estimate on, late seeds, inapplicable ones. Only what the effort tries
+ * without an estimate, the others from the best estimate on, inapplicable ones. Only what the effort tries
  * stays: defaults and seeds; the best estimates (of a path whose family chains its GEMMs half of them chained, as far
  * as there are so many; of the others one half each that differ in the up half and in the down half alone); of families
  * without one nothing more (quick), or what differs from the default in one parameter (normal). Below exhaustive,

@@ -455,14 +455,21 @@ static int finish(const sweep_arguments *a, const moet_sweep_tasks *tasks, const
         "%lld failed",
         s->measured, s->already_done, s->failed, s->left, (long long)s->tried, (long long)s->wrong,
         (long long)s->broken);
+    if (s->filled > 0) {
+        moet_command_note("%lld of these are winners of other workloads, for a lookup between the workloads",
+                          (long long)s->filled);
+    }
     if (s->cut > 0) {
-        moet_command_note("%d of them for want of time with effort quick only; the same command tunes them further",
+        moet_command_note("%d races for want of time with effort quick only; the same command tunes them further",
                           s->cut);
     }
     if (s->left > 0) {
         note_left(tasks, s);
     }
-    if (status != MOET_OK || s->left > 0) {
+    if (s->left == 0 && s->unfilled > 0) {
+        moet_command_note("at %d workloads not all of what a table takes of their problem is measured", s->unfilled);
+    }
+    if (status != MOET_OK || s->left + s->unfilled > 0) {
         moet_command_note("%s; the same command %s: %s",
                           s->interrupted     ? "interrupted"
                           : s->out_of_budget ? "the budget is spent"

@@ -18,10 +18,10 @@ typedef enum moet_effort {
 typedef struct moet_effort_rule {
     const char *name;
     const char *summary;
-    int32_t seeds;                            /* winners of neighbours, at most */
     int32_t estimated;                        /* candidates of the best estimates; 0: all */
     int32_t centers[MOET_EFFORT_PASSES];      /* around how many of the best others are tried, pass by pass */
     int32_t path_centers[MOET_EFFORT_PASSES]; /* of op FFN, whose halves have been looked around for as GEMMs */
+    bool fills; /* what a table would take of a problem is measured at all its workloads */
 } moet_effort_rule;
 
 const moet_effort_rule *moet_effort_rule_of(moet_effort effort);

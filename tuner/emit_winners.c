@@ -429,6 +429,23 @@ static moet_status add_group(const group *g, bool all, double *regret_sum, moet_
     return status;
 }
 
+/* Groups with their points, and what each configuration that won took at each point. */
+static moet_status load(finder *f, moet_store *store, const moet_store_filter *filter, moet_bits_cost *cost)
+{
+    MOET_TRY(moet_store_each_winner(store, filter, visit_winner, f));
+    if (f->bits) {
+        MOET_TRY(moet_store_each_trial(store, filter, visit_rival, f));
+        f->at = 0;
+        put_rivals(f, cost);
+    }
+    MOET_TRY(make_cells(f));
+    MOET_TRY(moet_store_each_trial(store, filter, visit_trial, f));
+    for (int32_t i = 0; i < f->group_count; i++) {
+        for (int32_t p = 0; p < f->groups[i].point_count; p++) put_winner(&f->groups[i].points[p]);
+    }
+    return MOET_OK;
+}
+
 moet_status moet_emit_winners_find(moet_store *store, const char *device, const moet_text_list *skews,
                                    const moet_emit_bits *bits, bool all, moet_emit_winners *winners)
 {
@@ -437,19 +454,9 @@ moet_status moet_emit_winners_find(moet_store *store, const char *device, const 
     const moet_store_filter filter = {.device_key = device, .ok_only = true};
     double regret_sum = 0;
     int64_t points = 0;
-    moet_status status = moet_store_each_winner(store, &filter, visit_winner, &f);
-    if (status == MOET_OK && bits) {
-        status = moet_store_each_trial(store, &filter, visit_rival, &f);
-        f.at = 0;
-        if (status == MOET_OK) put_rivals(&f, &found.bits_cost);
-    }
-    if (status == MOET_OK) status = make_cells(&f);
-    if (status == MOET_OK) status = moet_store_each_trial(store, &filter, visit_trial, &f);
+    moet_status status = load(&f, store, &filter, &found.bits_cost);
     if (status != MOET_OK) goto done;
-    for (int32_t i = 0; i < f.group_count; i++) {
-        for (int32_t p = 0; p < f.groups[i].point_count; p++) put_winner(&f.groups[i].points[p]);
-        points += f.groups[i].point_count;
-    }
+    for (int32_t i = 0; i < f.group_count; i++) points += f.groups[i].point_count;
     if (!(found.items = calloc((size_t)points + 1, sizeof *found.items))) {
         status = out_of_memory();
         goto done;
@@ -463,6 +470,40 @@ moet_status moet_emit_winners_find(moet_store *store, const char *device, const 
     found = (moet_emit_winners){0};
 done:
     moet_emit_winners_release(&found);
+    release(&f);
+    return status;
+}
+
+/* Hands the texts of those that were chosen at any point of a group to the visitor, each once. */
+static moet_status visit_chosen(const group *g, moet_emit_visit visit, void *context)
+{
+    int32_t *chosen = malloc(((size_t)g->point_count + 1) * sizeof *chosen);
+    bool *used = calloc((size_t)g->config_count + 1, sizeof *used);
+    moet_status status = chosen && used ? MOET_OK : out_of_memory();
+    for (moet_table_kind kind = 0; kind < MOET_TABLE_KIND_COUNT && status == MOET_OK; kind++) {
+        status = choose(g, kind, false, chosen);
+        for (int32_t p = 0, nth = 0; p < g->point_count && status == MOET_OK; p++) {
+            if (g->points[p].kind == kind) used[chosen[nth++]] = true;
+        }
+    }
+    for (int32_t c = 0; c < g->config_count && status == MOET_OK; c++) {
+        if (used[c]) status = visit(context, g->configs[c]);
+    }
+    free(chosen);
+    free(used);
+    return status;
+}
+
+moet_status moet_emit_winners_each_config(moet_store *store, const char *device_key, const char *problem_key,
+                                          moet_emit_visit visit, void *context)
+{
+    const moet_text_list any = {0};
+    finder f = {.skews = &any};
+    const moet_store_filter filter = {.device_key = device_key, .problem_key = problem_key, .ok_only = true};
+    moet_bits_cost none;
+    moet_status status = load(&f, store, &filter, &none);
+    for (int32_t i = 0; i < f.group_count && status == MOET_OK; i++)
+        status = visit_chosen(&f.groups[i], visit, context);
     release(&f);
     return status;
 }

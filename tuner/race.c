@@ -493,6 +493,29 @@ static moet_status run_finals(race_state *s)
     return MOET_OK;
 }
 
+/* Whether one that is new to the store is among the best of a kind. */
+static bool has_new_finalist(const race_state *s)
+{
+    for (int32_t i = 0; i < s->race->candidates->count; i++) {
+        const moet_candidate *c = &s->race->candidates->items[i];
+        if (is_live(s, c) && !c->stored && (is_among_best(s, c, false) || is_among_best(s, c, true))) return true;
+    }
+    return false;
+}
+
+/* Steps 3 and 4. */
+static moet_status decide(race_state *s)
+{
+    if (!s->race->fills) MOET_TRY(refine(s));
+    if (s->result->stopped) return MOET_OK;
+    if (!s->race->fills || has_new_finalist(s)) return run_finals(s);
+    for (int32_t i = 0; i < s->race->candidates->count; i++) {
+        moet_candidate *c = &s->race->candidates->items[i];
+        if (is_live(s, c)) MOET_TRY(drop(s, c));
+    }
+    return MOET_OK;
+}
+
 /* After a stop or an error: every trial that ended or has samples is kept. */
 static moet_status put_rest(race_state *s)
 {
@@ -519,8 +542,7 @@ moet_status moet_race_run(const moet_race *race, moet_race_result *result, bool 
     if (status == MOET_OK) status = try_from(&s, 0, moet_candidates_least(race->candidates), 0, PART_TRIED);
     if (status == MOET_OK && !result->stopped && s.new_count > 0)
         status = race_few(&s, RACE_ROUNDS, PART_TRIED, PART_RACED);
-    if (status == MOET_OK) status = refine(&s);
-    if (status == MOET_OK && !result->stopped) status = run_finals(&s);
+    if (status == MOET_OK) status = decide(&s);
     if (!s.of_store && (status != MOET_OK || result->stopped)) {
         snprintf(message, sizeof message, "%s", moet_last_error());
         moet_status kept = put_rest(&s);

@@ -10,6 +10,8 @@
  *   4. The best few of each kind, and the defaults, among them stored ones: fresh final rounds, until the leader's noise is as
  *      asked or stops falling, at most 3 times as many. Only these can win.
  *
+ * One that fills (moet_race's `fills`) has no step 3, and step 4 only where one that was not stored is among the best.
+ *
  * A leader is the fastest that serves the same kind of counts: a candidate that reads them on the device competes with
  * its like, as it may be the only choice where the host does not know them. Trials are stored as soon as they end. */
 #ifndef MOET_RACE_H
@@ -34,6 +36,7 @@ typedef struct moet_race {
     moet_candidates *candidates; /* others are added */
     int32_t final_rounds;        /* at least */
     moet_effort effort;
+    bool fills;                 /* tells what these candidates take, of a workload whose race is over */
     bool retune;                /* stored trials are measured again */
     double noise;               /* of the winner, relative: asked */
     int64_t deadline_ns;        /* moet_clock_ns() when this race's share of the time is spent; 0: none. Then the least

@@ -4,7 +4,7 @@
 
 #include "store.h"
 
-#define MOET_SEEDS_MOST 8 /* for one workload */
+#define MOET_SEEDS_MOST 3 /* for one workload */
 
 typedef struct moet_seed {
     int64_t rows;

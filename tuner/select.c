@@ -10,7 +10,6 @@ typedef enum place {
     PLACE_SEED,
     PLACE_UNKNOWN,
     PLACE_ESTIMATED,
-    PLACE_LATE_SEED,
     PLACE_INAPPLICABLE
 } place;
 
@@ -18,7 +17,7 @@ static place place_of(const moet_candidate *c)
 {
     if (c->family_default) return PLACE_DEFAULT;
     if (!c->applicable) return PLACE_INAPPLICABLE;
-    if (c->is_seed) return c->is_late ? PLACE_LATE_SEED : PLACE_SEED;
+    if (c->is_seed) return PLACE_SEED;
     return c->estimate_ns > 0 ? PLACE_ESTIMATED : PLACE_UNKNOWN;
 }
 
@@ -95,8 +94,6 @@ static bool is_tried(const moet_candidates *list, const moet_candidate *c, moet_
         return effort > MOET_EFFORT_QUICK && other != NULL &&
                differing(&c->config, other, 0, c->config.family->param_count) <= 1;
     }
-    case PLACE_LATE_SEED:
-        return effort > MOET_EFFORT_QUICK;
     case PLACE_INAPPLICABLE:
         return false;
     default:

@@ -8,6 +8,7 @@
 #include "../src/nvtx.h"
 #include "calibrate.h"
 #include "command.h"
+#include "emit_winners.h"
 #include "progress.h"
 #include "race.h"
 #include "seeds.h"
@@ -27,10 +28,15 @@ typedef struct sweep_state {
     moet_seeds seeds;
     int32_t asked;     /* tasks before this one, without those of op ffn, have been compiled ahead */
     bool *asked_paths; /* [tasks] which of op ffn have */
+    moet_config *table; /* what a table would take of the problem at hand */
+    int32_t table_count, table_room;
+    char table_key[MOET_STORE_PROBLEM_SIZE]; /* of which; "": of none yet */
+    int32_t table_pass;                      /* of filling, in which it was found */
     int64_t begin_ns;
     moet_handout *handout;
     moet_progress *progress;
     int32_t current; /* task */
+    moet_task_step step;
 } sweep_state;
 
 /* ---- what the race asks ---- */
@@ -62,11 +68,13 @@ static void report(void *context, double part, const moet_candidate *best)
     sweep_state *s = context;
     char task[MOET_SWEEP_TASK_SIZE];
     moet_sweep_task_format(&s->tasks->items[s->current], task);
-    if (best != NULL) {
-        moet_progress_update(s->progress, moet_handout_done(s->handout) + part, "%s: best %.1f us, %s", task,
+    if (s->step == MOET_STEP_FILL) {
+        moet_progress_update(s->progress, moet_handout_raced(s->handout), "%s: what the others' winners take", task);
+    } else if (best != NULL) {
+        moet_progress_update(s->progress, moet_handout_raced(s->handout) + part, "%s: best %.1f us, %s", task,
                              (double)best->median_ns / 1e3, best->text);
     } else {
-        moet_progress_update(s->progress, moet_handout_done(s->handout) + part, "%s", task);
+        moet_progress_update(s->progress, moet_handout_raced(s->handout) + part, "%s", task);
     }
 }
 
@@ -89,7 +97,7 @@ static moet_status begin_measuring(sweep_state *s)
         return MOET_OK;
     }
     const moet_device_info *device = moet_worker_info(s->worker);
-    moet_progress_update(s->progress, moet_handout_done(s->handout), "measuring what %s can do at best", device->name);
+    moet_progress_update(s->progress, moet_handout_raced(s->handout), "measuring what %s can do at best", device->name);
     moet_ceilings ceilings;
     MOET_TRY(moet_worker_begin(s->worker, &ceilings));
     moet_store_run run = {.device = device,
@@ -177,12 +185,9 @@ static moet_status add_seeds(sweep_state *s, const moet_sweep_task *task, const 
     moet_store_problem_key(&task->problem, task->workload, problem_key);
     problem_key[moet_store_problem_length(problem_key)] = '\0';
     MOET_TRY(moet_seeds_load(&s->seeds, s->store, moet_worker_key(s->worker), problem_key));
-    const int32_t count =
-        moet_seeds_nearest(&s->seeds, routing, moet_effort_rule_of(s->options->effort)->seeds, configs);
-    const int32_t of_least = moet_effort_rule_of(MOET_EFFORT_QUICK)->seeds;
+    const int32_t count = moet_seeds_nearest(&s->seeds, routing, MOET_SEEDS_MOST, configs);
     for (int32_t i = 0; i < count; i++)
-        MOET_TRY(moet_candidates_add_seed(candidates, &task->problem, moet_worker_info(s->worker), &configs[i],
-                                          i >= of_least));
+        MOET_TRY(moet_candidates_add_seed(candidates, &task->problem, moet_worker_info(s->worker), &configs[i]));
     return MOET_OK;
 }
 
@@ -191,7 +196,7 @@ static int64_t deadline(const sweep_state *s)
 {
     if (s->options->budget_ns == 0) return 0;
     const int64_t now_ns = moet_clock_ns(), left_ns = s->begin_ns + s->options->budget_ns - now_ns;
-    const int32_t tasks = s->tasks->count - moet_handout_done(s->handout);
+    const int32_t tasks = s->tasks->count - moet_handout_raced(s->handout);
     return now_ns + (tasks > s->handout->lanes ? left_ns / tasks * s->handout->lanes : left_ns);
 }
 
@@ -207,6 +212,49 @@ static moet_status compile_listed(sweep_state *s, const moet_sweep_task *task, c
 }
 
 static moet_status compile_next(sweep_state *s);
+
+/* Told on stderr; MOET_OK where others may still be measured. */
+static moet_status judge(sweep_state *s, const moet_sweep_task *task, moet_status status, bool of_store,
+                         const moet_race_result *result)
+{
+    char text[MOET_SWEEP_TASK_SIZE];
+    moet_sweep_task_format(task, text);
+    s->summary->tried += result->tried;
+    s->summary->wrong += result->wrong;
+    s->summary->broken += result->failed;
+    if (status != MOET_OK && !of_store && costs_one_task(status)) {
+        moet_progress_clear(s->progress);
+        moet_command_note("%s: not measured: %s", text, moet_last_error());
+        s->summary->failed++;
+        return MOET_OK;
+    }
+    if (status == MOET_OK && !result->stopped && result->wrong > 0) {
+        moet_progress_clear(s->progress);
+        moet_command_note("%s: %d candidates gave wrong results (moe-tune show --trials says which)", text,
+                          result->wrong);
+    }
+    return status;
+}
+
+/* A race of candidates; the rest is the task's. */
+static moet_race race_of(sweep_state *s, const moet_sweep_task *task, moet_candidates *candidates)
+{
+    return (moet_race){.worker = s->worker,
+                       .store = s->store,
+                       .run_id = s->run_id,
+                       .device_key = moet_worker_key(s->worker),
+                       .device = moet_worker_info(s->worker),
+                       .problem = &task->problem,
+                       .workload = task->workload,
+                       .candidates = candidates,
+                       .final_rounds = s->options->final_rounds,
+                       .effort = s->options->effort,
+                       .noise = s->options->noise,
+                       .ahead = s->handout->ahead,
+                       .should_stop = should_stop,
+                       .report = report,
+                       .context = s};
+}
 
 static moet_status race_task(sweep_state *s, const moet_sweep_task *task, moet_candidates *candidates)
 {
@@ -231,45 +279,19 @@ static moet_status race_task(sweep_state *s, const moet_sweep_task *task, moet_c
     MOET_TRY(select_candidates(s, task, candidates));
     MOET_TRY(compile_listed(s, task, candidates)); /* before those of later tasks that were not asked for yet */
     MOET_TRY(compile_next(s));
-    moet_race race = {.worker = s->worker,
-                      .store = s->store,
-                      .run_id = s->run_id,
-                      .device_key = moet_worker_key(s->worker),
-                      .device = moet_worker_info(s->worker),
-                      .problem = &task->problem,
-                      .workload = task->workload,
-                      .candidates = candidates,
-                      .final_rounds = s->options->final_rounds,
-                      .effort = s->options->effort,
-                      .noise = s->options->noise,
-                      .retune = s->options->retune || task->since[0] != '\0',
-                      .deadline_ns = deadline(s),
-                      .ahead = s->handout->ahead,
-                      .should_stop = should_stop,
-                      .report = report,
-                      .context = s};
+    moet_race race = race_of(s, task, candidates);
+    race.retune = s->options->retune || task->since[0] != '\0';
+    race.deadline_ns = deadline(s);
     moet_race_result result;
     moet_sweep_task_begin(task);
     moet_status status = moet_nvtx_end(moet_race_run(&race, &result, &of_store));
-    s->summary->tried += result.tried;
-    s->summary->wrong += result.wrong;
-    s->summary->broken += result.failed;
-    char text[MOET_SWEEP_TASK_SIZE];
-    moet_sweep_task_format(task, text);
-    if (status != MOET_OK && !of_store && costs_one_task(status)) {
-        moet_progress_clear(s->progress);
-        moet_command_note("%s: not measured: %s", text, moet_last_error());
-        s->summary->failed++;
-        return MOET_OK;
-    }
-    if (status != MOET_OK || result.stopped) {
+    const bool is_lost = status != MOET_OK && !of_store && costs_one_task(status);
+    status = judge(s, task, status, of_store, &result);
+    if (status != MOET_OK || is_lost || result.stopped) {
         return status;
     }
-    if (result.wrong > 0) {
-        moet_progress_clear(s->progress);
-        moet_command_note("%s: %d candidates gave wrong results (moe-tune show --trials says which)", text,
-                          result.wrong);
-    }
+    char text[MOET_SWEEP_TASK_SIZE];
+    moet_sweep_task_format(task, text);
     if (result.best == NULL) {
         moet_progress_clear(s->progress);
         moet_command_note("%s: no candidate runs on %s (moe-tune show --trials says why)", text,
@@ -332,6 +354,89 @@ static moet_status list_candidates(const sweep_state *s, const moet_sweep_task *
     return moet_candidates_list(&task->problem, task->workload->rows, moet_worker_info(s->worker),
                                 &s->options->families, &known, candidates);
 }
+
+/* ---- filling ---- */
+
+static moet_status visit_table(void *context, const char *text)
+{
+    sweep_state *s = context;
+    if (s->table_count == s->table_room) {
+        const int32_t room = s->table_room == 0 ? 64 : 2 * s->table_room;
+        moet_config *grown = realloc(s->table, (size_t)room * sizeof *grown);
+        if (grown == NULL) return moet_fail(MOET_NO_MEMORY, "no memory for %d configurations", room);
+        s->table = grown;
+        s->table_room = room;
+    }
+    /* A config of another build's family is none of this one's table. */
+    s->table_count += moet_config_parse(text, &s->table[s->table_count]) == MOET_OK;
+    return MOET_OK;
+}
+
+/* What a table takes of the task's problem, as things stood when this pass of filling began. */
+static moet_status find_table(sweep_state *s, const moet_sweep_task *task)
+{
+    const int32_t pass = moet_handout_pass(s->handout, s->current);
+    char problem_key[MOET_STORE_PROBLEM_SIZE];
+    moet_store_problem_key(&task->problem, task->workload, problem_key);
+    if (strcmp(s->table_key, problem_key) == 0 && s->table_pass == pass) return MOET_OK;
+    s->table_count = 0;
+    MOET_TRY(moet_emit_winners_each_config(s->store, moet_worker_key(s->worker), problem_key, visit_table, s));
+    snprintf(s->table_key, sizeof s->table_key, "%s", problem_key);
+    s->table_pass = pass;
+    return MOET_OK;
+}
+
+/* Only defaults and the table's stay. How many of the latter the store lacks: 0 where it has none of them, as the
+ * workload could not be measured. */
+static moet_status keep_table(const sweep_state *s, const moet_sweep_task *task, moet_candidates *candidates,
+                              int32_t *lacking)
+{
+    int32_t kept = 0, known = 0;
+    *lacking = 0;
+    for (int32_t i = 0; i < candidates->count; i++) {
+        const moet_candidate c = candidates->items[i];
+        if (!c.applicable || !(c.family_default || c.is_seed)) continue;
+        candidates->items[kept++] = c;
+        moet_store_key key = key_of(s, task);
+        key.config = c.text;
+        key.device_counts = c.device_counts;
+        key.family_version = c.config.family->version;
+        key.validator = c.validator;
+        bool is_known = false;
+        MOET_TRY(moet_store_has_trial(s->store, &key, &is_known, NULL));
+        known += is_known;
+        *lacking += !is_known && !c.family_default;
+    }
+    candidates->count = kept;
+    *lacking = known > 0 ? *lacking : 0;
+    return MOET_OK;
+}
+
+/* Measures what a table takes of the problem at a workload where others won: a lookup between workloads then knows all
+ * of them on every side (docs/tuning.md, How the table generalises). */
+static moet_status fill(sweep_state *s, const moet_sweep_task *task, moet_candidates *candidates, bool *measured)
+{
+    int32_t lacking = 0;
+    bool of_store = false;
+    *measured = false;
+    MOET_TRY(find_table(s, task));
+    MOET_TRY(list_candidates(s, task, candidates));
+    for (int32_t i = 0; i < s->table_count; i++)
+        MOET_TRY(moet_candidates_add_seed(candidates, &task->problem, moet_worker_info(s->worker), &s->table[i]));
+    MOET_TRY(keep_table(s, task, candidates, &lacking));
+    if (lacking == 0) return MOET_OK;
+    MOET_TRY(begin_measuring(s));
+    moet_race race = race_of(s, task, candidates);
+    race.fills = true;
+    moet_race_result result;
+    moet_sweep_task_begin(task);
+    moet_status status = moet_nvtx_end(moet_race_run(&race, &result, &of_store));
+    *measured = status == MOET_OK;
+    s->summary->filled += result.tried;
+    return judge(s, task, status, of_store, &result);
+}
+
+/* ---- compiling ahead ---- */
 
 /* Asks for the kernels of a task's candidates, unless it was finished before. */
 static moet_status compile_task(sweep_state *s, const moet_sweep_task *task)
@@ -400,20 +505,21 @@ moet_status moet_sweep_run_lane(const moet_sweep_options *options, moet_handout 
     moet_status status = s.asked_paths ? MOET_OK : moet_fail(MOET_NO_MEMORY, "no memory for %d tasks", tasks->count);
     moet_nvtx_begin(MOET_NVTX_SWEEP, NULL, tasks->count);
     /* Where nothing is left, nothing was stopped either. */
-    while (status == MOET_OK && moet_handout_waits(handout) && !(moet_handout_done(handout) > 0 && should_stop(&s)) &&
-           moet_handout_take(handout, &s.current)) {
+    while (status == MOET_OK && !moet_handout_is_over(handout) &&
+           !(moet_handout_raced(handout) > 0 && should_stop(&s)) && moet_handout_take(handout, &s.current, &s.step)) {
         const moet_sweep_task *task = &tasks->items[s.current];
         moet_candidates candidates = {0};
-        status = list_candidates(&s, task, &candidates);
-        if (status == MOET_OK && s.current == 0) {
-            note_missing(&candidates, device);
-        }
-        if (status == MOET_OK) {
-            status = race_task(&s, task, &candidates);
+        bool measured = false;
+        if (s.step == MOET_STEP_FILL) {
+            status = fill(&s, task, &candidates, &measured);
+        } else {
+            status = list_candidates(&s, task, &candidates);
+            if (status == MOET_OK && s.current == 0) note_missing(&candidates, device);
+            if (status == MOET_OK) status = race_task(&s, task, &candidates);
         }
         moet_candidates_release(&candidates);
         const bool stopped = summary->interrupted || summary->out_of_budget;
-        moet_handout_finish(handout, s.current, status == MOET_OK && !stopped);
+        moet_handout_finish(handout, s.current, status == MOET_OK && !stopped, measured);
         if (stopped) {
             break;
         }
@@ -423,5 +529,6 @@ moet_status moet_sweep_run_lane(const moet_sweep_options *options, moet_handout 
     moet_seeds_release(&s.seeds);
     moet_store_close(s.store);
     free(s.asked_paths);
+    free(s.table);
     return status;
 }

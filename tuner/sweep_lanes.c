@@ -12,45 +12,107 @@
 #define MOST_LANES 64
 #define SPEC_SIZE 32
 
-enum { TASK_WAITS, TASK_TAKEN, TASK_DONE };
+/* In the order in which a task goes through them. */
+enum { TASK_WAITS, TASK_RACES, TASK_RACED, TASK_FILLS, TASK_DONE };
 
 /* ---- the handout ---- */
+
+moet_status moet_handout_create(const moet_sweep_tasks *tasks, bool fills, int32_t lanes, moet_handout *h)
+{
+    const size_t count = (size_t)tasks->count + 1;
+    *h = (moet_handout){.tasks = tasks,
+                        .fills = fills,
+                        .states = calloc(count, sizeof *h->states),
+                        .block_of = calloc(count, sizeof *h->block_of),
+                        .blocks = calloc(count, sizeof *h->blocks),
+                        .lanes = lanes};
+    if (!h->states || !h->block_of || !h->blocks) return moet_fail(MOET_NO_MEMORY, "no memory for a sweep");
+    char last[MOET_KEY_SIZE] = "", key[MOET_KEY_SIZE];
+    for (int32_t i = 0, block = -1; i < tasks->count; i++) {
+        moet_problem_format(&tasks->items[i].problem, key);
+        if (strcmp(key, last) != 0) h->blocks[++block].first = i;
+        h->blocks[block].count++;
+        h->block_of[i] = block;
+        memcpy(last, key, sizeof last);
+    }
+    pthread_mutex_init(&h->lock, NULL);
+    pthread_cond_init(&h->finished, NULL);
+    return MOET_OK;
+}
+
+void moet_handout_destroy(moet_handout *h)
+{
+    moet_compile_ahead_destroy(h->ahead);
+    free(h->states);
+    free(h->block_of);
+    free(h->blocks);
+    *h = (moet_handout){0};
+}
 
 /* Whether a GEMM of a path's workload is yet to be measured. */
 static bool waits_for_gemms(const moet_handout *h, const moet_sweep_task *path)
 {
     for (int32_t i = 0; i < h->tasks->count && path->problem.op == MOET_OP_FFN; i++) {
         const moet_sweep_task *task = &h->tasks->items[i];
-        if (task->workload == path->workload && task->problem.op != MOET_OP_FFN && h->states[i] != TASK_DONE) {
+        if (task->workload == path->workload && task->problem.op != MOET_OP_FFN && h->states[i] < TASK_RACED) {
             return true;
         }
     }
     return false;
 }
 
-bool moet_handout_take(moet_handout *h, int32_t *task)
+/* Whether all of a block is raced. */
+static bool may_fill(const moet_handout *h, const moet_block *block)
 {
-    int32_t found = -1;
-    pthread_mutex_lock(&h->lock);
-    for (int32_t pass = 0; pass < 2 && found < 0; pass++) {
-        for (int32_t i = 0; i < h->tasks->count && found < 0; i++) {
-            const bool may = pass == 1 || !waits_for_gemms(h, &h->tasks->items[i]);
-            if (h->states[i] == TASK_WAITS && may) found = i;
-        }
+    for (int32_t i = block->first; i < block->first + block->count; i++) {
+        if (h->states[i] < TASK_RACED) return false;
     }
-    if (found >= 0) h->states[found] = TASK_TAKEN;
-    pthread_mutex_unlock(&h->lock);
-    if (found >= 0) *task = found;
-    return found >= 0;
+    return h->fills;
 }
 
-bool moet_handout_waits(moet_handout *h)
+static bool find_task(const moet_handout *h, int32_t *task, moet_task_step *step)
 {
-    bool found = false;
+    for (int32_t pass = 0; pass < 2; pass++) {
+        for (int32_t i = 0; i < h->tasks->count; i++) {
+            const bool races = h->states[i] == TASK_WAITS && (pass == 1 || !waits_for_gemms(h, &h->tasks->items[i]));
+            if (!races && !(h->states[i] == TASK_RACED && may_fill(h, &h->blocks[h->block_of[i]]))) continue;
+            *task = i;
+            *step = races ? MOET_STEP_RACE : MOET_STEP_FILL;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool is_anybody_busy(const moet_handout *h)
+{
+    for (int32_t i = 0; i < h->tasks->count; i++) {
+        if (h->states[i] == TASK_RACES || h->states[i] == TASK_FILLS) return true;
+    }
+    return false;
+}
+
+bool moet_handout_take(moet_handout *h, int32_t *task, moet_task_step *step)
+{
     pthread_mutex_lock(&h->lock);
-    for (int32_t i = 0; i < h->tasks->count && !found; i++) found = h->states[i] == TASK_WAITS;
+    bool found = find_task(h, task, step);
+    while (!found && is_anybody_busy(h)) {
+        pthread_cond_wait(&h->finished, &h->lock);
+        found = find_task(h, task, step);
+    }
+    if (found) h->states[*task] = *step == MOET_STEP_RACE ? TASK_RACES : TASK_FILLS;
     pthread_mutex_unlock(&h->lock);
     return found;
+}
+
+bool moet_handout_is_over(moet_handout *h)
+{
+    int32_t task;
+    moet_task_step step;
+    pthread_mutex_lock(&h->lock);
+    const bool is_over = !is_anybody_busy(h) && !find_task(h, &task, &step);
+    pthread_mutex_unlock(&h->lock);
+    return is_over;
 }
 
 bool moet_handout_is_ready(moet_handout *h, int32_t task)
@@ -61,20 +123,47 @@ bool moet_handout_is_ready(moet_handout *h, int32_t task)
     return is_ready;
 }
 
-void moet_handout_finish(moet_handout *h, int32_t task, bool is_done)
+/* After the last of a block was filled: all of it again, where that has measured anything. */
+static void finish_block(moet_handout *h, moet_block *block)
+{
+    bool is_filled = true;
+    for (int32_t i = block->first; i < block->first + block->count; i++) is_filled &= h->states[i] == TASK_DONE;
+    if (!is_filled || !block->is_measured) return;
+    for (int32_t i = block->first; i < block->first + block->count; i++) h->states[i] = TASK_RACED;
+    block->is_measured = false;
+    block->pass++;
+}
+
+void moet_handout_finish(moet_handout *h, int32_t task, bool is_done, bool measured)
 {
     pthread_mutex_lock(&h->lock);
-    h->states[task] = is_done ? TASK_DONE : TASK_WAITS;
-    h->done += is_done;
+    if (h->states[task] == TASK_RACES) {
+        h->states[task] = !is_done ? TASK_WAITS : h->fills ? TASK_RACED : TASK_DONE;
+        h->raced += is_done;
+    } else {
+        moet_block *block = &h->blocks[h->block_of[task]];
+        h->states[task] = is_done ? TASK_DONE : TASK_RACED;
+        block->is_measured |= measured;
+        finish_block(h, block);
+    }
+    pthread_cond_broadcast(&h->finished);
     pthread_mutex_unlock(&h->lock);
 }
 
-int32_t moet_handout_done(moet_handout *h)
+int32_t moet_handout_raced(moet_handout *h)
 {
     pthread_mutex_lock(&h->lock);
-    const int32_t done = h->done;
+    const int32_t raced = h->raced;
     pthread_mutex_unlock(&h->lock);
-    return done;
+    return raced;
+}
+
+int32_t moet_handout_pass(moet_handout *h, int32_t task)
+{
+    pthread_mutex_lock(&h->lock);
+    const int32_t pass = h->blocks[h->block_of[task]].pass;
+    pthread_mutex_unlock(&h->lock);
+    return pass;
 }
 
 /* ---- lanes ---- */
@@ -212,6 +301,7 @@ static void add_summary(moet_sweep_summary *sum, const moet_sweep_summary *part)
     sum->failed += part->failed;
     sum->cut += part->cut;
     sum->tried += part->tried;
+    sum->filled += part->filled;
     sum->wrong += part->wrong;
     sum->broken += part->broken;
     sum->interrupted = sum->interrupted || part->interrupted;
@@ -236,12 +326,12 @@ moet_status moet_sweep_run(const moet_sweep_options *options, const moet_sweep_t
                            moet_sweep_summary *summary)
 {
     *summary = (moet_sweep_summary){.left = tasks->count};
-    moet_handout handout = {.tasks = tasks, .lock = PTHREAD_MUTEX_INITIALIZER};
+    moet_handout handout = {0};
     moet_progress progress;
     lanes *l = calloc(1, sizeof *l);
-    handout.states = calloc((size_t)tasks->count + 1, sizeof *handout.states);
-    moet_status status = l == NULL || handout.states == NULL ? moet_fail(MOET_NO_MEMORY, "no memory for a sweep")
-                                                             : make_lanes(l, options);
+    moet_status status = l == NULL ? moet_fail(MOET_NO_MEMORY, "no memory for a sweep") : make_lanes(l, options);
+    if (status == MOET_OK)
+        status = moet_handout_create(tasks, moet_effort_rule_of(options->effort)->fills, l->count, &handout);
     if (status == MOET_OK) status = open_workers(l);
     if (status == MOET_OK) /* before a database is made */
         status = moet_candidates_check(moet_worker_info(l->items[0].worker), &options->families);
@@ -252,7 +342,6 @@ moet_status moet_sweep_run(const moet_sweep_options *options, const moet_sweep_t
     if (status == MOET_OK && options->jobs > 0 && strcmp(moet_worker_info(l->items[0].worker)->backend, "cuda") == 0)
         status = moet_compile_ahead_create(options->jobs, &handout.ahead);
     if (status != MOET_OK) goto done;
-    handout.lanes = l->count;
     moet_progress_begin(&progress, stderr, tasks->count);
     for (int32_t i = 0; i < l->count; i++) {
         l->items[i].handout = &handout;
@@ -262,7 +351,8 @@ moet_status moet_sweep_run(const moet_sweep_options *options, const moet_sweep_t
     moet_progress_end(&progress);
     summary->left = 0;
     for (int32_t i = 0; i < tasks->count; i++) {
-        if (handout.states[i] == TASK_DONE) continue;
+        summary->unfilled += handout.states[i] == TASK_RACED;
+        if (handout.states[i] >= TASK_RACED) continue;
         if (summary->left < MOET_SWEEP_LEFT_NAMED) summary->first_left[summary->left] = i;
         summary->left++;
     }
@@ -271,12 +361,11 @@ moet_status moet_sweep_run(const moet_sweep_options *options, const moet_sweep_t
         add_summary(summary, &item->summary);
         if (item->status == MOET_OK) continue;
         if (l->count > 1) moet_command_note("%s: %s", item->spec, item->error);
-        if (summary->left > 0 || l->count == 1) status = moet_fail(item->status, "%s", item->error);
+        if (summary->left + summary->unfilled > 0 || l->count == 1) status = moet_fail(item->status, "%s", item->error);
     }
 done:
     for (int32_t i = 0; l != NULL && i < l->count; i++) moet_worker_close(l->items[i].worker);
-    moet_compile_ahead_destroy(handout.ahead);
-    free(handout.states);
+    moet_handout_destroy(&handout);
     free(l);
     return status;
 }

@@ -10,25 +10,48 @@
 #include "sweep.h"
 #include "worker.h"
 
+/* What a lane does with a task. */
+typedef enum moet_task_step { MOET_STEP_RACE, MOET_STEP_FILL } moet_task_step;
+
+/* Tasks of one problem that follow each other. */
+typedef struct moet_block {
+    int32_t first, count;
+    int32_t pass;     /* how often all of them were filled */
+    bool is_measured; /* by this pass's filling: what is to be filled may have changed */
+} moet_block;
+
 /* Which task is whose, and what else the lanes share. */
 typedef struct moet_handout {
     const moet_sweep_tasks *tasks;
+    bool fills; /* tasks are filled after they were raced */
     pthread_mutex_t lock;
-    uint8_t *states; /* of each task */
-    int32_t done;
+    pthread_cond_t finished; /* a task: others may wait for it */
+    uint8_t *states;         /* of each task */
+    int32_t *block_of;       /* each task's, in blocks[] */
+    moet_block *blocks;
+    int32_t raced;
     int32_t lanes;
     moet_compile_ahead *ahead; /* NULL: none */
 } moet_handout;
 
-/* The next task for whoever asks; false: none is left. In order, but a path (op FFN) waits for the GEMMs of its
- * workload, from which its candidates follow, while there is anything else to do. */
-bool moet_handout_take(moet_handout *handout, int32_t *task);
-bool moet_handout_waits(moet_handout *handout); /* whether there is one */
+/* tasks live longer. */
+moet_status moet_handout_create(const moet_sweep_tasks *tasks, bool fills, int32_t lanes, moet_handout *handout);
+void moet_handout_destroy(moet_handout *handout);
+
+/* The next task for whoever asks, and what to do with it; waits while that depends on what other lanes are at; false:
+ * nothing is left. In order, but a path (op FFN) waits for the GEMMs of its workload, from which its candidates follow,
+ * while there is anything else to do; and a block is filled when all of it is raced, again until nothing had to be
+ * measured. */
+bool moet_handout_take(moet_handout *handout, int32_t *task, moet_task_step *step);
+bool moet_handout_is_over(moet_handout *handout); /* nothing is left, and nobody is at anything */
 /* Whether nobody has taken a task yet, and all that it follows from is measured. */
 bool moet_handout_is_ready(moet_handout *handout, int32_t task);
-/* Is it done, or must another lane, or a later sweep, take it? */
-void moet_handout_finish(moet_handout *handout, int32_t task, bool is_done);
-int32_t moet_handout_done(moet_handout *handout);
+/* Is the step done, or must another lane, or a later sweep, do it? measured: anything that was not known. */
+void moet_handout_finish(moet_handout *handout, int32_t task, bool is_done, bool measured);
+/* How many tasks are raced; of how many, and which first, the race or the filling is left. */
+int32_t moet_handout_raced(moet_handout *handout);
+/* How often the task's block was filled before. */
+int32_t moet_handout_pass(moet_handout *handout, int32_t task);
 
 /* Tasks until none is left, for one worker. The summary's `left` says nothing. */
 moet_status moet_sweep_run_lane(const moet_sweep_options *options, moet_handout *handout, moet_progress *progress,

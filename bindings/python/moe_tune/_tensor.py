@@ -161,10 +161,10 @@ def dense_text(name, tensor):
 
 
 def current_stream(tensor):
-    """The CUstream on which the tensor's framework works now; None where it does not say."""
+    """The CUstream on which the tensor's framework works now; None where it does not say, or the tensor is not on a GPU."""
     if is_torch(tensor):
-        return sys.modules["torch"].cuda.current_stream(tensor.device).cuda_stream
-    if is_paddle(tensor):
+        return sys.modules["torch"].cuda.current_stream(tensor.device).cuda_stream if tensor.is_cuda else None
+    if is_paddle(tensor) and tensor.place.is_gpu_place():
         return sys.modules["paddle"].device.current_stream(tensor.place).stream_base.cuda_stream
     return None
 

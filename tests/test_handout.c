@@ -1,0 +1,176 @@
+/* Which task of a sweep is done next: GEMMs before their path, a problem's filling behind its races, and again until
+ * nothing had to be measured; lanes that wait for each other. */
+#include "test.h"
+
+#include "../tuner/sweep_lanes.h"
+
+enum { WORKLOADS = 2, OPS = 3, TASKS = WORKLOADS * OPS };
+
+typedef struct plan {
+    moet_workload workloads[WORKLOADS];
+    moet_sweep_task items[TASKS];
+    moet_sweep_tasks tasks;
+} plan;
+
+/* up of both, down of both, ffn of both. */
+static void make_plan(plan *p)
+{
+    static const moet_op ops[OPS] = {MOET_OP_UP, MOET_OP_DOWN, MOET_OP_FFN};
+    *p = (plan){0};
+    for (int32_t i = 0; i < TASKS; i++) {
+        p->items[i].workload = &p->workloads[i % WORKLOADS];
+        moet_problem_init(&p->items[i].problem, ops[i / WORKLOADS], 8, 64, 32);
+    }
+    p->tasks = (moet_sweep_tasks){TASKS, p->items};
+}
+
+static void take(moet_handout *h, int32_t wanted, moet_task_step step)
+{
+    int32_t task = -1;
+    moet_task_step got;
+    assert_false(moet_handout_is_over(h));
+    assert_true(moet_handout_take(h, &task, &got));
+    assert_int_equal(task, wanted);
+    assert_int_equal(got, step);
+}
+
+static void race(moet_handout *h, int32_t wanted)
+{
+    take(h, wanted, MOET_STEP_RACE);
+    moet_handout_finish(h, wanted, true, false);
+}
+
+static void fill(moet_handout *h, int32_t wanted, bool measured)
+{
+    take(h, wanted, MOET_STEP_FILL);
+    moet_handout_finish(h, wanted, true, measured);
+}
+
+static void assert_over(moet_handout *h)
+{
+    int32_t task;
+    moet_task_step step;
+    assert_true(moet_handout_is_over(h));
+    assert_false(moet_handout_take(h, &task, &step));
+}
+
+static void test_order(void **state)
+{
+    (void)state;
+    plan p;
+    moet_handout h;
+    make_plan(&p);
+    TEST_OK(moet_handout_create(&p.tasks, false, 1, &h));
+    take(&h, 0, MOET_STEP_RACE);
+    assert_false(moet_handout_is_ready(&h, 0));
+    assert_true(moet_handout_is_ready(&h, 1));
+    moet_handout_finish(&h, 0, false, false); /* given back */
+    for (int32_t i = 0; i < TASKS; i++) {
+        assert_int_equal(moet_handout_raced(&h), i);
+        assert_int_equal(moet_handout_is_ready(&h, 4), i == 3 || i == 4);
+        race(&h, i);
+    }
+    assert_over(&h);
+    moet_handout_destroy(&h);
+}
+
+static void test_path_waits(void **state)
+{
+    (void)state;
+    plan p;
+    moet_handout h;
+    make_plan(&p);
+    TEST_OK(moet_handout_create(&p.tasks, false, 2, &h));
+    race(&h, 0);
+    take(&h, 1, MOET_STEP_RACE); /* a lane is long at it */
+    race(&h, 2);
+    race(&h, 3);
+    race(&h, 4);
+    take(&h, 5, MOET_STEP_RACE); /* there is nothing else to do */
+    assert_false(moet_handout_is_over(&h));
+    moet_handout_finish(&h, 5, true, false);
+    moet_handout_finish(&h, 1, true, false);
+    assert_over(&h);
+    moet_handout_destroy(&h);
+}
+
+static void test_filling(void **state)
+{
+    (void)state;
+    plan p;
+    moet_handout h;
+    make_plan(&p);
+    TEST_OK(moet_handout_create(&p.tasks, true, 1, &h));
+    race(&h, 0);
+    race(&h, 1);
+    assert_int_equal(moet_handout_pass(&h, 0), 0);
+    fill(&h, 0, true);
+    assert_int_equal(moet_handout_pass(&h, 1), 0);
+    fill(&h, 1, false); /* what task 0 measured may change what is chosen */
+    assert_int_equal(moet_handout_pass(&h, 1), 1);
+    assert_int_equal(moet_handout_pass(&h, 2), 0);
+    fill(&h, 0, false);
+    take(&h, 1, MOET_STEP_FILL);
+    moet_handout_finish(&h, 1, false, false); /* given back */
+    fill(&h, 1, false);
+    for (int32_t i = 2; i < TASKS; i += 2) {
+        race(&h, i);
+        take(&h, i + 1, MOET_STEP_RACE);
+        moet_handout_finish(&h, i + 1, true, false);
+        fill(&h, i, false);
+        fill(&h, i + 1, false);
+    }
+    assert_int_equal(moet_handout_raced(&h), TASKS);
+    assert_over(&h);
+    moet_handout_destroy(&h);
+}
+
+typedef struct other_lane {
+    moet_handout *h;
+    int32_t task;
+    moet_task_step step;
+    bool found;
+} other_lane;
+
+static void *take_one(void *context)
+{
+    other_lane *lane = context;
+    lane->found = moet_handout_take(lane->h, &lane->task, &lane->step);
+    return NULL;
+}
+
+/* A lane that has nothing to do waits for one that races: the filling follows from that. */
+static void test_lanes_wait(void **state)
+{
+    (void)state;
+    plan p;
+    moet_handout h;
+    make_plan(&p);
+    p.tasks.count = WORKLOADS;
+    TEST_OK(moet_handout_create(&p.tasks, true, 2, &h));
+    take(&h, 0, MOET_STEP_RACE);
+    race(&h, 1);
+    other_lane lane = {.h = &h, .task = -1};
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, take_one, &lane), 0);
+    moet_handout_finish(&h, 0, true, false);
+    pthread_join(thread, NULL);
+    assert_true(lane.found);
+    assert_int_equal(lane.task, 0);
+    assert_int_equal(lane.step, MOET_STEP_FILL);
+    fill(&h, 1, false);
+    /* And where nothing follows it ends. */
+    assert_int_equal(pthread_create(&thread, NULL, take_one, &lane), 0);
+    moet_handout_finish(&h, 0, true, false);
+    pthread_join(thread, NULL);
+    assert_false(lane.found);
+    assert_over(&h);
+    moet_handout_destroy(&h);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_order), cmocka_unit_test(test_path_waits),
+                                       cmocka_unit_test(test_filling), cmocka_unit_test(test_lanes_wait)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
