@@ -182,11 +182,7 @@ static void check_order(const moet_candidates *list, moet_effort effort)
     int32_t estimated = 0, step = 0; /* defaults, seeds, without estimate, estimated, inapplicable */
     for (int32_t i = 0; i < list->count; i++) {
         const moet_candidate *c = &list->items[i];
-        const int32_t now = c->family_default    ? 0
-                            : !c->applicable     ? 4
-                            : c->is_seed         ? 1
-                            : c->estimate_ns > 0 ? 3
-                                                 : 2;
+        const int32_t now = c->family_default ? 0 : !c->applicable ? 4 : c->is_seed ? 1 : c->estimate_ns > 0 ? 3 : 2;
         assert_true(now >= step);
         step = now;
         if (now != 3) continue;

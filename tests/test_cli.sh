@@ -116,8 +116,8 @@ cp -r table before
 expect 0 "" "$MOE" emit --db good.db --out table
 cmp -s before/table.json table/table.json && pass || fail "emitting twice changes the table"
 expect 0 "" "$MOE" emit --db good.db --out again
-expect 0 "times the time of the winners of all" "$MOE" emit --db good.db --out same --bits host_blas --format json
-holds "bits" out '"bits":"host_blas"'
+expect 0 "times the time of the winners of all" "$MOE" emit --db good.db --out same --bits host_tile --format json
+holds "bits" out '"bits":"host_tile"'
 expect 2 "no bit class 'sequ'; the classes are seq, " "$MOE" emit --db good.db --out sequ --bits sequ
 [ ! -e sequ ] && pass || fail "a wrong bit class leaves a table"
 cmp -s again/table.json table/table.json && pass || fail "the same database gives another table"

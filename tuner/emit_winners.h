@@ -46,8 +46,8 @@ moet_status moet_emit_winners_find(moet_store *store, const char *device, const 
                                    const moet_emit_bits *bits, bool all, moet_emit_winners *winners);
 void moet_emit_winners_release(moet_emit_winners *winners);
 
-/* The configurations that a table of the device takes for a problem (a key of the store), whatever the kind of counts; one
- * may come twice. A visitor's error ends the walk and is returned. */
+/* The configurations that a table of the device takes for a problem (a key of the store), whatever the kind of counts;
+ * one may come twice. A visitor's error ends the walk and is returned. */
 typedef moet_status (*moet_emit_visit)(void *context, const char *config);
 moet_status moet_emit_winners_each_config(moet_store *store, const char *device_key, const char *problem_key,
                                           moet_emit_visit visit, void *context);

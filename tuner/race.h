@@ -7,8 +7,8 @@
  *   3. Of op FFN, first: the best up halves with the best down halves. Then around the best few,
  *      twice, candidates that differ in one MOET_SEARCH_AROUND parameter: step 1 for these, and two
  *      rounds as in step 2.
- *   4. The best few of each kind, and the defaults, among them stored ones: fresh final rounds, until the leader's noise is as
- *      asked or stops falling, at most 3 times as many. Only these can win.
+ *   4. The best few of each kind, and the defaults, among them stored ones: fresh final rounds, until the leader's
+ * noise is as asked or stops falling, at most 3 times as many. Only these can win.
  *
  * One that fills (moet_race's `fills`) has no step 3, and step 4 only where one that was not stored is among the best.
  *

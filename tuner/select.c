@@ -5,13 +5,7 @@
 #include "candidates.h"
 
 /* In the order in which they are tried. */
-typedef enum place {
-    PLACE_DEFAULT,
-    PLACE_SEED,
-    PLACE_UNKNOWN,
-    PLACE_ESTIMATED,
-    PLACE_INAPPLICABLE
-} place;
+typedef enum place { PLACE_DEFAULT, PLACE_SEED, PLACE_UNKNOWN, PLACE_ESTIMATED, PLACE_INAPPLICABLE } place;
 
 static place place_of(const moet_candidate *c)
 {

@@ -75,8 +75,8 @@ moet_status moet_sweep_measure_size(const moet_sweep_options *options, const moe
 typedef struct moet_sweep_summary {
     int32_t measured, already_done, failed, left; /* tasks */
     int32_t cut;                                  /* of measured: for want of time, with the least effort only */
-    int32_t unfilled; /* whose times of the table's configurations are not all there */
-    int64_t filled;   /* of tried: to tell what the table's configurations take where others win */
+    int32_t unfilled;                             /* whose times of the table's configurations are not all there */
+    int64_t filled; /* of tried: to tell what the table's configurations take where others win */
     int32_t first_left[MOET_SWEEP_LEFT_NAMED];    /* of the list, the first that are left */
     int64_t tried, wrong, broken;                 /* candidates; broken: failed or timed out */
     bool interrupted, out_of_budget;

@@ -48,7 +48,7 @@ bool moet_handout_is_over(moet_handout *handout); /* nothing is left, and nobody
 bool moet_handout_is_ready(moet_handout *handout, int32_t task);
 /* Is the step done, or must another lane, or a later sweep, do it? measured: anything that was not known. */
 void moet_handout_finish(moet_handout *handout, int32_t task, bool is_done, bool measured);
-/* How many tasks are raced; of how many, and which first, the race or the filling is left. */
+/* How many tasks are raced. */
 int32_t moet_handout_raced(moet_handout *handout);
 /* How often the task's block was filled before. */
 int32_t moet_handout_pass(moet_handout *handout, int32_t task);
