@@ -64,7 +64,9 @@ for (point,) in db.execute("SELECT id FROM workloads").fetchall():
 print(len(configs) > 1, lacking)
 END
 is "configurations of the table that are not measured somewhere" "$(python3 lacking.py six.db six/table.json)" "True 0"
+before=$(query six.db 'SELECT count(*), max(id) FROM trials')
 expect 0 "nothing to do" "${six[@]}"
+is "trials after the same again" "$(query six.db 'SELECT count(*), max(id) FROM trials')" "$before"
 
 # Everything is in a merged database too.
 expect 0 "" "$MOE" merge --db b.db a.db

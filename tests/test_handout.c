@@ -1,5 +1,7 @@
 /* Which task of a sweep is done next: GEMMs before their path, a problem's filling behind its races, and again until
  * nothing had to be measured; lanes that wait for each other. */
+#include <time.h>
+
 #include "test.h"
 
 #include "../tuner/sweep_lanes.h"
@@ -125,6 +127,21 @@ static void test_filling(void **state)
     moet_handout_destroy(&h);
 }
 
+/* Where time is short everything is raced first. */
+static void test_filling_last(void **state)
+{
+    (void)state;
+    plan p;
+    moet_handout h;
+    make_plan(&p);
+    TEST_OK(moet_handout_create(&p.tasks, true, 1, &h));
+    h.fills_last = true;
+    for (int32_t i = 0; i < TASKS; i++) race(&h, i);
+    for (int32_t i = 0; i < TASKS; i++) fill(&h, i, false);
+    assert_over(&h);
+    moet_handout_destroy(&h);
+}
+
 typedef struct other_lane {
     moet_handout *h;
     int32_t task;
@@ -143,6 +160,7 @@ static void *take_one(void *context)
 static void test_lanes_wait(void **state)
 {
     (void)state;
+    const struct timespec a_while = {.tv_nsec = 50000000}; /* the other lane then waits */
     plan p;
     moet_handout h;
     make_plan(&p);
@@ -153,14 +171,23 @@ static void test_lanes_wait(void **state)
     other_lane lane = {.h = &h, .task = -1};
     pthread_t thread;
     assert_int_equal(pthread_create(&thread, NULL, take_one, &lane), 0);
+    nanosleep(&a_while, NULL);
     moet_handout_finish(&h, 0, true, false);
     pthread_join(thread, NULL);
     assert_true(lane.found);
     assert_int_equal(lane.task, 0);
     assert_int_equal(lane.step, MOET_STEP_FILL);
     fill(&h, 1, false);
+    /* One that is given back is another's. */
+    assert_int_equal(pthread_create(&thread, NULL, take_one, &lane), 0);
+    nanosleep(&a_while, NULL);
+    moet_handout_finish(&h, 0, false, false);
+    pthread_join(thread, NULL);
+    assert_true(lane.found);
+    assert_int_equal(lane.task, 0);
     /* And where nothing follows it ends. */
     assert_int_equal(pthread_create(&thread, NULL, take_one, &lane), 0);
+    nanosleep(&a_while, NULL);
     moet_handout_finish(&h, 0, true, false);
     pthread_join(thread, NULL);
     assert_false(lane.found);
@@ -171,6 +198,7 @@ static void test_lanes_wait(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_order), cmocka_unit_test(test_path_waits),
-                                       cmocka_unit_test(test_filling), cmocka_unit_test(test_lanes_wait)};
+                                       cmocka_unit_test(test_filling), cmocka_unit_test(test_filling_last),
+                                       cmocka_unit_test(test_lanes_wait)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

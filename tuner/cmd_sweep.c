@@ -417,7 +417,8 @@ static moet_status print_size(const sweep_arguments *a, const moet_sweep_tasks *
            (long long)size.inapplicable);
     if (size.listed > 0)
         printf("listed      at most %lld more, of what a vendor library lists when asked\n", (long long)size.listed);
-    printf("time        about %s, compiling and what is in %s already not counted\n", time, a->sweep.db_path);
+    printf("time        about %s, compiling, winners of other workloads and what is in %s already not counted\n", time,
+           a->sweep.db_path);
     return MOET_OK;
 }
 
@@ -467,7 +468,7 @@ static int finish(const sweep_arguments *a, const moet_sweep_tasks *tasks, const
         note_left(tasks, s);
     }
     if (s->left == 0 && s->unfilled > 0) {
-        moet_command_note("at %d workloads not all of what a table takes of their problem is measured", s->unfilled);
+        moet_command_note("%d races are not looked through yet for what a table takes of their problem", s->unfilled);
     }
     if (status != MOET_OK || s->left + s->unfilled > 0) {
         moet_command_note("%s; the same command %s: %s",
@@ -475,7 +476,7 @@ static int finish(const sweep_arguments *a, const moet_sweep_tasks *tasks, const
                           : s->out_of_budget ? "the budget is spent"
                                              : "stopped",
                           a->sweep.retune ? "measures all of it again (--retune)" : "goes on", a->sweep.command);
-    } else if (s->measured == 0 && s->failed == 0) {
+    } else if (s->measured == 0 && s->failed == 0 && s->filled == 0) {
         moet_command_note("nothing to do: all of it is in %s", a->sweep.db_path);
     } else {
         moet_command_note("next: moe-tune show --db %s", a->sweep.db_path);

@@ -459,10 +459,11 @@ static moet_status run_finals(race_state *s)
     if (finalists == 0) {
         return MOET_OK;
     }
-    /* A racing sample that is not the final one must not be lost to a kill. */
+    /* A racing sample that is not the final one must not be lost to a kill. One that fills would then be known, and not
+     * be decided. */
     for (int32_t i = 0; i < race->candidates->count; i++) {
         moet_candidate *c = &race->candidates->items[i];
-        if (is_live(s, c) && !c->stored) {
+        if (is_live(s, c) && !c->stored && !race->fills) {
             MOET_TRY(put_subject(s, c, false));
         }
     }
@@ -516,14 +517,14 @@ static moet_status decide(race_state *s)
     return MOET_OK;
 }
 
-/* After a stop or an error: every trial that ended or has samples is kept. */
+/* After a stop or an error: every trial that ended is kept, and what has samples, but where they are to be decided. */
 static moet_status put_rest(race_state *s)
 {
     for (int32_t i = 0; i < s->race->candidates->count; i++) {
         moet_candidate *c = &s->race->candidates->items[i];
         if (c->subject >= 0 && !is_live(s, c)) {
             MOET_TRY(put_failure(s, c));
-        } else if (c->subject >= 0 && !c->stored && c->median_ns > 0) {
+        } else if (c->subject >= 0 && !c->stored && c->median_ns > 0 && !s->race->fills) {
             MOET_TRY(put_subject(s, c, false));
         }
     }

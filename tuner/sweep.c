@@ -224,8 +224,10 @@ static moet_status judge(sweep_state *s, const moet_sweep_task *task, moet_statu
     s->summary->broken += result->failed;
     if (status != MOET_OK && !of_store && costs_one_task(status)) {
         moet_progress_clear(s->progress);
-        moet_command_note("%s: not measured: %s", text, moet_last_error());
-        s->summary->failed++;
+        moet_command_note("%s: %s: %s", text,
+                          s->step == MOET_STEP_FILL ? "winners of other workloads were not tried" : "not measured",
+                          moet_last_error());
+        s->summary->failed += s->step == MOET_STEP_RACE;
         return MOET_OK;
     }
     if (status == MOET_OK && !result->stopped && result->wrong > 0) {
@@ -372,7 +374,7 @@ static moet_status visit_table(void *context, const char *text)
     return MOET_OK;
 }
 
-/* What a table takes of the task's problem, as things stood when this pass of filling began. */
+/* What a table takes of the task's problem, as things stood at this lane's first task of this pass of filling. */
 static moet_status find_table(sweep_state *s, const moet_sweep_task *task)
 {
     const int32_t pass = moet_handout_pass(s->handout, s->current);
@@ -510,6 +512,10 @@ moet_status moet_sweep_run_lane(const moet_sweep_options *options, moet_handout 
         const moet_sweep_task *task = &tasks->items[s.current];
         moet_candidates candidates = {0};
         bool measured = false;
+        if (moet_handout_raced(handout) > 0 && should_stop(&s)) { /* while it waited */
+            moet_handout_finish(handout, s.current, false, false);
+            break;
+        }
         if (s.step == MOET_STEP_FILL) {
             status = fill(&s, task, &candidates, &measured);
         } else {

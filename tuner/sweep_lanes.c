@@ -75,7 +75,9 @@ static bool find_task(const moet_handout *h, int32_t *task, moet_task_step *step
     for (int32_t pass = 0; pass < 2; pass++) {
         for (int32_t i = 0; i < h->tasks->count; i++) {
             const bool races = h->states[i] == TASK_WAITS && (pass == 1 || !waits_for_gemms(h, &h->tasks->items[i]));
-            if (!races && !(h->states[i] == TASK_RACED && may_fill(h, &h->blocks[h->block_of[i]]))) continue;
+            const bool fills =
+                h->states[i] == TASK_RACED && (pass == 1 || !h->fills_last) && may_fill(h, &h->blocks[h->block_of[i]]);
+            if (!races && !fills) continue;
             *task = i;
             *step = races ? MOET_STEP_RACE : MOET_STEP_FILL;
             return true;
@@ -333,6 +335,7 @@ moet_status moet_sweep_run(const moet_sweep_options *options, const moet_sweep_t
     if (status == MOET_OK)
         status = moet_handout_create(tasks, moet_effort_rule_of(options->effort)->fills, l->count, &handout);
     if (status == MOET_OK) status = open_workers(l);
+    handout.fills_last = options->budget_ns > 0;
     if (status == MOET_OK) /* before a database is made */
         status = moet_candidates_check(moet_worker_info(l->items[0].worker), &options->families);
     if (status == MOET_OK && options->device_key != NULL &&

@@ -23,7 +23,8 @@ typedef struct moet_block {
 /* Which task is whose, and what else the lanes share. */
 typedef struct moet_handout {
     const moet_sweep_tasks *tasks;
-    bool fills; /* tasks are filled after they were raced */
+    bool fills;      /* tasks are filled after they were raced, */
+    bool fills_last; /* after everything is: where time is short */
     pthread_mutex_t lock;
     pthread_cond_t finished; /* a task: others may wait for it */
     uint8_t *states;         /* of each task */
