@@ -157,14 +157,14 @@ part_regret() {
     run regret_tune "$MOE" sweep --device cuda --model "$MODEL" --ep "$EP" --rows '256..65536x2' \
         --skew balanced,lognormal:0.43,zipf:0.5,zipf:1,hot:0.5,idle:0.5 --ops "$REGRET_OPS" --db "$DIR/regret.db"
     run regret_emit "$MOE" emit --db "$DIR/regret.db" --out "$DIR/regret_table"
-    run regret "$MOE" regret --device cuda --table "$DIR/regret_table" --workloads "$DIR/drawn.jsonl" --ops "$REGRET_OPS" --exhaustive \
-        --listed 16 --db "$DIR/races.db" --format json --at-most 1.5,4,10 >"$DIR/regret.jsonl"
+    run regret "$MOE" regret --device cuda --table "$DIR/regret_table" --workloads "$DIR/drawn.jsonl" \
+        --ops "$REGRET_OPS" --exhaustive --listed 16 --db "$DIR/races.db" --format json --at-most 1.5,4,10 >"$DIR/regret.jsonl"
     tail -n 3 "$DIR/regret.err"
 }
 part_regret_balanced() {
     run emit_balanced "$MOE" emit --db "$DIR/regret.db" --out "$DIR/balanced" --skew balanced
-    run regret_balanced "$MOE" regret --device cuda --table "$DIR/balanced" --workloads "$DIR/drawn.jsonl" --ops "$REGRET_OPS" --exhaustive \
-        --listed 16 --db "$DIR/races.db" --format json >"$DIR/regret_balanced.jsonl"
+    run regret_balanced "$MOE" regret --device cuda --table "$DIR/balanced" --workloads "$DIR/drawn.jsonl" \
+        --ops "$REGRET_OPS" --exhaustive --listed 16 --db "$DIR/races.db" --format json >"$DIR/regret_balanced.jsonl"
     tail -n 3 "$DIR/regret_balanced.err"
 }
 part_engine() {

@@ -14,8 +14,8 @@ typedef struct plan {
     moet_sweep_tasks tasks;
 } plan;
 
-/* up of both, down of both, ffn of both. */
-static void make_plan(plan *p)
+/* up of both, down of both, ffn of both; of these the first. */
+static void begin(plan *p, int32_t count, bool fills, int32_t lanes, moet_handout *h)
 {
     static const moet_op ops[OPS] = {MOET_OP_UP, MOET_OP_DOWN, MOET_OP_FFN};
     *p = (plan){0};
@@ -23,7 +23,8 @@ static void make_plan(plan *p)
         p->items[i].workload = &p->workloads[i % WORKLOADS];
         moet_problem_init(&p->items[i].problem, ops[i / WORKLOADS], 8, 64, 32);
     }
-    p->tasks = (moet_sweep_tasks){TASKS, p->items};
+    p->tasks = (moet_sweep_tasks){count, p->items};
+    TEST_OK(moet_handout_create(&p->tasks, fills, lanes, h));
 }
 
 static void take(moet_handout *h, int32_t wanted, moet_task_step step)
@@ -61,8 +62,7 @@ static void test_order(void **state)
     (void)state;
     plan p;
     moet_handout h;
-    make_plan(&p);
-    TEST_OK(moet_handout_create(&p.tasks, false, 1, &h));
+    begin(&p, TASKS, false, 1, &h);
     take(&h, 0, MOET_STEP_RACE);
     assert_false(moet_handout_is_ready(&h, 0));
     assert_true(moet_handout_is_ready(&h, 1));
@@ -81,8 +81,7 @@ static void test_path_waits(void **state)
     (void)state;
     plan p;
     moet_handout h;
-    make_plan(&p);
-    TEST_OK(moet_handout_create(&p.tasks, false, 2, &h));
+    begin(&p, TASKS, false, 2, &h);
     race(&h, 0);
     take(&h, 1, MOET_STEP_RACE); /* a lane is long at it */
     race(&h, 2);
@@ -101,8 +100,7 @@ static void test_filling(void **state)
     (void)state;
     plan p;
     moet_handout h;
-    make_plan(&p);
-    TEST_OK(moet_handout_create(&p.tasks, true, 1, &h));
+    begin(&p, TASKS, true, 1, &h);
     race(&h, 0);
     race(&h, 1);
     assert_int_equal(moet_handout_pass(&h, 0), 0);
@@ -133,8 +131,7 @@ static void test_filling_last(void **state)
     (void)state;
     plan p;
     moet_handout h;
-    make_plan(&p);
-    TEST_OK(moet_handout_create(&p.tasks, true, 1, &h));
+    begin(&p, TASKS, true, 1, &h);
     h.fills_last = true;
     for (int32_t i = 0; i < TASKS; i++) race(&h, i);
     for (int32_t i = 0; i < TASKS; i++) fill(&h, i, false);
@@ -163,9 +160,7 @@ static void test_lanes_wait(void **state)
     const struct timespec a_while = {.tv_nsec = 50000000}; /* the other lane then waits */
     plan p;
     moet_handout h;
-    make_plan(&p);
-    p.tasks.count = WORKLOADS;
-    TEST_OK(moet_handout_create(&p.tasks, true, 2, &h));
+    begin(&p, WORKLOADS, true, 2, &h);
     take(&h, 0, MOET_STEP_RACE);
     race(&h, 1);
     other_lane lane = {.h = &h, .task = -1};

@@ -161,7 +161,7 @@ def dense_text(name, tensor):
 
 
 def current_stream(tensor):
-    """The CUstream on which the tensor's framework works now; None where it does not say, or the tensor is not on a GPU."""
+    """The CUstream on which the tensor's framework works now; None where it does not say or no GPU is meant."""
     if is_torch(tensor):
         return sys.modules["torch"].cuda.current_stream(tensor.device).cuda_stream if tensor.is_cuda else None
     if is_paddle(tensor) and tensor.place.is_gpu_place():
