@@ -34,7 +34,7 @@ is "listed in one process" "$(listed here.db)" 3
 MOET_FAULT_LIST=crash expect 0 "not exhaustive, for a library did not list its algorithms: its process was killed by signal 11" \
     sweep crash.db --effort exhaustive
 is "listed by a crash" "$(listed crash.db)" 0
-is "good trials beside it" "$(query crash.db "SELECT count(*) FROM trials WHERE config = 'faulty:fault=none' AND final_rounds = 1")" 1
+is "good trials beside it" "$(query crash.db "SELECT count(*) FROM trials WHERE config = 'faulty:fault=none' AND status = 'ok'")" 1
 is "done beside it" "$(efforts crash.db)" 1
 MOET_FAULT_LIST=2 expect 0 "1 races finished" sweep crash.db --effort exhaustive
 is "listed after it" "$(listed crash.db)" 2
