@@ -197,7 +197,7 @@ part_ep_tune() {
     run ep_emit "$MOE" emit --db "$DIR/ep.db" --out "$DIR/ep_table"
 }
 part_ep() {
-    local gpus table=()
+    local gpus table=() ids=()
     gpus=$(nvidia-smi -L | grep -c '^GPU')
     [ -e "$DIR/ep_table" ] && table=(--table "$DIR/ep_table")
     local transport
@@ -206,14 +206,17 @@ part_ep() {
     done
     run ep_check "$MOE" ep --gpus "$gpus" --check --timeout 20 --transport allgather,lsa --returns sums --chunks 1,2,3 \
         --match qwen3-30b --tokens 256,2048 --skew uniform --rounds 3 >"$DIR/ep_check.jsonl"
+    # The peer's choices are the layer's too: which experts are heavy, and where, is then the same work.
+    rm -rf "$DIR/ep_ids"
+    LD_LIBRARY_PATH= run ep_peer torchrun --nproc_per_node="$gpus" "$SOURCE/bench/peers/ep.py" "$DIR/ep_ids" >"$DIR/ep_peers.jsonl" &&
+        ids=(--ids "$DIR/ep_ids")
     # One way after the other, not in the same rounds: where one ends badly, the others' times are there.
     rm -f "$DIR/ep.jsonl"
     for transport in lsa allgather; do
         run "ep_$transport" "$MOE" ep --gpus "$gpus" --rounds 11 --timeout 20 --transport $transport --returns sums \
-            --chunks 1,2,3 --comm-sms 16 "${table[@]}" --db "$DIR/ep.db" --again >>"$DIR/ep.jsonl"
+            --chunks 1,2,3 --comm-sms 16 "${table[@]}" "${ids[@]}" --db "$DIR/ep.db" --again >>"$DIR/ep.jsonl"
     done
     "$MOE" show --db "$DIR/ep.db" --ep --format csv >"$DIR/ep_winners.csv"
-    LD_LIBRARY_PATH= run ep_peer torchrun --nproc_per_node="$gpus" "$SOURCE/bench/peers/ep.py" >"$DIR/ep_peers.jsonl"
     part_ep_compare
     # All transports, ranks that differ and die; and more ranks than GPUs, which NCCL refuses: meaning only, no speed.
     run ep_bits "$BUILD/test_ep" --device cuda --ranks "$gpus" --cases 12

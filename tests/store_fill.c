@@ -139,7 +139,7 @@ bool fill_put(moet_store *store, int64_t run, const fill_trial *t)
     bool inserted = false;
     TEST_OK(moet_store_put_trial(store, run, &key, &trial, t->is_default, t->final_rounds, t->replace, &inserted));
     bool present = false, final_rounds = false;
-    TEST_OK(moet_store_has_trial(store, &key, &present, &final_rounds));
+    TEST_OK(moet_store_has_trial(store, &key, "", MOET_EFFORT_QUICK, &present, &final_rounds));
     assert_true(present);
     if (inserted) assert_int_equal(final_rounds, t->final_rounds);
     free(trial.samples);

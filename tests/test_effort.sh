@@ -59,14 +59,18 @@ def walk(o):
         for v in o: walk(v)
 walk(json.load(open(sys.argv[2])))
 for (point,) in db.execute("SELECT id FROM workloads").fetchall():
-    tried = {c for (c,) in db.execute("SELECT config FROM trials WHERE workload_id = ?", (point,))}
+    tried = {c for (c,) in db.execute("SELECT config FROM trials WHERE workload_id = ? AND measured_at >= ?", (point, sys.argv[3]))}
     lacking += len(configs - tried)
 print(len(configs) > 1, lacking)
 END
-is "configurations of the table that are not measured somewhere" "$(python3 lacking.py six.db six/table.json)" "True 0"
+is "configurations of the table that are not measured somewhere" "$(python3 lacking.py six.db six/table.json "")" "True 0"
 before=$(query six.db 'SELECT count(*), max(id) FROM trials')
 expect 0 "nothing to do" "${six[@]}"
 is "trials after the same again" "$(query six.db 'SELECT count(*), max(id) FROM trials')" "$before"
+# Nor does another day's time stay beside today's.
+expect 0 "6 races finished" "${six[@]}" --retune
+expect 0 "" "$MOE" emit --db six.db --out six
+is "configurations of the table that --retune left as they were" "$(python3 lacking.py six.db six/table.json "$(query six.db 'SELECT max(started_at) FROM runs')")" "True 0"
 
 # Everything is in a merged database too.
 expect 0 "" "$MOE" merge --db b.db a.db

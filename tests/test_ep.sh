@@ -16,6 +16,34 @@ is "rows of fast" "$(grep -c '"skew":"zipf:1","peer":"moe-tune bound","returns":
 expect 0 "" "$MOE" ep --ranks 1 $small
 is "one rank, columns" "$(python3 -c 'import json,sys; print(sorted(json.loads(open("out").read())) == sorted("name ranks tokens skew peer returns chunks comm_sms dispatch_us rate_gbs combine_us combine_gbs experts_us layer_us layer_iqr_us layer_over_max graph same_bits config".split()))')" True
 
+# ---- choices from files ----
+mkdir ids
+python3 - <<'END'
+import struct
+def save(path, shape, ids, kind="<i4"):
+    header = repr({"descr": kind, "fortran_order": False, "shape": shape})
+    header += " " * ((-len(header) - 11) % 64) + "\n"
+    with open(path, "wb") as f:
+        f.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode())
+        f.write(b"".join(struct.pack("<i" if kind == "<i4" else "<q", i) for i in ids))
+# All of rank 0's tokens go to rank 1's experts and the other way round; some choose one, some none.
+save("ids/given-16-uniform.npy", (2, 16, 2), [e for t in range(16) for e in (4 + t % 4, 4 + (t + 1) % 4 if t else -1)] + [e for t in range(16) for e in (t % 4, -1)])
+save("ids/given-16-zipf:1.npy", (2, 16, 2), [0, -1] * 31 + [8, 1], "<i8")
+save("ids/given-16-zipf:2.npy", (2, 16, 2), [0, -1] * 31 + [3, 3])
+save("ids/given-16-zipf:3.npy", (2, 8, 2), [0, -1] * 16)
+save("ids/given-16-zipf:4.npy", (2, 16, 2), [-1, -1] * 32)
+END
+expect 0 "" "$MOE" ep --ranks 2 --check --transport lsa,exchange --returns rows,sums $small --ids ids
+is "rows of choices read" "$(grep -c '"same_bits":true' out)" 4
+expect 0 "" "$MOE" ep --ranks 2 --check $small --skew zipf:4 --ids ids
+is "rows of tokens without choices" "$(grep -c '"same_bits":true' out)" 1
+export SEVERAL_LINES=1 # a rank each
+expect 2 "zipf:1.npy: rank 1, token 15: expert 8 is none of 8, nor -1" "$MOE" ep --ranks 2 $small --skew zipf:1 --ids ids
+expect 2 "zipf:2.npy: rank 1, token 15 names expert 3 twice" "$MOE" ep --ranks 2 $small --skew zipf:2 --ids ids
+expect 2 "zipf:3.npy is of shape [2, 8, 2], must be [ranks, tokens, choices], here [2, 16, 2]" "$MOE" ep --ranks 2 $small --skew zipf:3 --ids ids
+expect 1 "ids/given-32-uniform.npy: No such file" "$MOE" ep --ranks 2 $small --tokens 32 --ids ids
+unset SEVERAL_LINES
+
 # ---- kept in a database, emitted, taken from the table ----
 expect 0 "" "$MOE" ep --ranks 2 --db ep.db $small --tokens 16,32
 is "rows of two points" "$(grep -c '"layer_us"' out)" 12

@@ -17,7 +17,7 @@
 #define MAX_SKEWS 8
 
 typedef struct ep_arguments {
-    const char *table, *device, *net, *match, *db, *command;
+    const char *table, *device, *net, *match, *db, *ids, *command;
     const char *transports, *returns, *chunks, *comm_sms; /* NULL: not given */
     const char *tokens, *skews;
     int32_t gpus, ranks; /* to start; 0: not given */
@@ -46,6 +46,7 @@ enum option_key {
     KEY_INTER,
     KEY_TOKENS,
     KEY_SKEW,
+    KEY_IDS,
     KEY_MATCH,
     KEY_NUMERICS,
     KEY_CHECK,
@@ -95,6 +96,10 @@ static const struct argp_option options[] = {
      .key = KEY_SKEW,
      .arg = "LIST",
      .doc = "uniform, or zipf:S, whose i-th expert weighs i^-S (default uniform,zipf:0.5)"},
+    {.name = "ids",
+     .key = KEY_IDS,
+     .arg = "DIR",
+     .doc = "What tokens choose is not drawn but read from DIR/NAME-TOKENS-SKEW.npy, integers [ranks, tokens, choices]"},
     {.name = "match", .key = KEY_MATCH, .arg = "TEXT", .doc = "Only shapes whose name holds TEXT"},
     {.name = "numerics", .key = KEY_NUMERICS, .arg = "MODE", .doc = "train or fast (default train)"},
     {.name = "check", .key = KEY_CHECK, .doc = "First compare every result's bits with one rank's"},
@@ -164,6 +169,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         break;
     case KEY_SKEW:
         a->skews = arg;
+        break;
+    case KEY_IDS:
+        a->ids = arg;
         break;
     case KEY_MATCH:
         a->match = arg;
@@ -401,6 +409,7 @@ static int run_rank(const ep_arguments *a, const moet_ep_options *as, int32_t lo
     moet_ep_bench bench = {.as = *as,
                            .numerics = a->numerics,
                            .rounds = a->rounds,
+                           .ids_dir = a->ids,
                            .is_checked = a->is_checked,
                            .keep = moet_ep_record_put,
                            .keep_context = &record};

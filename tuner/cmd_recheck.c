@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "command.h"
@@ -17,7 +16,6 @@
 #define SUMMARY "whether a table's winners still win on this device"
 #define EXAMPLE "moe-tune recheck --table table --save recheck.jsonl"
 #define DEFAULT_SECONDS 120
-#define TIME_SIZE 64
 
 typedef struct recheck_arguments {
     moet_recheck_options recheck;
@@ -240,7 +238,7 @@ typedef struct recheck_state {
     report shown, saved; /* saved.out NULL: none */
     FILE *save;          /* beside its place until it is whole */
     char *save_path;
-    char device_key[MOET_DEVICE_KEY_SIZE], checked_at[TIME_SIZE];
+    char device_key[MOET_DEVICE_KEY_SIZE], checked_at[MOET_MOMENT_SIZE];
     int32_t counts[MOET_VERDICT_COUNT];
     moet_progress progress;
 } recheck_state;
@@ -342,15 +340,6 @@ static void note_summary(const recheck_state *s)
 }
 
 /* As a store has its moments, with which it is compared: UTC, to the millisecond. */
-static void format_now(char text[TIME_SIZE])
-{
-    struct timespec now;
-    struct tm utc;
-    clock_gettime(CLOCK_REALTIME, &now);
-    const size_t used = strftime(text, TIME_SIZE, "%Y-%m-%dT%H:%M:%S", gmtime_r(&now.tv_sec, &utc));
-    snprintf(text + used, TIME_SIZE - used, ".%03dZ", (int)(now.tv_nsec / 1000000));
-}
-
 static int exit_code(const recheck_state *s)
 {
     return s->counts[MOET_VERDICT_WRONG] > 0 ? MOET_EXIT_WRONG : count_broken(s) > 0 ? MOET_EXIT_SLOWER : MOET_EXIT_OK;
@@ -379,7 +368,7 @@ static int run(int argc, char **argv)
     if (code != MOET_EXIT_OK) {
         return code;
     }
-    format_now(s.checked_at);
+    moet_store_now(s.checked_at);
     const moet_recheck_visitor visitor = {tell_before, tell_entry, &s};
     moet_status status = moet_recheck_open(&a.recheck, &s.recheck);
     if (status == MOET_OK) status = open_report(stdout, a.format, &s.shown);

@@ -10,6 +10,7 @@
 
 #include "../bench/bench.h"
 #include "../kernels/reference.h"
+#include "ep_ids.h"
 #include "random.h"
 
 /* So many tokens that each rank hears from each in all transports. */
@@ -58,41 +59,22 @@ typedef struct inputs {
     int64_t *sent_pairs;
 } inputs;
 
-static double uniform_of(uint64_t *random) { return ((double)(moet_random_next(random) >> 11) + 0.5) * 0x1p-53; }
-
-/* k distinct experts for each token, by weights: the smallest of E exponential variates. */
-static moet_status draw_ids(const moet_ep_bench *bench, const moet_ep_shape *p, inputs *in)
+static moet_status make_ids(const moet_ep_bench *bench, const moet_ep_shape *p, inputs *in)
 {
-    const int32_t E = p->experts, k = p->choices, local = E / bench->as.ranks;
-    double *weight = malloc((size_t)E * 2 * sizeof *weight), *key = weight + E;
-    if (!weight) return moet_fail(MOET_NO_MEMORY, "ep: out of host memory");
-    uint64_t order = 5, random = 100 + (uint64_t)bench->as.rank;
-    for (int32_t e = 0; e < E; e++) weight[e] = pow(e + 1, -p->zipf);
-    for (int32_t e = E - 1; e > 0; e--) { /* Fisher and Yates */
-        const int32_t other = (int32_t)(moet_random_next(&order) % (uint64_t)(e + 1));
-        const double w = weight[e];
-        weight[e] = weight[other];
-        weight[other] = w;
-    }
+    const int32_t k = p->choices, local = p->experts / bench->as.ranks;
+    MOET_TRY(bench->ids_dir
+                 ? moet_ep_ids_read(bench->ids_dir, p, bench->as.rank, bench->as.ranks, in->host_ids)
+                 : moet_ep_ids_draw(p, bench->as.rank, in->host_ids));
     for (int64_t t = 0; t < p->tokens; t++) {
-        int32_t *ids = in->host_ids + t * k;
-        for (int32_t e = 0; e < E; e++) key[e] = -log(uniform_of(&random)) / weight[e];
-        for (int32_t c = 0; c < k; c++) {
-            int32_t best = -1;
-            for (int32_t e = 0; e < E; e++) {
-                if (best < 0 || key[e] < key[best]) best = e;
-            }
-            key[best] = INFINITY;
-            ids[c] = best;
-        }
+        const int32_t *ids = in->host_ids + t * k;
         for (int32_t c = 0; c < k; c++) {
             bool is_new = true;
-            for (int32_t j = 0; j < c; j++) is_new = is_new && ids[j] / local != ids[c] / local;
+            if (ids[c] < 0) continue;
+            for (int32_t j = 0; j < c; j++) is_new = is_new && (ids[j] < 0 || ids[j] / local != ids[c] / local);
             in->sent_rows[ids[c] / local] += is_new;
             in->sent_pairs[ids[c] / local]++;
         }
     }
-    free(weight);
     return MOET_OK;
 }
 
@@ -136,9 +118,9 @@ static moet_status make_inputs(const moet_ep_bench *bench, const moet_ep_shape *
     in->sent_pairs = calloc((size_t)bench->as.ranks, sizeof *in->sent_pairs);
     float *weights = malloc(T * k * sizeof *weights + 1);
     moet_status status = in->host_ids && in->sent_rows && in->sent_pairs && weights
-                             ? draw_ids(bench, p, in)
+                             ? make_ids(bench, p, in)
                              : moet_fail(MOET_NO_MEMORY, "ep: out of host memory");
-    for (size_t i = 0; i < T * k && weights; i++) weights[i] = (float)uniform_of(&random);
+    for (size_t i = 0; i < T * k && weights; i++) weights[i] = (float)moet_random_uniform(&random);
     if (status == MOET_OK) status = backend->alloc(device, T * row_bytes, &in->x);
     if (status == MOET_OK) status = backend->alloc(device, T * row_bytes, &in->out);
     if (status == MOET_OK) status = backend->alloc(device, T * k * 4, &in->ids);
@@ -236,8 +218,10 @@ static moet_status expect(const moet_ep_bench *bench, const moet_ep_shape *p, co
         status = run_group(bench, p, in, q * local, local, group);
         for (int64_t t = 0; t < p->tokens && status == MOET_OK; t++) {
             bool is_there = false;
-            for (int32_t c = 0; c < p->choices; c++)
-                is_there = is_there || in->host_ids[t * p->choices + c] / local == q;
+            for (int32_t c = 0; c < p->choices; c++) {
+                const int32_t id = in->host_ids[t * p->choices + c];
+                is_there = is_there || (id >= 0 && id / local == q);
+            }
             if (!is_there) continue;
             parts[t]++;
             for (int64_t i = t * H; i < (t + 1) * H; i++) {

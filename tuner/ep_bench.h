@@ -42,6 +42,7 @@ typedef struct moet_ep_bench {
     moet_ep_options as;         /* rank, ranks, rendezvous, net, timeout */
     moet_numerics numerics;
     int32_t rounds;
+    const char *ids_dir; /* what tokens choose is read from there (ep_ids.h); NULL: drawn */
     bool is_checked;  /* bits against one rank with all experts, or the ranks' groups, before timing */
     moet_output *out; /* rank 0's; NULL elsewhere */
     /* Where rank 0's results go too; NULL: nowhere. */

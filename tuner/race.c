@@ -82,7 +82,7 @@ static moet_status put(race_state *s, moet_candidate *c, const moet_trial *trial
 {
     moet_store_key key = key_of(s, c);
     moet_status status = moet_store_put_trial(s->race->store, s->race->run_id, &key, trial, is_device_default(s, c),
-                                              final_rounds, replace || s->race->retune, NULL);
+                                              final_rounds, replace || s->race->since[0] != '\0', NULL);
     s->of_store = s->of_store || status != MOET_OK;
     if (status == MOET_OK) {
         c->stored = true;
@@ -155,7 +155,7 @@ static moet_status find_stored(race_state *s, int32_t first)
     for (int32_t i = first; i < race->candidates->count; i++) {
         moet_candidate *c = &race->candidates->items[i];
         moet_store_key key = key_of(s, c);
-        moet_status status = race->retune ? MOET_OK : moet_store_has_trial(race->store, &key, &c->stored, NULL);
+        moet_status status = moet_store_has_trial(race->store, &key, race->since, race->effort, &c->stored, NULL);
         if (status != MOET_OK) {
             s->of_store = true;
             return status;

@@ -37,7 +37,7 @@ typedef struct moet_race {
     int32_t final_rounds;        /* at least */
     moet_effort effort;
     bool fills;                 /* tells what these candidates take, of a workload whose race is over */
-    bool retune;                /* stored trials are measured again */
+    const char *since;          /* "", or a moment: what was stored before it is measured again */
     double noise;               /* of the winner, relative: asked */
     int64_t deadline_ns;        /* moet_clock_ns() when this race's share of the time is spent; 0: none. Then the least
                                    effort's candidates are still tried, and the final rounds run */

@@ -24,4 +24,10 @@ static inline uint64_t moet_random_below(uint64_t *state, uint64_t bound)
     return value % bound;
 }
 
+/* Uniform in (0, 1), of 53 bits. */
+static inline double moet_random_uniform(uint64_t *state)
+{
+    return ((double)(moet_random_next(state) >> 11) + 0.5) * 0x1p-53;
+}
+
 #endif

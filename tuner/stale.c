@@ -15,7 +15,7 @@ typedef struct stale_line {
     moet_verdict verdict;
     moet_problem problem;
     moet_workload workload;
-    char checked_at[MOET_SINCE_SIZE];
+    char checked_at[MOET_MOMENT_SIZE];
     char device_key[MOET_DEVICE_KEY_SIZE];
 } stale_line;
 

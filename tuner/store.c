@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "store_internal.h"
 
@@ -31,8 +32,8 @@
     X(PUT_NAME, "INSERT OR IGNORE INTO workload_names (workload_id, name, skew, tokens, seed) VALUES ((SELECT id "     \
                 "FROM workloads WHERE counts = ?1 AND hidden = ?2 AND inter = ?3), ?4, ?5, ?6, ?7)")                   \
     X(PUT_CUBIN, "INSERT OR IGNORE INTO cubins (sha256, arch, bytes) VALUES (?1, ?2, ?3)")                             \
-    X(FIND_TRIAL, "SELECT id, final_rounds, (SELECT effort FROM runs WHERE id = run_id) FROM trials WHERE " IDENTITY   \
-                  " AND config = ?6 AND device_counts = ?7 AND family_version = ?8 AND validator = ?9")                \
+    X(FIND_TRIAL, "SELECT id, final_rounds, (SELECT effort FROM runs WHERE id = run_id), measured_at >= ?10 FROM "      \
+                  "trials WHERE " IDENTITY " AND config = ?6 AND device_counts = ?7 AND family_version = ?8 AND validator = ?9")                \
     X(FIND_EFFORT, "SELECT effort FROM runs WHERE id = ?1")                                                            \
     X(DELETE_TRIAL, "DELETE FROM trials WHERE id = ?1")                                                                \
     X(PUT_TRIAL, "INSERT INTO trials (device_id, problem_id, workload_id, config, device_counts, family_version, "     \
@@ -194,12 +195,13 @@ static void bind_point(binder *b, const moet_store_key *key, const key_texts *te
 }
 
 typedef struct found_trial {
-    bool found, final_rounds;
+    bool found, final_rounds, is_since;
     int64_t id;
     moet_effort effort;
 } found_trial;
 
-static moet_status find_trial(moet_store *store, const moet_store_key *key, const key_texts *texts, found_trial *result)
+static moet_status find_trial(moet_store *store, const moet_store_key *key, const key_texts *texts, const char *since,
+                              found_trial *result)
 {
     *result = (found_trial){0};
     binder b = use(store, STATEMENT_FIND_TRIAL);
@@ -208,10 +210,12 @@ static moet_status find_trial(moet_store *store, const moet_store_key *key, cons
     bind_integer(&b, key->device_counts);
     bind_integer(&b, key->family_version);
     bind_text(&b, key->validator);
+    bind_text(&b, since);
     if (step(&b, &result->found) == MOET_OK && result->found) {
         result->id = sqlite3_column_int64(b.statement, 0);
         result->final_rounds = sqlite3_column_int(b.statement, 1) != 0;
         result->effort = (moet_effort)sqlite3_column_int(b.statement, 2);
+        result->is_since = sqlite3_column_int(b.statement, 3) != 0;
     }
     return release(&b);
 }
@@ -400,7 +404,7 @@ static moet_status put_trial(moet_store *store, const put_request *put, bool *in
 {
     found_trial stored;
     bool kept = false;
-    MOET_TRY(find_trial(store, put->key, put->texts, &stored));
+    MOET_TRY(find_trial(store, put->key, put->texts, "", &stored));
     if (stored.found && put->replace) MOET_TRY(is_kept(store, put, &stored, &kept));
     *inserted = !stored.found || (put->replace && !kept);
     if (!*inserted) return MOET_OK;
@@ -427,15 +431,25 @@ moet_status moet_store_put_trial(moet_store *store, int64_t run_id, const moet_s
     return status;
 }
 
-moet_status moet_store_has_trial(moet_store *store, const moet_store_key *key, bool *present, bool *final_rounds)
+void moet_store_now(char text[MOET_MOMENT_SIZE])
+{
+    struct timespec now;
+    struct tm utc;
+    clock_gettime(CLOCK_REALTIME, &now);
+    const size_t used = strftime(text, MOET_MOMENT_SIZE, "%Y-%m-%dT%H:%M:%S", gmtime_r(&now.tv_sec, &utc));
+    snprintf(text + used, MOET_MOMENT_SIZE - used, ".%03dZ", (int)(now.tv_nsec / 1000000));
+}
+
+moet_status moet_store_has_trial(moet_store *store, const moet_store_key *key, const char *since, moet_effort effort,
+                                 bool *present, bool *final_rounds)
 {
     key_texts texts = {0};
     found_trial stored;
     MOET_TRY(make_texts(key, &texts));
-    moet_status status = find_trial(store, key, &texts, &stored);
+    moet_status status = find_trial(store, key, &texts, since, &stored);
     free(texts.counts);
     if (status != MOET_OK) return status;
-    *present = stored.found;
+    *present = stored.found && (stored.is_since || (stored.final_rounds && stored.effort > effort));
     if (final_rounds) *final_rounds = stored.final_rounds;
     return MOET_OK;
 }

@@ -65,8 +65,13 @@ typedef struct moet_store_key {
  * counts. */
 moet_status moet_store_put_trial(moet_store *store, int64_t run_id, const moet_store_key *key, const moet_trial *trial,
                                  bool is_default, bool final_rounds, bool replace, bool *inserted);
-/* Whether a finished trial with this key is there; *final_rounds (may be NULL) as it was put. */
-moet_status moet_store_has_trial(moet_store *store, const moet_store_key *key, bool *present, bool *final_rounds);
+/* A moment as the store has them, UTC with milliseconds: they compare as texts. */
+#define MOET_MOMENT_SIZE 32
+void moet_store_now(char text[MOET_MOMENT_SIZE]);
+/* Whether a finished trial with this key is there; *final_rounds (may be NULL) as it was put. What was measured before
+ * the moment `since` ("": whenever) is not, unless it is one that a trial of `effort` would not replace. */
+moet_status moet_store_has_trial(moet_store *store, const moet_store_key *key, const char *since, moet_effort effort,
+                                 bool *present, bool *final_rounds);
 /* Marks that a workload is tuned, its final rounds done, for a candidate set (a hash text of candidates) with an
  * effort, so that a resumed sweep skips it whole. A mark of a higher effort stays. is_done: with this effort or a
  * higher one. */

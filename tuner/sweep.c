@@ -238,6 +238,13 @@ static moet_status judge(sweep_state *s, const moet_sweep_task *task, moet_statu
     return status;
 }
 
+/* What was measured of a task before that moment is measured again; "": nothing. */
+static const char *since_of(const sweep_state *s, const moet_sweep_task *task)
+{
+    if (task->since[0] != '\0') return task->since;
+    return s->options->retune ? s->handout->began_at : "";
+}
+
 /* A race of candidates; the rest is the task's. */
 static moet_race race_of(sweep_state *s, const moet_sweep_task *task, moet_candidates *candidates)
 {
@@ -252,6 +259,7 @@ static moet_race race_of(sweep_state *s, const moet_sweep_task *task, moet_candi
                        .final_rounds = s->options->final_rounds,
                        .effort = s->options->effort,
                        .noise = s->options->noise,
+                       .since = since_of(s, task),
                        .ahead = s->handout->ahead,
                        .should_stop = should_stop,
                        .report = report,
@@ -282,7 +290,6 @@ static moet_status race_task(sweep_state *s, const moet_sweep_task *task, moet_c
     MOET_TRY(compile_listed(s, task, candidates)); /* before those of later tasks that were not asked for yet */
     MOET_TRY(compile_next(s));
     moet_race race = race_of(s, task, candidates);
-    race.retune = s->options->retune || task->since[0] != '\0';
     race.deadline_ns = deadline(s);
     moet_race_result result;
     moet_sweep_task_begin(task);
@@ -405,7 +412,7 @@ static moet_status keep_table(const sweep_state *s, const moet_sweep_task *task,
         key.family_version = c.config.family->version;
         key.validator = c.validator;
         bool is_known = false;
-        MOET_TRY(moet_store_has_trial(s->store, &key, &is_known, NULL));
+        MOET_TRY(moet_store_has_trial(s->store, &key, since_of(s, task), s->options->effort, &is_known, NULL));
         known += is_known;
         *lacking += !is_known && !c.family_default;
     }

@@ -34,11 +34,10 @@ typedef struct moet_sweep_options {
 } moet_sweep_options;
 
 /* One problem on one workload: what is raced. */
-#define MOET_SINCE_SIZE 32
 typedef struct moet_sweep_task {
     moet_problem problem;
     const moet_workload *workload; /* of the list given to moet_sweep_plan */
-    char since[MOET_SINCE_SIZE];   /* "", else a moment as the store has them: what was measured before it no longer
+    char since[MOET_MOMENT_SIZE];  /* "", else a moment as the store has them: what was measured before it no longer
                                       wins, and is measured again */
 } moet_sweep_task;
 /* "deepseek-v3/ep32 512 rows balanced up nk" into text. */

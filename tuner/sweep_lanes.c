@@ -336,6 +336,7 @@ moet_status moet_sweep_run(const moet_sweep_options *options, const moet_sweep_t
         status = moet_handout_create(tasks, moet_effort_rule_of(options->effort)->fills, l->count, &handout);
     if (status == MOET_OK) status = open_workers(l);
     handout.fills_last = options->budget_ns > 0;
+    moet_store_now(handout.began_at);
     if (status == MOET_OK) /* before a database is made */
         status = moet_candidates_check(moet_worker_info(l->items[0].worker), &options->families);
     if (status == MOET_OK && options->device_key != NULL &&

@@ -32,6 +32,7 @@ typedef struct moet_handout {
     moet_block *blocks;
     int32_t raced;
     int32_t lanes;
+    char began_at[MOET_MOMENT_SIZE]; /* when the sweep did */
     moet_compile_ahead *ahead; /* NULL: none */
 } moet_handout;
 
