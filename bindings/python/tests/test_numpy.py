@@ -216,6 +216,25 @@ class Ffn(Base):
         np.testing.assert_array_equal(out[:, :HIDDEN], expected)
         self.assertTrue((out[:, HIDDEN:] == 0).all())
 
+    def test_rows_that_share_memory_are_refused(self):
+        x, weights, up, down = self.inputs()
+        plan, ids = self.table.ffn(**SHAPE, choices=2, max_tokens=8), self.IDS
+        self.refuses("x's rows overlap: pass numpy.ascontiguousarray(x)", plan, np.broadcast_to(x[:1], x.shape), ids,
+                     weights, up, down)
+        self.refuses("ids's rows overlap", plan, x, np.broadcast_to(ids[:1], ids.shape), weights, up, down)
+        self.refuses("weights's rows overlap", plan, x, ids, np.broadcast_to(weights[:1], weights.shape), up, down)
+        self.refuses("x's rows run backwards", plan, x[::-1], ids, weights, up, down)
+        self.refuses("x's rows overlap: pass x.contiguous()", plan, ByDlpack(np.lib.stride_tricks.as_strided(
+            x, x.shape, (0, 2))), ids, weights, up, down, out=np.zeros_like(x))
+        single = self.table.ffn(**SHAPE, choices=1, max_tokens=8)
+        self.refuses("ids's rows overlap", single, x, np.broadcast_to(ids[:1, :1], (5, 1)), weights[:, :1], up, down)
+        # One row has no distance, and a single choice none inside its row.
+        np.testing.assert_array_equal(plan(np.broadcast_to(x[0], (1, HIDDEN)), ids[:1], weights[:1], up, down),
+                                      plan(x[:1], ids[:1], weights[:1], up, down))
+        alone = np.lib.stride_tricks.as_strided(ids, (5, 1), (16, 0))
+        np.testing.assert_array_equal(single(x, alone, weights[:, :1], up, down),
+                                      single(x, np.ascontiguousarray(alone), weights[:, :1], up, down))
+
     def test_counts_from_the_host(self):
         x, weights, up, down = self.inputs()
         counts = np.bincount(self.IDS[self.IDS >= 0], minlength=EXPERTS)

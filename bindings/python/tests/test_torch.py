@@ -99,6 +99,10 @@ class Cases:
             plan(x.float(), w, COUNTS)
         with self.assertRaisesRegex(TypeError, "on 'meta'"):
             plan(x.to("meta"), w, COUNTS)
+        path = self.table.ffn(**SHAPE, choices=2, max_tokens=8)
+        ids, weights = torch.zeros(3, 2, dtype=torch.int32, device=self.device), torch.ones(3, 2, device=self.device)
+        with self.assertRaisesRegex(ValueError, r"x's rows overlap: pass x.contiguous\(\)"):
+            path(x[:1].expand(3, HIDDEN), ids, weights, w, self.draw(EXPERTS, HIDDEN, INTER))
 
 
 @unittest.skipUnless(torch, "torch is not installed")
