@@ -10,8 +10,8 @@ DLPACK_CPU, DLPACK_CUDA, DLPACK_CUDA_HOST, DLPACK_CUDA_MANAGED = 1, 2, 3, 13
 
 
 class View:
-    """One tensor. strides are in elements, None where it is dense; ordinal is of the CUDA device, None on the host; owner
-    keeps it alive."""
+    """One tensor. strides are in elements, None where it is dense, one of them None where it is no whole number of them;
+    ordinal is of the CUDA device, None on the host; owner keeps it alive."""
 
     __slots__ = ("pointer", "shape", "strides", "dtype", "ordinal", "owner")
 
@@ -58,8 +58,16 @@ def _view_numpy(array, stream):
     dtype = array.dtype
     name = _numpy_names.get(dtype)
     if name is None:
-        name = _numpy_names[dtype] = "bfloat16" if dtype.name == "uint16" else dtype.name
-    strides = None if array.flags.c_contiguous else tuple(stride // array.itemsize for stride in array.strides)
+        name = "bfloat16" if dtype.name == "uint16" else dtype.name
+        if not dtype.isnative:
+            name = f"{dtype.name} in the other byte order"
+        _numpy_names[dtype] = name
+    if array.flags.c_contiguous:
+        strides = None
+    else:
+        size = array.itemsize
+        # A field of a structured array may lie at other distances.
+        strides = tuple(None if stride % size else stride // size for stride in array.strides)
     return View(array.__array_interface__["data"][0], array.shape, strides, name, None, array)
 
 

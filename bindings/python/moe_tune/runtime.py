@@ -306,12 +306,16 @@ class FfnPlan(Plan):
         view = self._view(name, tensor, shape, dtypes, stream, dense=False)
         if view.strides is not None and shape[1] > 1 and view.strides[1] != 1:
             raise ValueError(f"{name}'s rows are not contiguous: pass {_tensor.dense_text(name, tensor)}")
-        # A distance of 0, as broadcasting and expand() make it, would mean dense rows to moet_ffn.
-        if view.strides is not None and shape[0] > 1 and view.strides[0] <= 0:
-            raise ValueError(f"{name}'s rows {'overlap' if view.strides[0] == 0 else 'run backwards'}: pass "
-                             f"{_tensor.dense_text(name, tensor)}")
+        stride = 0  # to moet_ffn: dense rows
+        if view.strides is not None and shape[0] > 1:
+            stride = view.strides[0]
+            # 0 is what broadcasting and expand() make.
+            if stride is None or stride <= 0:
+                how = ("are no whole number of elements apart" if stride is None else
+                       "overlap" if stride == 0 else "run backwards")
+                raise ValueError(f"{name}'s rows {how}: pass {_tensor.dense_text(name, tensor)}")
         held.append(view)
-        return view.pointer, 0 if view.strides is None else view.strides[0], view.dtype
+        return view.pointer, stride, view.dtype
 
     def _bias(self, name, tensor, stream, held):
         shape = self._shapes[name]

@@ -235,6 +235,21 @@ class Ffn(Base):
         np.testing.assert_array_equal(single(x, alone, weights[:, :1], up, down),
                                       single(x, np.ascontiguousarray(alone), weights[:, :1], up, down))
 
+    def test_fields_of_structures_and_the_other_byte_order(self):
+        x, weights, up, down = self.inputs()
+        plan, tokens = self.table.ffn(**SHAPE, choices=2, max_tokens=8), len(self.IDS)
+        uneven = np.zeros(tokens, [("x", np.uint16, HIDDEN), ("flag", np.uint8)])["x"]
+        self.refuses("x's rows are no whole number of elements apart: pass numpy.ascontiguousarray(x)", plan, uneven,
+                     self.IDS, weights, up, down)
+        even = np.zeros(tokens, [("flag", np.int64), ("ids", np.int64, 2)])["ids"]
+        even[:] = self.IDS
+        np.testing.assert_array_equal(plan(x, even, weights, up, down), plan(x, self.IDS, weights, up, down))
+        gemm = self.table.gemm("up", **SHAPE, max_rows=64)
+        self.refuses("x is uint16 in the other byte order, bfloat16 needed", gemm, x.astype(x.dtype.newbyteorder()),
+                     up, [tokens, 0, 0, 0], error=TypeError)
+        self.refuses("ids is int64 in the other byte order", plan, x, self.IDS.astype(
+            self.IDS.dtype.newbyteorder()), weights, up, down, error=TypeError)
+
     def test_counts_from_the_host(self):
         x, weights, up, down = self.inputs()
         counts = np.bincount(self.IDS[self.IDS >= 0], minlength=EXPERTS)
