@@ -202,6 +202,10 @@ bool moet_family_serves(const moet_family *family, moet_op op);
 /* The up GEMM's and the down GEMM's problem (op UP, DOWN) of an FFN problem. */
 moet_problem moet_problem_gemm(const moet_problem *path, moet_op op);
 
+/* "layout=nk,prob=advance": the fields of a valid problem that are otherwise in another of its op, in text
+ * [MOET_KEY_SIZE]; their number. */
+int32_t moet_problem_differences(const moet_problem *problem, const moet_problem *other, char *text);
+
 /* The family's validator into text[MOET_VALIDATOR_SIZE]; "" where it stands on no library. */
 moet_status moet_family_validator(const moet_family *family, char *text);
 

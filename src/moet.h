@@ -158,7 +158,8 @@ typedef struct moet_problem {
     double clamp; /* c > 0 of SWIGLU_CLAMP, else 0 */
 } moet_problem;
 
-/* Fills *problem with BF16, layout nk, no bias, train numerics; FFN: swiglu, prob combine, combine exact. */
+/* Fills *problem with BF16, layout nk, no bias, train numerics; FFN: swiglu, prob combine (where `moe-tune
+ * sweep` takes prob advance unless told: see moet_refusal), combine exact. */
 MOET_API void moet_problem_init(moet_problem *problem, moet_op op, int32_t experts, int32_t hidden, int32_t inter);
 
 /* INVALID, with the field and its bound, if the problem cannot be served. */
@@ -214,7 +215,8 @@ MOET_API void moet_close(moet_handle *handle);
 
 /* Entries that serve, and the refused ones: moet_refusal(handle, i) for 0 <= i < moet_refusal_count is one line,
  * "<problem> rows=512 max=99 any: cublasLt 130100 expected, cublasLt 130200 found", and "" for any other i. A plan that
- * cannot prepare an entry adds "<config>: <reason>". Owned by the handle. */
+ * cannot prepare an entry adds "<config>: <reason>", and one whose problem the table has with other fields alone
+ * "<op and sizes>: the table has prob=advance; the plan asks prob=combine". Owned by the handle. */
 MOET_API int32_t moet_entry_count(const moet_handle *handle);
 MOET_API int32_t moet_refusal_count(const moet_handle *handle);
 MOET_API const char *moet_refusal(const moet_handle *handle, int32_t index);
@@ -437,8 +439,9 @@ typedef struct moet_record_summary {
  * never waits for it: one during a save or summary is not recorded. */
 MOET_API moet_status moet_record_start(moet_handle *handle, int32_t capacity);
 /* Writes what is recorded so far as a workload file, one JSON object a line with "weight" the number of launches, by a
- * temporary file and a rename; goes on recording. `moe-tune sweep --workloads` and `moe-tune workloads import` read it.
- * An empty file where nothing was met. INVALID where nothing was started, IO, NO_MEMORY. */
+ * temporary file and a rename; goes on recording. `moe-tune sweep --workloads` and `moe-tune workloads import` read it;
+ * a sweep must be told what else the problem is, as --ops ffn and --prob (docs/workloads.md). An empty file where
+ * nothing was met. INVALID where nothing was started, IO, NO_MEMORY. */
 MOET_API moet_status moet_record_save(moet_handle *handle, const char *path);
 /* INVALID where nothing was started. */
 MOET_API moet_status moet_record_summarize(moet_handle *handle, moet_record_summary *summary);

@@ -65,12 +65,14 @@ const char *moet_refusal(const moet_handle *handle, int32_t index)
 
 const char *moet_device_key(const moet_handle *handle) { return handle->device->key; }
 
-/* Remembers an entry that could not be prepared, once. */
-static void refuse_late(moet_handle *handle, const moet_config *config, const char *reason)
+/* Remembers what does not serve, once. */
+__attribute__((format(printf, 2, 3))) static void refuse_late(moet_handle *handle, const char *format, ...)
 {
-    char config_text[MOET_CONFIG_SIZE], line[MOET_CONFIG_SIZE + MOET_REASON_SIZE];
-    moet_config_format(config, config_text);
-    snprintf(line, sizeof line, "%s: %.200s", config_text, reason);
+    char line[MOET_CONFIG_SIZE + MOET_REASON_SIZE];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(line, sizeof line, format, args);
+    va_end(args);
     for (int32_t i = 0; i < handle->late_count; i++) {
         if (strcmp(handle->late[i], line) == 0) return;
     }
@@ -78,6 +80,23 @@ static void refuse_late(moet_handle *handle, const moet_config *config, const ch
     char *copy = grown ? strdup(line) : NULL;
     if (grown) handle->late = grown;
     if (copy) handle->late[handle->late_count++] = copy;
+}
+
+/* The table has nothing for a problem: where that is for a field's sake, and may be a slip, it is said. */
+static void refuse_alike(moet_handle *handle, const moet_problem *problem)
+{
+    static const char *const ops[] = {
+#define MOET_X(name, text) text,
+        MOET_OP_TABLE(MOET_X)
+#undef MOET_X
+    };
+    const moet_table_problem *alike = moet_table_find_alike(handle->table, problem);
+    char has[MOET_KEY_SIZE], asked[MOET_KEY_SIZE];
+    if (!alike) return;
+    moet_problem_differences(&alike->problem, problem, has);
+    moet_problem_differences(problem, &alike->problem, asked);
+    refuse_late(handle, "op=%s,experts=%d,hidden=%d,inter=%d: the table has %.200s; the plan asks %.200s",
+                ops[problem->op], problem->experts, problem->hidden, problem->inter, has, asked);
 }
 
 /* ---- plan ---- */
@@ -184,7 +203,9 @@ static moet_status prepare_tuned(moet_plan *plan)
             moet_status status = prepare(plan, &winner->config, &from, &index);
             if (status == MOET_NO_MEMORY || status == MOET_DEVICE) return status;
             if (status != MOET_OK) {
-                refuse_late(plan->handle, &winner->config, moet_last_error());
+                char text[MOET_CONFIG_SIZE];
+                moet_config_format(&winner->config, text);
+                refuse_late(plan->handle, "%s: %.200s", text, moet_last_error());
                 /* Remembered as unusable, so that it is tried once. */
                 plan->prepared[plan->prepared_count] = (moet_prepared){.config = winner->config};
                 index = plan->prepared_count++;
@@ -266,6 +287,7 @@ moet_status moet_plan_create(moet_handle *handle, const moet_problem *problem, c
     result->kind = options->device_counts ? MOET_TABLE_DEVICE_COUNTS : MOET_TABLE_ANY;
     result->tuned = handle->table ? moet_table_find(handle->table, problem) : NULL;
     result->is_foreign = handle->table && !result->tuned && moet_table_is_foreign(handle->table, problem);
+    if (handle->table && !result->tuned) refuse_alike(handle, problem);
 
     moet_status status = MOET_NO_MEMORY;
     size_t points = result->tuned ? (size_t)result->tuned->point_count : 0, families = 0;

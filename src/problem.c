@@ -198,25 +198,51 @@ moet_status moet_problem_validate(const moet_problem *problem)
     return MOET_OK;
 }
 
+/* "layout=nk"; what is written of it. */
+static size_t field_format(const field *f, const moet_problem *problem, char *text, size_t size)
+{
+    int n;
+    if (f->type == FIELD_REAL) {
+        char real[REAL_SIZE];
+        double number;
+        memcpy(&number, (const char *)problem + f->offset, sizeof number);
+        real_format(number, real);
+        n = snprintf(text, size, "%s=%s", f->key, real);
+    } else if (f->type == FIELD_NUMBER)
+        n = snprintf(text, size, "%s=%d", f->key, field_get(f, problem));
+    else
+        n = snprintf(text, size, "%s=%s", f->key, f->names[field_get(f, problem)]);
+    return (size_t)n;
+}
+
 void moet_problem_format(const moet_problem *problem, char *text)
 {
     size_t used = 0;
     for (int32_t i = 0; i < field_count(problem->op); i++) {
-        const field *f = &fields[i];
-        int32_t value = f->type == FIELD_REAL ? 0 : field_get(f, problem);
-        char real[REAL_SIZE];
-        int n;
-        if (f->type == FIELD_REAL) {
-            double number;
-            memcpy(&number, (const char *)problem + f->offset, sizeof number);
-            real_format(number, real);
-            n = snprintf(text + used, MOET_KEY_SIZE - used, "%s%s=%s", i ? "," : "", f->key, real);
-        } else if (f->type == FIELD_NUMBER)
-            n = snprintf(text + used, MOET_KEY_SIZE - used, "%s%s=%d", i ? "," : "", f->key, value);
-        else
-            n = snprintf(text + used, MOET_KEY_SIZE - used, "%s%s=%s", i ? "," : "", f->key, f->names[value]);
-        used += (size_t)n;
+        if (i) text[used++] = ',';
+        used += field_format(&fields[i], problem, text + used, MOET_KEY_SIZE - used);
     }
+}
+
+int32_t moet_problem_differences(const moet_problem *problem, const moet_problem *other, char *text)
+{
+    size_t used = 0;
+    int32_t count = 0;
+    text[0] = '\0';
+    for (int32_t i = 0; i < field_count(problem->op); i++) {
+        char there[MOET_KEY_SIZE];
+        const size_t begin = used;
+        if (count) text[used++] = ',';
+        const size_t length = field_format(&fields[i], problem, text + used, MOET_KEY_SIZE - used);
+        field_format(&fields[i], other, there, sizeof there);
+        if (strcmp(text + used, there) == 0) {
+            text[used = begin] = '\0';
+        } else {
+            used += length;
+            count++;
+        }
+    }
+    return count;
 }
 
 moet_status moet_problem_parse(const char *text, moet_problem *problem)

@@ -115,6 +115,8 @@ moet_status moet_table_read_ep(const struct cJSON *device, moet_table *table, ch
 void moet_table_ep_release(moet_table *table);
 
 const moet_table_problem *moet_table_find(const moet_table *table, const moet_problem *problem);
+/* The problem of the same op, experts, hidden and inter that differs least in the rest; NULL if there is none. */
+const moet_table_problem *moet_table_find_alike(const moet_table *table, const moet_problem *problem);
 
 /* The compiled kernels of a config for a problem into list[MOET_MAX_CUBINS], as moet_family's cubins() would give them,
  * and their number: each from the defaults of any problem for which the family compiles the same source with the same

@@ -21,6 +21,24 @@ const moet_table_problem *moet_table_find(const moet_table *table, const moet_pr
     return NULL;
 }
 
+const moet_table_problem *moet_table_find_alike(const moet_table *table, const moet_problem *problem)
+{
+    const moet_table_problem *best = NULL;
+    int32_t fewest = INT32_MAX;
+    for (int32_t i = 0; i < table->problem_count; i++) {
+        const moet_problem *p = &table->problems[i].problem;
+        char text[MOET_KEY_SIZE];
+        if (p->op != problem->op || p->experts != problem->experts || p->hidden != problem->hidden ||
+            p->inter != problem->inter)
+            continue;
+        const int32_t count = moet_problem_differences(p, problem, text);
+        if (count >= fewest) continue;
+        best = &table->problems[i];
+        fewest = count;
+    }
+    return best;
+}
+
 static bool sources_equal(const moet_source *a, const moet_source *b)
 {
     if (a->text != b->text || strcmp(a->arch, b->arch) != 0 || a->option_count != b->option_count) return false;

@@ -104,6 +104,9 @@ cat >recorded.jsonl <<'EOF2'
 EOF2
 expect 0 "3 workloads, 2 of them different" import recorded.jsonl --out two.jsonl
 holds "recorded" two.jsonl '"rows":64,"skew":"recorded:0","weight":0.6,"counts":[16,16,16,16]'
+holds "what to do with GEMMs" err "next: moe-tune sweep --workloads two.jsonl"
+sed 's,recorded/down,recorded/ffn,' recorded.jsonl >paths.jsonl
+expect 0 "next: moe-tune sweep --ops ffn --workloads two.jsonl, with the plan's --prob" import paths.jsonl --out two.jsonl
 
 # ---- a sweep and a bench of an imported file ----
 expect 0 "" import lines.jsonl "${shape[@]}" --rank 0 --clusters 1 --out one.jsonl

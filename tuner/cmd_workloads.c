@@ -338,6 +338,15 @@ static moet_status write_all(const workloads_arguments *a, const moet_workloads 
     return status;
 }
 
+/* Whether moet_record_save wrote some of them for plans of op ffn, whose problem has more fields than a shape. */
+static bool has_paths(const moet_workloads *list)
+{
+    for (int32_t i = 0; i < list->count; i++) {
+        if (strcmp(list->items[i].name, "recorded/ffn") == 0) return true;
+    }
+    return false;
+}
+
 static void note_result(const workloads_arguments *a, const moet_workloads *all, const moet_workloads *chosen,
                         const moet_cluster_summary *summary, int64_t empty)
 {
@@ -345,7 +354,12 @@ static void note_result(const workloads_arguments *a, const moet_workloads *all,
                       (long long)summary->different, (long long)empty);
     moet_command_note("%d stand for all; the farthest is %.3f from its own (ln of rows, ln of max/mean, Gini)",
                       chosen->count, summary->distance);
-    if (a->out != NULL) {
+    if (a->out != NULL && has_paths(all)) {
+        moet_command_note(
+            "next: moe-tune sweep --ops ffn --workloads %s, with the plan's --prob, --layout, --activation "
+            "and --bias",
+            a->out);
+    } else if (a->out != NULL) {
         moet_command_note("next: moe-tune sweep --workloads %s%s", a->out, a->model.bias ? " --bias" : "");
     }
 }

@@ -58,7 +58,8 @@ class Table:
 
     @property
     def refusals(self):
-        """One line for each entry that does not serve here, with the reason."""
+        """One line for each entry that does not serve here, with the reason, and for each plan whose problem the table
+        has with other fields alone."""
         return [lib.moet_refusal(self._handle, i).decode() for i in range(lib.moet_refusal_count(self._handle))]
 
     @property

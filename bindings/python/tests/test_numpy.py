@@ -162,6 +162,9 @@ class Gemm(Base):
         choice = table.gemm("up", **SHAPE, max_rows=64).query([16] * 4)
         self.assertEqual((choice.hit, choice.tuned_rows), ("exact", 64))
         self.assertGreater(choice.tuned_time_us, 0)
+        table.gemm("up", **SHAPE, max_rows=64, layout="kn")
+        self.assertEqual(len(table.refusals), 1)
+        self.assertIn("the table has layout=nk; the plan asks layout=kn", table.refusals[0])
 
 
 class Dlpack(Base):

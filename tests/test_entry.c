@@ -1,0 +1,96 @@
+/* What a caller gets wrong, and is told: a table that is made for a problem with other fields. */
+#include "table_text.h"
+#include "test.h"
+
+enum { E = 4, H = 64, I = 32 };
+static moet_device *host;
+
+static int group_open(void **state)
+{
+    (void)state;
+    unsetenv("MOET_TABLE");
+    return moet_device_open("host", &host) == MOET_OK ? 0 : 1;
+}
+
+static int group_close(void **state)
+{
+    (void)state;
+    moet_device_close(host);
+    return 0;
+}
+
+static moet_problem path_problem(moet_prob prob)
+{
+    moet_problem problem;
+    moet_problem_init(&problem, MOET_OP_FFN, E, H, I);
+    problem.prob = prob;
+    return problem;
+}
+
+/* A table of one problem, in a folder of its own. */
+static void write_table(char folder[256], const moet_problem *problem)
+{
+    static const int32_t counts[E] = {16, 16, 16, 16};
+    char config_text[MOET_CONFIG_SIZE], validator[64];
+    moet_config config;
+    TEST_OK(moet_default_config(problem, 64, false, &host->info, &config));
+    const text_point point = {.counts = counts, .any = text_winner_of(&config, config_text, validator, 1000)};
+    char *text = text_table(host, problem, &point, 1, NULL, 0);
+    test_folder_make(folder);
+    text_write(folder, text);
+    free(text);
+}
+
+/* ---- a problem that the table has with other fields ---- */
+
+static void plan_once(moet_handle *handle, const moet_problem *problem)
+{
+    moet_plan *plan;
+    const moet_plan_options options = {.max_rows = 256, .max_tokens = 64, .choices = 4};
+    TEST_OK(moet_plan_create(handle, problem, &options, &plan));
+    moet_plan_destroy(plan);
+}
+
+static void test_a_missed_table_is_said(void **state)
+{
+    (void)state;
+    char folder[256];
+    moet_handle *handle;
+    const moet_problem tuned = path_problem(MOET_PROB_ADVANCE);
+    write_table(folder, &tuned);
+    TEST_OK(moet_open(folder, "host", &handle));
+    plan_once(handle, &tuned);
+    assert_int_equal(moet_refusal_count(handle), 0);
+
+    moet_problem asked = path_problem(MOET_PROB_COMBINE);
+    for (int32_t i = 0; i < 2; i++) plan_once(handle, &asked);
+    assert_int_equal(moet_refusal_count(handle), 1);
+    assert_string_equal(moet_refusal(handle, 0), "op=ffn,experts=4,hidden=64,inter=32: the table has prob=advance; the "
+                                                 "plan asks prob=combine");
+    asked.layout = MOET_LAYOUT_KN;
+    asked.bias = true;
+    asked.activation = MOET_ACTIVATION_SWIGLU_CLAMP;
+    asked.clamp = 7.5;
+    plan_once(handle, &asked);
+    assert_int_equal(moet_refusal_count(handle), 2);
+    TEST_CONTAINS(moet_refusal(handle, 1),
+                  "the table has layout=nk,activation=swiglu,bias=0,prob=advance,clamp=0; the plan asks "
+                  "layout=kn,activation=swiglu_clamp,bias=1,prob=combine,clamp=7.5");
+
+    /* Other sizes or another op are no slip. */
+    moet_problem_init(&asked, MOET_OP_FFN, E, H, 2 * I);
+    plan_once(handle, &asked);
+    moet_problem_init(&asked, MOET_OP_UP, E, H, I);
+    plan_once(handle, &asked);
+    assert_int_equal(moet_refusal_count(handle), 2);
+    moet_close(handle);
+    test_folder_remove(folder);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_missed_table_is_said),
+    };
+    return cmocka_run_group_tests(tests, group_open, group_close);
+}
