@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -218,6 +219,20 @@ static moet_status host_activate(moet_device *device)
     return MOET_OK;
 }
 
+/* OpenMP's threads are gone in a forked child while their pool says that they are there, and who waits for them waits
+ * for ever. So the process that first has kernels keeps them; 0: none yet. */
+static _Atomic pid_t kernels_owner;
+
+static moet_status host_enter(moet_device *device)
+{
+    (void)device;
+    const pid_t self = getpid();
+    pid_t owner = 0;
+    if (atomic_compare_exchange_strong(&kernels_owner, &owner, self) || owner == self) return MOET_OK;
+    return moet_fail(MOET_UNSUPPORTED,
+                     "the host kernels were used before fork(): use them first in the child, or spawn");
+}
+
 static moet_status host_open(int32_t ordinal, moet_device *device)
 {
     (void)ordinal; /* one device: the caller has checked it against count */
@@ -361,6 +376,7 @@ const moet_backend moet_backend_host = {
     .open = host_open,
     .close = host_close,
     .activate = host_activate,
+    .enter = host_enter,
     .alloc = host_alloc,
     .free = host_free,
     .free_bytes = host_free_bytes,

@@ -119,6 +119,7 @@ static moet_status launch(moet_plan *plan, const moet_ffn_args *args, const moet
     MOET_TRY(check_choices(plan, args, true, call));
     MOET_TRY(check_weights(plan, args, call));
     if (!rows) MOET_TRY(check_out(plan, args, call));
+    MOET_TRY(moet_handle_enter(plan->handle));
 
     moet_ffn_args ffn = *args;
     if (!plan->problem.bias) ffn.up_bias = NULL;

@@ -20,6 +20,9 @@
  * otherwise below. On a CUDA device the device's context, which moet_open leaves current, must be current on the thread
  * that creates, launches or destroys a plan, or closes the handle.
  *
+ * The host backend's threads do not come along through fork(): where a process has made a plan on the host, its forked
+ * children get UNSUPPORTED for plans and launches there. Fork before the first plan, or start children anew (spawn).
+ *
  * Opening a table writes nothing. The environment variable MOET_TABLE overrides the folder passed to moet_open:
  * a folder, or "off" for no table. */
 #ifndef MOET_H

@@ -279,6 +279,7 @@ moet_status moet_plan_create(moet_handle *handle, const moet_problem *problem, c
                          "there will be at most",
                          (long long)options->max_tokens, (long long)resolved.max_rows, MOET_MAX_ROWS);
     MOET_TRY(validate_options(&resolved));
+    MOET_TRY(moet_handle_enter(handle));
     moet_plan *result = calloc(1, sizeof *result);
     if (!result) return moet_fail(MOET_NO_MEMORY, "plan: out of memory");
     result->handle = handle;
@@ -408,6 +409,7 @@ moet_status moet_launch(moet_plan *plan, const moet_launch_args *args)
         return moet_fail(MOET_INVALID, "moet_launch: x, w, out or the problem's bias is NULL");
     if (((uintptr_t)args->x | (uintptr_t)args->w | (uintptr_t)args->out | (uintptr_t)args->bias) & 15)
         return moet_fail(MOET_INVALID, "moet_launch: x, w, bias and out must be 16-byte aligned");
+    MOET_TRY(moet_handle_enter(plan->handle));
     moet_family_launch_args launch = {.x = args->x,
                                       .w = args->w,
                                       .bias = plan->problem.bias ? args->bias : NULL,

@@ -80,6 +80,13 @@ moet_status moet_plan_decide(const moet_plan *plan, const int32_t *counts, moet_
 /* With device counts: chooses what launches run from now on. rows: 1 to max_rows. */
 void moet_plan_choose(moet_plan *plan, int64_t rows, double max_over_mean);
 
+/* Whether a plan of the handle may be made, or launched, in this process. */
+static inline moet_status moet_handle_enter(const moet_handle *handle)
+{
+    const moet_backend *backend = handle->device->backend;
+    return backend->enter ? backend->enter(handle->device) : MOET_OK;
+}
+
 /* Counts a launch's decision. */
 void moet_plan_count(moet_plan *plan, const moet_decision *d);
 

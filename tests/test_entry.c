@@ -1,6 +1,9 @@
-/* What a caller gets wrong, and is told: a table that is made for a problem with other fields. */
+/* What a caller gets wrong, and is told: a table that is made for a problem with other fields, fork(). */
 #include "table_text.h"
 #include "test.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
 
 enum { E = 4, H = 64, I = 32 };
 static moet_device *host;
@@ -87,9 +90,67 @@ static void test_a_missed_table_is_said(void **state)
     test_folder_remove(folder);
 }
 
+/* ---- fork ---- */
+
+/* What a child does with the handle: the status of making a plan and launching it, or of launching the parent's. */
+static moet_status use(moet_handle *handle, moet_plan *plan)
+{
+    static uint16_t x[16 * H] __attribute__((aligned(64))), w[E * 2 * I * H] __attribute__((aligned(64))),
+        out[16 * 2 * I] __attribute__((aligned(64)));
+    static const int32_t counts[E] = {4, 4, 4, 4};
+    const moet_launch_args args = {.x = x, .w = w, .out = out, .counts = counts};
+    const moet_plan_options options = {.max_rows = 16};
+    moet_plan *made = NULL;
+    moet_problem problem;
+    moet_problem_init(&problem, MOET_OP_UP, E, H, I);
+    if (!plan) MOET_TRY(moet_plan_create(handle, &problem, &options, &made));
+    moet_status status = moet_launch(plan ? plan : made, &args);
+    moet_plan_destroy(made);
+    return status;
+}
+
+/* In a forked child, which is killed where it hangs. */
+static void expect_in_child(moet_status expected, moet_handle *handle, moet_plan *plan)
+{
+    const pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        alarm(30);
+        const moet_status status = use(handle, plan);
+        const bool is_said = strcmp(moet_last_error(), "the host kernels were used before fork(): use them first in "
+                                                       "the child, or spawn") == 0;
+        _exit(status == expected && (status == MOET_OK || is_said) ? 0 : 1);
+    }
+    int how = 0;
+    assert_int_equal(waitpid(child, &how, 0), child);
+    if (!WIFEXITED(how) || WEXITSTATUS(how) != 0)
+        test_fail("a forked child: %s %d", WIFSIGNALED(how) ? "signal" : "exit", how);
+}
+
+/* The first test, as it needs a process that has not used the kernels. */
+static void test_kernels_in_forked_children(void **state)
+{
+    (void)state;
+    moet_handle *handle;
+    moet_plan *plan;
+    moet_problem problem;
+    const moet_plan_options options = {.max_rows = 16};
+    TEST_OK(moet_open(NULL, "host", &handle));
+    expect_in_child(MOET_OK, handle, NULL); /* the parent has only opened */
+    moet_problem_init(&problem, MOET_OP_UP, E, H, I);
+    TEST_OK(moet_plan_create(handle, &problem, &options, &plan));
+    TEST_OK(use(handle, plan));
+    expect_in_child(MOET_UNSUPPORTED, handle, plan);
+    expect_in_child(MOET_UNSUPPORTED, handle, NULL);
+    TEST_OK(use(handle, plan));
+    moet_plan_destroy(plan);
+    moet_close(handle);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_kernels_in_forked_children),
         cmocka_unit_test(test_a_missed_table_is_said),
     };
     return cmocka_run_group_tests(tests, group_open, group_close);
