@@ -174,7 +174,8 @@ MOET_API int32_t moet_problem_k(const moet_problem *problem);
 
 /* Canonical key text, "op=up,experts=8,hidden=7168,...": the identity of a problem in stores and tables. `text`
  * holds at least MOET_KEY_SIZE bytes; the problem is a valid one. parse(format(p)) == p; MALFORMED for a text that is
- * not canonical, INVALID for a problem that moet_problem_validate refuses. */
+ * not canonical, UNSUPPORTED for a name that this version does not know, INVALID for a problem that
+ * moet_problem_validate refuses. */
 MOET_API void moet_problem_format(const moet_problem *problem, char *text);
 MOET_API moet_status moet_problem_parse(const char *text, moet_problem *problem);
 

@@ -283,7 +283,7 @@ moet_status moet_problem_parse(const char *text, moet_problem *problem)
         } else {
             value = name_index(f->names, value_text);
             if (value < 0)
-                return moet_fail(MOET_MALFORMED, "problem key '%.200s': %s is '%s', which this version does not know",
+                return moet_fail(MOET_UNSUPPORTED, "problem key '%.200s': %s is '%s', which this version does not know",
                                  text, f->key, value_text);
         }
         if (f->type != FIELD_REAL) field_set(f, &result, value);

@@ -405,26 +405,15 @@ static moet_status read_default(reader *r, const cJSON *object, moet_table_probl
     return MOET_OK;
 }
 
-static void release_problem(moet_table_problem *problem)
-{
-    for (int32_t i = 0; i < problem->point_count; i++) {
-        moet_table_point *point = &problem->points[i];
-        for (moet_table_kind kind = 0; kind < MOET_TABLE_KIND_COUNT; kind++) {
-            free(point->winner[kind].algorithms);
-            free(point->winner[kind].others);
-        }
-        free(point->counts);
-    }
-    free(problem->points);
-    free(problem->defaults);
-}
-
+/* Without experts where this build does not know what the problem is. */
 static moet_status read_problem(reader *r, const cJSON *object, moet_table_problem *problem)
 {
     const char *key;
     const cJSON *points, *defaults;
     MOET_TRY(get_text(r, object, "key", MOET_KEY_SIZE - 1, &key));
-    if (moet_problem_parse(key, &problem->problem) != MOET_OK) return malformed(r, "%s", moet_last_error());
+    const moet_status parsed = moet_problem_parse(key, &problem->problem);
+    if (parsed == MOET_UNSUPPORTED) return refuse(r, key, "this libmoet is older than the table");
+    if (parsed != MOET_OK) return malformed(r, "%s", moet_last_error());
     MOET_TRY(get(r, object, "points", cJSON_Array, &points));
     MOET_TRY(get(r, object, "defaults", cJSON_Array, &defaults));
     problem->points = calloc((size_t)array_size(points) + 1, sizeof *problem->points);
@@ -508,9 +497,10 @@ static moet_status read_device(reader *r, const cJSON *object)
         if (!is_object(item)) return malformed(r, "an object is expected");
         moet_table_problem problem = {0};
         moet_status status = read_problem(r, item, &problem);
-        if (status == MOET_OK)
+        const bool is_known = problem.problem.experts > 0;
+        if (status == MOET_OK && is_known)
             status = r->other_device ? note_foreign(r->table, &problem.problem) : keep_problem(r, &problem);
-        if (status != MOET_OK || r->other_device) release_problem(&problem);
+        if (status != MOET_OK || r->other_device || !is_known) moet_table_problem_release(&problem);
         MOET_TRY(status);
     }
     return MOET_OK;
@@ -632,18 +622,4 @@ moet_status moet_table_load(const char *dir, const moet_device *device, moet_tab
     status = moet_table_parse(text, size_bytes, dir, true, device, table);
     free(text);
     return status;
-}
-
-void moet_table_close(moet_table *table)
-{
-    if (!table) return;
-    for (int32_t i = 0; i < table->problem_count; i++) release_problem(&table->problems[i]);
-    for (int32_t i = 0; i < table->cubin_count; i++) moet_cubin_release(&table->cubins[i]);
-    for (int32_t i = 0; i < table->refusal_count; i++) free(table->refusals[i]);
-    moet_table_ep_release(table);
-    free(table->problems);
-    free(table->foreign);
-    free(table->cubins);
-    free(table->refusals);
-    free(table);
 }

@@ -93,6 +93,7 @@ typedef struct moet_table {
  * entries for other devices, architectures, family or library versions become refusals, with expected/actual. */
 moet_status moet_table_load(const char *dir, const moet_device *device, moet_table **table);
 void moet_table_close(moet_table *table);
+void moet_table_problem_release(moet_table_problem *problem); /* what it points to */
 
 /* Parses the text of a table.json whose cubins lie in `dir` (NULL: cubin files are not read and winners that need one
  * have none; for tests). check_hash false passes over a wrong hash: so that a fuzzer gets past it. */

@@ -46,12 +46,15 @@ static bool read_point(const cJSON *object, const moet_table_ep *layer, moet_tab
     return true;
 }
 
+/* Of a problem that a newer build may have written the layer stays without ranks, and answers nobody. */
 static bool read_key(const cJSON *object, moet_table_ep *layer, char *why)
 {
     int64_t ranks = 0, hosts = 0, choices = 0;
     const char *problem = read_text(object, "problem", MOET_KEY_SIZE - 1, why), *returns;
     if (!problem) return false;
-    if (moet_problem_parse(problem, &layer->problem) != MOET_OK) return moet_refuse(why, "%s", moet_last_error());
+    const moet_status parsed = moet_problem_parse(problem, &layer->problem);
+    if (parsed == MOET_UNSUPPORTED) return true;
+    if (parsed != MOET_OK) return moet_refuse(why, "%s", moet_last_error());
     if (layer->problem.op != MOET_OP_FFN) return moet_refuse(why, "\"problem\" must be of op ffn");
     if (!read_number(object, "ranks", 1, MOET_EP_MAX_RANKS, &ranks, why) ||
         !read_number(object, "hosts", 1, ranks, &hosts, why) ||
@@ -122,7 +125,9 @@ moet_status moet_table_read_ep(const cJSON *device, moet_table *table, char *why
     int32_t n = 0;
     for (const cJSON *item = layers->child; item && status == MOET_OK; item = item->next, n++) {
         char what[MOET_REASON_SIZE] = "";
-        status = read_key(item, &read.ep[n], what) ? read_points(item, &read.ep[n], what) : MOET_MALFORMED;
+        status = !read_key(item, &read.ep[n], what) ? MOET_MALFORMED
+                 : read.ep[n].ranks == 0            ? MOET_OK
+                                                    : read_points(item, &read.ep[n], what);
         if (status == MOET_MALFORMED) moet_refuse(why, "ep[%d]: %.200s", n, what);
     }
     if (status != MOET_OK || !table || table->ep) { /* a device stands once */

@@ -1,5 +1,7 @@
-/* What a loaded table answers: a problem's points, those near a routing, compiled kernels for untuned problems. */
+/* What a loaded table answers: a problem's points, those near a routing, compiled kernels for untuned problems. And its
+ * end. */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "table.h"
@@ -120,4 +122,32 @@ int32_t moet_table_nearest(const moet_table_problem *problem, const bool *usable
         list[i] = (moet_table_neighbor){points[i], is_same ? 0 : sqrt(squares[i])};
     }
     return count;
+}
+
+void moet_table_problem_release(moet_table_problem *problem)
+{
+    for (int32_t i = 0; i < problem->point_count; i++) {
+        moet_table_point *point = &problem->points[i];
+        for (moet_table_kind kind = 0; kind < MOET_TABLE_KIND_COUNT; kind++) {
+            free(point->winner[kind].algorithms);
+            free(point->winner[kind].others);
+        }
+        free(point->counts);
+    }
+    free(problem->points);
+    free(problem->defaults);
+}
+
+void moet_table_close(moet_table *table)
+{
+    if (!table) return;
+    for (int32_t i = 0; i < table->problem_count; i++) moet_table_problem_release(&table->problems[i]);
+    for (int32_t i = 0; i < table->cubin_count; i++) moet_cubin_release(&table->cubins[i]);
+    for (int32_t i = 0; i < table->refusal_count; i++) free(table->refusals[i]);
+    moet_table_ep_release(table);
+    free(table->problems);
+    free(table->foreign);
+    free(table->cubins);
+    free(table->refusals);
+    free(table);
 }

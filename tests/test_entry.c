@@ -1,4 +1,5 @@
-/* What a caller gets wrong, and is told: a table that is made for a problem with other fields, fork(). */
+/* What a caller gets wrong, and is told: a table that is made for a problem with other fields or by a newer
+ * build, fork(). */
 #include "table_text.h"
 #include "test.h"
 
@@ -90,6 +91,42 @@ static void test_a_missed_table_is_said(void **state)
     test_folder_remove(folder);
 }
 
+/* ---- a table of a newer libmoet ---- */
+
+/* Puts text before the table's problems, and reads it: one entry serves in any case. */
+static void read_with(const char *text, int32_t refused, const char *refusal)
+{
+    const moet_problem known = path_problem(MOET_PROB_COMBINE);
+    char folder[256], path[300], *table;
+    size_t size;
+    moet_handle *handle;
+    write_table(folder, &known);
+    snprintf(path, sizeof path, "%s/table.json", folder);
+    table = text_replace(test_file_read(path, &size), "\"problems\":[", text);
+    text_rehash(table);
+    text_write(folder, table);
+    free(table);
+    TEST_OK(moet_open(folder, "host", &handle));
+    assert_int_equal(moet_entry_count(handle), 1);
+    assert_int_equal(moet_refusal_count(handle), refused);
+    assert_string_equal(moet_refusal(handle, 0), refusal);
+    moet_close(handle);
+    test_folder_remove(folder);
+}
+
+static void test_an_unknown_problem_is_refused_alone(void **state)
+{
+    (void)state;
+#define FP8_KEY                                                                                                        \
+    "op=ffn,experts=4,hidden=64,inter=32,x=bf16,w=fp8,out=bf16,scales=none,layout=nk,activation=swiglu,bias=0,"        \
+    "prob=combine,numerics=train,down_bias=0,combine=exact,clamp=0"
+    read_with("\"problems\":[{\"key\":\"" FP8_KEY "\",\"points\":[{\"new\":1}],\"defaults\":[]},", 1,
+              FP8_KEY ": this libmoet is older than the table");
+    read_with("\"ep\":[{\"problem\":\"" FP8_KEY "\",\"ranks\":2,\"hosts\":1,\"choices\":2,\"returns\":\"sums\","
+              "\"points\":[{\"new\":1}]}],\"problems\":[",
+              0, "");
+}
+
 /* ---- fork ---- */
 
 /* What a child does with the handle: the status of making a plan and launching it, or of launching the parent's. */
@@ -152,6 +189,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kernels_in_forked_children),
         cmocka_unit_test(test_a_missed_table_is_said),
+        cmocka_unit_test(test_an_unknown_problem_is_refused_alone),
     };
     return cmocka_run_group_tests(tests, group_open, group_close);
 }

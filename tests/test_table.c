@@ -185,7 +185,7 @@ static void test_malformed(void **state)
     malformed("\"memory_bytes\":", "\"memory_bytes\":1e99,\"z\":", "memory_bytes");
     malformed("\"ceilings\":{", "\"ceilings\":{\"dense_flops_per_s\":0,", "stands twice");
     malformed("\"problems\":[", "\"problems\":[null,", "problems[0]");
-    malformed("\"key\":\"op=up", "\"key\":\"op=sideways", "sideways");
+    malformed("\"key\":\"op=up", "\"key\":\"up", "'op=' expected");
     malformed("\"points\":[\n", "\"points\":[\n3,", "points[0]");
     malformed("\"rows\":64", "\"rows\":65", "the counts say rows 64");
     malformed("\"rows\":64", "\"rows\":0", "\"rows\" is 0");

@@ -155,7 +155,9 @@ static moet_status add_entries(moet_recheck *r)
     cJSON_ArrayForEach(text, member(r->section, "problems"))
     {
         moet_problem problem;
-        MOET_TRY(moet_problem_parse(text_of(text, "key"), &problem));
+        const moet_status parsed = moet_problem_parse(text_of(text, "key"), &problem);
+        if (parsed == MOET_UNSUPPORTED) continue; /* a newer build's, which the reader refused */
+        MOET_TRY(parsed);
         const moet_table_problem *found = moet_table_find(r->table, &problem);
         int32_t at = 0;
         cJSON_ArrayForEach(object, member(text, "points"))
