@@ -39,4 +39,5 @@ holds "the example without a table" tutorial-production.log "default: host_tile:
 grep -qE '^(nearest|exact): host_' tutorial-production.log && pass || fail "the example with a table: $(grep -E '^[a-z]+: host' tutorial-production.log)"
 is "the example with MOET_TABLE=off" "$(grep -A2 'MOET_TABLE=off' tutorial-production.log | grep -c '^default: ')" 1
 holds "diff" tutorial-production.log "added"
+is "the table in use" "$(readlink tutorial-production/table)" table.2
 finish
