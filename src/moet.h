@@ -43,6 +43,9 @@ extern "C" {
 
 #define MOET_API __attribute__((visibility("default")))
 
+/* MOET_VERSION_TEXT of the library that runs, which may be another than the header's. */
+MOET_API const char *moet_version(void);
+
 /* Limits. Rows are expert rows: one token counts once for each local expert it is sent to. */
 #define MOET_MAX_EXPERTS 1024
 #define MOET_MAX_ROWS (1 << 20)

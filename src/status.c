@@ -6,6 +6,8 @@
 
 static _Thread_local char last_error[1024];
 
+const char *moet_version(void) { return MOET_VERSION_TEXT; }
+
 const char *moet_status_name(moet_status status)
 {
     static const char *const names[] = {

@@ -8,6 +8,14 @@
 #include "../src/file.h"
 #include "../src/module.h"
 
+static void test_version(void **state)
+{
+    (void)state;
+    char text[32];
+    snprintf(text, sizeof text, "%d.%d.%d", MOET_VERSION_MAJOR, MOET_VERSION_MINOR, MOET_VERSION_PATCH);
+    assert_string_equal(moet_version(), text);
+}
+
 /* ---- status ---- */
 
 static void *first_error_of_a_thread(void *unused)
@@ -155,10 +163,8 @@ static void test_bind(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_status),
-        cmocka_unit_test(test_sha256),
-        cmocka_unit_test(test_files),
-        cmocka_unit_test(test_bind),
+        cmocka_unit_test(test_version), cmocka_unit_test(test_status), cmocka_unit_test(test_sha256),
+        cmocka_unit_test(test_files),   cmocka_unit_test(test_bind),
     };
     return cmocka_run_group_tests_name("core", tests, NULL, NULL);
 }

@@ -52,6 +52,12 @@ holds "no libmoet" out "set MOET_LIBRARY to its libmoet.so.0"
 MOET_LIBRARY=libc.so.6 PYTHONPATH=$SOURCE/bindings/python "$python" none.py >out 2>&1
 holds "another library" out "libc.so.6 lacks moet_"
 
+if command -v cc >/dev/null; then
+    echo 'const char *moet_version(void) { return "9.8.7"; }' | cc -shared -fPIC -x c - -o other.so
+    MOET_LIBRARY=$PWD/other.so PYTHONPATH=$SOURCE/bindings/python "$python" none.py >out 2>&1
+    holds "another version" out "other.so is libmoet 9.8.7, this moe_tune is "
+fi
+
 # pip install: of a copy, as pip builds inside the folder.
 can_build='import sys
 from importlib.metadata import version

@@ -8,8 +8,8 @@
 Tensors are torch's, NumPy's (BF16 as uint16 or ml_dtypes.bfloat16; on the host) or come by DLPack with stream= and
 out=. moe_tune.paddle has a batched_gemm with Paddle's signature.
 """
+from ._library import VERSION as __version__
 from ._library import Error
 from .runtime import Choice, FfnPlan, GemmPlan, Plan, Table, open
 
-__version__ = "0.1.0"
 __all__ = ["Choice", "Error", "FfnPlan", "GemmPlan", "Plan", "Table", "open"]

@@ -3,6 +3,7 @@ import ctypes
 import os
 from ctypes import POINTER, Structure, byref, c_bool, c_char, c_char_p, c_double, c_int, c_int32, c_int64, c_size_t, c_void_p
 
+VERSION = "0.1.0"
 KEY_SIZE = 256
 CONFIG_SIZE = 384
 PROBLEM_SIZE = 256  # no less than sizeof(moet_problem), which is only passed on
@@ -57,6 +58,7 @@ STRUCTURES = {"moet_plan_options": PlanOptions, "moet_launch_args": LaunchArgs, 
 
 # name: result, arguments
 FUNCTIONS = {
+    "moet_version": (c_char_p, []),
     "moet_status_name": (c_char_p, [c_int]),
     "moet_last_error": (c_char_p, []),
     "moet_problem_init": (None, [c_void_p, c_int, c_int32, c_int32, c_int32]),
@@ -106,6 +108,9 @@ def _load():
                 raise ImportError(f"{path} lacks {name}: it is not the libmoet that this moe_tune was made for; "
                                   "install both from one release") from None
             function.restype, function.argtypes = result, arguments
+            if name == "moet_version" and function() != VERSION.encode():
+                raise ImportError(f"{path} is libmoet {function().decode()}, this moe_tune is {VERSION}: install both "
+                                  "from one release")
         return library
     raise ImportError("libmoet.so.0 was not found: build and install moe-tune (cmake --install), then set "
                       "MOET_LIBRARY to its libmoet.so.0, or install the wheel of scripts/build_wheel.sh, which has it "

@@ -5,6 +5,7 @@ import subprocess
 import tempfile
 import unittest
 
+import moe_tune
 from moe_tune import _library
 
 SOURCE = os.environ.get("MOET_SOURCE")
@@ -34,6 +35,11 @@ class Abi(unittest.TestCase):
             here += [getattr(structure, field).size for field in fields]
             self.assertEqual(dict(zip(expressions + sizes, self.ask(expressions + sizes))),
                              dict(zip(expressions + sizes, here)), name)
+
+    def test_version(self):
+        self.assertEqual(_library.lib.moet_version().decode(), moe_tune.__version__)
+        with open(os.path.join(SOURCE, "bindings", "python", "pyproject.toml")) as file:
+            self.assertIn(f'version = "{moe_tune.__version__}"', file.read())
 
     def test_numbers(self):
         self.assertEqual(self.ask([f"MOET_OP_{op.upper()}" for op in _library.OPS] + ["MOET_OP_COUNT"]),
