@@ -460,6 +460,10 @@ static void release(moet_ep *ep)
 moet_status moet_ep_create(moet_handle *handle, const moet_problem *problem, const moet_ep_options *options,
                            moet_ep **ep)
 {
+    MOET_NEED(handle);
+    MOET_NEED(problem);
+    MOET_NEED(options);
+    MOET_NEED(ep);
     static const moet_ep_device_table *const devices[] = {
 #ifdef MOET_CUDA
         &moet_ep_device_cuda,

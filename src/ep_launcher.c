@@ -49,6 +49,7 @@ static int32_t port_of(const char *job)
 
 moet_status moet_ep_launcher(moet_ep_options *options, int32_t *local)
 {
+    MOET_NEED(options);
     int32_t rank = 0, ranks = 0, own = 0, local_ranks = 0, hosts = 0, port = 29500; /* torchrun's port */
     const launcher *found = NULL;
     for (int32_t i = 0; i < MOET_COUNT_OF(launchers) && !found; i++) {

@@ -155,7 +155,12 @@ moet_status moet_ep_run_parts(moet_ep *ep, const moet_ep_args *args, int32_t par
     return status;
 }
 
-moet_status moet_ep_run(moet_ep *ep, const moet_ep_args *args) { return moet_ep_run_parts(ep, args, MOET_EP_ALL); }
+moet_status moet_ep_run(moet_ep *ep, const moet_ep_args *args)
+{
+    MOET_NEED(ep);
+    MOET_NEED(args);
+    return moet_ep_run_parts(ep, args, MOET_EP_ALL);
+}
 
 /* ---- waiting ---- */
 
@@ -174,6 +179,7 @@ static moet_status failure_of(moet_ep *ep)
 
 moet_status moet_ep_wait(moet_ep *ep, void *stream)
 {
+    MOET_NEED(ep);
     const int64_t deadline_ms = moet_ep_now_ms() + ep->options.timeout_ms;
     moet_status status = MOET_OK;
     bool is_done = false;

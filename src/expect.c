@@ -34,6 +34,7 @@ static moet_status check_device_counts(const moet_plan *plan, const char *call)
 
 moet_status moet_plan_summarize(moet_plan *plan, const int32_t *counts, moet_routing *routing, void *stream)
 {
+    MOET_NEED(plan);
     MOET_TRY(check_device_counts(plan, "moet_plan_summarize"));
     if (!counts || !routing) return moet_fail(MOET_INVALID, "moet_plan_summarize: counts or routing is NULL");
     if ((uintptr_t)counts % sizeof *counts || (uintptr_t)routing % sizeof(int64_t))
@@ -44,6 +45,7 @@ moet_status moet_plan_summarize(moet_plan *plan, const int32_t *counts, moet_rou
 
 moet_status moet_plan_expect(moet_plan *plan, const moet_routing *routing)
 {
+    MOET_NEED(plan);
     MOET_TRY(check_device_counts(plan, "moet_plan_expect"));
     if (!routing) return moet_fail(MOET_INVALID, "moet_plan_expect: routing is NULL");
     if (routing->experts != plan->problem.experts)

@@ -137,7 +137,12 @@ static moet_status launch(moet_plan *plan, const moet_ffn_args *args, const moet
     return moet_nvtx_end(d.prepared->config.family->launch(d.prepared->state, &call_args));
 }
 
-moet_status moet_ffn(moet_plan *plan, const moet_ffn_args *args) { return launch(plan, args, NULL, "moet_ffn"); }
+moet_status moet_ffn(moet_plan *plan, const moet_ffn_args *args)
+{
+    MOET_NEED(plan);
+    MOET_NEED(args);
+    return launch(plan, args, NULL, "moet_ffn");
+}
 
 moet_status moet_ffn_rows_run(moet_plan *plan, const moet_ffn_args *args, const moet_ffn_rows *rows)
 {
@@ -150,6 +155,9 @@ static const moet_prepared *any_prepared(const moet_plan *plan) { return &plan->
 
 moet_status moet_permute(moet_plan *plan, const moet_ffn_args *args, const moet_permuted *permuted)
 {
+    MOET_NEED(plan);
+    MOET_NEED(args);
+    MOET_NEED(permuted);
     static const char call[] = "moet_permute";
     const bool gathers = permuted->x != NULL;
     const pointer_rule pointers[] = {
@@ -167,6 +175,8 @@ moet_status moet_permute(moet_plan *plan, const moet_ffn_args *args, const moet_
 
 moet_status moet_activate(moet_plan *plan, const void *up, const moet_permuted *permuted, void *out, void *stream)
 {
+    MOET_NEED(plan);
+    MOET_NEED(permuted);
     static const char call[] = "moet_activate";
     const pointer_rule pointers[] = {
         {"up", up, 16, true},
@@ -182,6 +192,9 @@ moet_status moet_activate(moet_plan *plan, const void *up, const moet_permuted *
 
 moet_status moet_unpermute(moet_plan *plan, const moet_ffn_args *args, const void *rows, const moet_permuted *permuted)
 {
+    MOET_NEED(plan);
+    MOET_NEED(args);
+    MOET_NEED(permuted);
     static const char call[] = "moet_unpermute";
     const pointer_rule pointers[] = {
         {"rows", rows, 16, true},

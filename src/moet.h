@@ -13,12 +13,13 @@
  * moet_ffn.
  *
  * Every fallible function returns a moet_status; results come back through out-pointers and are untouched on an
- * error. moet_last_error() says what went wrong in one line. The caller owns what _open and _create return;
- * _close and _destroy accept NULL. Plans are destroyed before their handle is closed, and after the work that they
- * enqueued, and the graphs that captured it, are done. Different handles may be used from different threads at the same
- * time; one handle with its plans, questions to them included, belongs to one thread at a time, but for what says
- * otherwise below. On a CUDA device the device's context, which moet_open leaves current, must be current on the thread
- * that creates, launches or destroys a plan, or closes the handle.
+ * error. moet_last_error() says what went wrong in one line. NULL for a pointer that is not said to be optional is
+ * INVALID, "<function>: <argument> is NULL", in all of them, and not looked for in the others. The caller owns what
+ * _open and _create return; _close and _destroy accept NULL. Plans are destroyed before their handle is closed, and
+ * after the work that they enqueued, and the graphs that captured it, are done. Different handles may be used from
+ * different threads at the same time; one handle with its plans, questions to them included, belongs to one thread at a
+ * time, but for what says otherwise below. On a CUDA device the device's context, which moet_open leaves current, must
+ * be current on the thread that creates, launches or destroys a plan, or closes the handle.
  *
  * The host backend's threads do not come along through fork(): where a process has made a plan on the host, its forked
  * children get UNSUPPORTED for plans and launches there. Fork before the first plan, or start children anew (spawn).

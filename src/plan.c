@@ -11,6 +11,7 @@
 
 moet_status moet_open(const char *table_dir, const char *device, moet_handle **handle)
 {
+    MOET_NEED(handle);
     const char *override = getenv("MOET_TABLE");
     bool overridden = override && *override;
     if (overridden) table_dir = strcmp(override, "off") == 0 ? NULL : override;
@@ -269,6 +270,10 @@ static moet_status prepare_default(moet_plan *plan)
 moet_status moet_plan_create(moet_handle *handle, const moet_problem *problem, const moet_plan_options *options,
                              moet_plan **plan)
 {
+    MOET_NEED(handle);
+    MOET_NEED(problem);
+    MOET_NEED(options);
+    MOET_NEED(plan);
     MOET_TRY(moet_problem_validate(problem));
     moet_plan_options resolved = *options;
     if (problem->op == MOET_OP_FFN) MOET_TRY(validate_path_options(options));
@@ -398,6 +403,8 @@ void moet_plan_stats_read(const moet_plan *plan, moet_stats *stats) { *stats = r
 
 moet_status moet_launch(moet_plan *plan, const moet_launch_args *args)
 {
+    MOET_NEED(plan);
+    MOET_NEED(args);
     moet_routing routing;
     moet_decision d;
     if (plan->problem.op == MOET_OP_FFN)
@@ -438,6 +445,8 @@ const char *moet_hit_name(moet_hit hit)
 
 moet_status moet_plan_query(const moet_plan *plan, const int32_t *counts, moet_choice *choice)
 {
+    MOET_NEED(plan);
+    MOET_NEED(choice);
     moet_routing routing;
     moet_decision d;
     MOET_TRY(moet_plan_decide(plan, counts, &routing, &d));
@@ -502,6 +511,8 @@ static bool would_be_benched(const moet_plan *plan, const moet_routing *routing,
 
 moet_status moet_plan_replay_command(const moet_plan *plan, const int32_t *counts, char *text, size_t size)
 {
+    MOET_NEED(plan);
+    MOET_NEED(text);
     static const char *const op_texts[] = {
 #define MOET_X(name, text) text,
         MOET_OP_TABLE(MOET_X)

@@ -172,6 +172,7 @@ static moet_status validate_path(const moet_problem *p)
 
 moet_status moet_problem_validate(const moet_problem *problem)
 {
+    MOET_NEED(problem);
     for (int32_t i = 0; i < MOET_COUNT_OF(fields); i++) {
         const field *f = &fields[i];
         if (f->type != FIELD_NAME) continue;
@@ -247,6 +248,8 @@ int32_t moet_problem_differences(const moet_problem *problem, const moet_problem
 
 moet_status moet_problem_parse(const char *text, moet_problem *problem)
 {
+    MOET_NEED(text);
+    MOET_NEED(problem);
     moet_problem result = {0};
     const char *at = text;
     for (int32_t i = 0; i < field_count(result.op); i++) { /* op is the first */

@@ -69,6 +69,7 @@ static void recorder_replace(moet_handle *handle, moet_recorder *recorder)
 
 moet_status moet_record_start(moet_handle *handle, int32_t capacity)
 {
+    MOET_NEED(handle);
     if (capacity < 1 || capacity > MOET_MAX_RECORDS)
         return moet_fail(MOET_INVALID, "moet_record_start: capacity is %d, must be 1 to %d", capacity,
                          MOET_MAX_RECORDS);
@@ -125,6 +126,8 @@ done:
 
 moet_status moet_record_summarize(moet_handle *handle, moet_record_summary *summary)
 {
+    MOET_NEED(handle);
+    MOET_NEED(summary);
     moet_record_summary sum = {0};
     pthread_mutex_lock(&handle->record_mutex);
     const moet_recorder *r = handle->recorder;
@@ -164,6 +167,8 @@ static void write_entry(FILE *file, const moet_recorder *r, int32_t index)
 
 moet_status moet_record_save(moet_handle *handle, const char *path)
 {
+    MOET_NEED(handle);
+    MOET_NEED(path);
     char *text = NULL;
     size_t size_bytes = 0;
     FILE *file = open_memstream(&text, &size_bytes);

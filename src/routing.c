@@ -4,6 +4,8 @@
 
 moet_status moet_routing_summarize(const int32_t *counts, int32_t experts, moet_routing *routing)
 {
+    MOET_NEED(counts);
+    MOET_NEED(routing);
     moet_routing r = {.experts = experts, .max_over_mean = 1};
     if (experts < 1 || experts > MOET_MAX_EXPERTS)
         return moet_fail(MOET_INVALID, "routing: %d experts, must be 1 to %d", experts, MOET_MAX_EXPERTS);

@@ -26,6 +26,12 @@ __attribute__((format(printf, 2, 3))) bool moet_refuse(char *reason, const char 
         if (moet_try_status != MOET_OK) return moet_try_status;                                                        \
     } while (0)
 
+/* Refuses NULL for what a public function must have; the argument is one of its parameters. */
+#define MOET_NEED(argument)                                                                                            \
+    do {                                                                                                               \
+        if (!(argument)) return moet_fail(MOET_INVALID, "%s: %s is NULL", __func__, #argument);                        \
+    } while (0)
+
 #define MOET_COUNT_OF(array) ((int32_t)(sizeof(array) / sizeof((array)[0])))
 
 #endif

@@ -1,7 +1,9 @@
-/* What a caller gets wrong, and is told: a table that is made for a problem with other fields or by a newer
+/* What a caller gets wrong, and is told: NULL, a table that is made for a problem with other fields or by a newer
  * build, fork(). */
 #include "table_text.h"
 #include "test.h"
+
+#include "../src/moet_ep.h"
 
 #include <sys/wait.h>
 #include <unistd.h>
@@ -89,6 +91,75 @@ static void test_a_missed_table_is_said(void **state)
     assert_int_equal(moet_refusal_count(handle), 2);
     moet_close(handle);
     test_folder_remove(folder);
+}
+
+/* ---- NULL ---- */
+
+static void test_null_is_refused_by_name(void **state)
+{
+    (void)state;
+    moet_handle *handle;
+    moet_plan *plan, *none = NULL;
+    const moet_problem problem = path_problem(MOET_PROB_COMBINE);
+    const moet_plan_options options = {.max_tokens = 8, .choices = 2};
+    const moet_launch_args launch_args = {0};
+    const moet_ffn_args args = {0};
+    const moet_permuted permuted = {0};
+    const int32_t counts[E] = {0};
+    moet_problem parsed;
+    moet_routing routing;
+    moet_choice choice;
+    moet_record_summary summary;
+    moet_ep_options ep_options;
+    moet_ep *ep = NULL;
+    char text[8];
+    moet_ep_options_init(&ep_options, MOET_NUMERICS_TRAIN);
+    TEST_OK(moet_open(NULL, "host", &handle));
+    TEST_OK(moet_plan_create(handle, &problem, &options, &plan));
+#define REFUSED(words, call) TEST_FAILS(MOET_INVALID, words " is NULL", call)
+    REFUSED("moet_open: handle", moet_open(NULL, "host", NULL));
+    REFUSED("moet_problem_validate: problem", moet_problem_validate(NULL));
+    REFUSED("moet_problem_parse: text", moet_problem_parse(NULL, &parsed));
+    REFUSED("moet_problem_parse: problem", moet_problem_parse("op=up", NULL));
+    REFUSED("moet_routing_summarize: counts", moet_routing_summarize(NULL, E, &routing));
+    REFUSED("moet_routing_summarize: routing", moet_routing_summarize(counts, E, NULL));
+    REFUSED("moet_plan_create: handle", moet_plan_create(NULL, &problem, &options, &none));
+    REFUSED("moet_plan_create: problem", moet_plan_create(handle, NULL, &options, &none));
+    REFUSED("moet_plan_create: options", moet_plan_create(handle, &problem, NULL, &none));
+    REFUSED("moet_plan_create: plan", moet_plan_create(handle, &problem, &options, NULL));
+    REFUSED("moet_launch: plan", moet_launch(NULL, &launch_args));
+    REFUSED("moet_launch: args", moet_launch(plan, NULL));
+    REFUSED("moet_ffn: plan", moet_ffn(NULL, &args));
+    REFUSED("moet_ffn: args", moet_ffn(plan, NULL));
+    REFUSED("moet_permute: plan", moet_permute(NULL, &args, &permuted));
+    REFUSED("moet_permute: args", moet_permute(plan, NULL, &permuted));
+    REFUSED("moet_permute: permuted", moet_permute(plan, &args, NULL));
+    REFUSED("moet_activate: plan", moet_activate(NULL, counts, &permuted, text, NULL));
+    REFUSED("moet_activate: permuted", moet_activate(plan, counts, NULL, text, NULL));
+    REFUSED("moet_unpermute: plan", moet_unpermute(NULL, &args, counts, &permuted));
+    REFUSED("moet_unpermute: args", moet_unpermute(plan, NULL, counts, &permuted));
+    REFUSED("moet_unpermute: permuted", moet_unpermute(plan, &args, counts, NULL));
+    REFUSED("moet_plan_query: plan", moet_plan_query(NULL, counts, &choice));
+    REFUSED("moet_plan_query: choice", moet_plan_query(plan, counts, NULL));
+    REFUSED("moet_plan_replay_command: plan", moet_plan_replay_command(NULL, counts, text, sizeof text));
+    REFUSED("moet_plan_replay_command: text", moet_plan_replay_command(plan, counts, NULL, 0));
+    REFUSED("moet_plan_summarize: plan", moet_plan_summarize(NULL, counts, &routing, NULL));
+    REFUSED("moet_plan_expect: plan", moet_plan_expect(NULL, &routing));
+    REFUSED("moet_record_start: handle", moet_record_start(NULL, 1));
+    REFUSED("moet_record_save: handle", moet_record_save(NULL, "path"));
+    REFUSED("moet_record_save: path", moet_record_save(handle, NULL));
+    REFUSED("moet_record_summarize: handle", moet_record_summarize(NULL, &summary));
+    REFUSED("moet_record_summarize: summary", moet_record_summarize(handle, NULL));
+    REFUSED("moet_ep_launcher: options", moet_ep_launcher(NULL, NULL));
+    REFUSED("moet_ep_create: handle", moet_ep_create(NULL, &problem, &ep_options, &ep));
+    REFUSED("moet_ep_create: problem", moet_ep_create(handle, NULL, &ep_options, &ep));
+    REFUSED("moet_ep_create: options", moet_ep_create(handle, &problem, NULL, &ep));
+    REFUSED("moet_ep_create: ep", moet_ep_create(handle, &problem, &ep_options, NULL));
+    REFUSED("moet_ep_run: ep", moet_ep_run(NULL, &(moet_ep_args){0}));
+    REFUSED("moet_ep_wait: ep", moet_ep_wait(NULL, NULL));
+    assert_true(!none && !ep);
+    moet_plan_destroy(plan);
+    moet_close(handle);
 }
 
 /* ---- a table of a newer libmoet ---- */
@@ -188,6 +259,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kernels_in_forked_children),
+        cmocka_unit_test(test_null_is_refused_by_name),
         cmocka_unit_test(test_a_missed_table_is_said),
         cmocka_unit_test(test_an_unknown_problem_is_refused_alone),
     };
