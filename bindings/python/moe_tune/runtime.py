@@ -34,7 +34,7 @@ def plan_by_number(number):
 
 
 class Table:
-    """A tuned table, or none, on one device. Closed when it and its plans are no longer used.
+    """A tuned table, or none, on one device. Closed when it and its plans are no longer used, or by close().
 
     Plans of one table may be called from several threads, one call at a time goes through.
     """
@@ -42,8 +42,9 @@ class Table:
     def __init__(self, folder=None, device="auto"):
         handle = c_void_p()
         check(lib.moet_open(None if folder is None else str(folder).encode(), str(device).encode(), byref(handle)))
-        self._handle = handle
+        self._opened = handle
         self._close = weakref.finalize(self, lib.moet_close, handle)
+        self._plans = weakref.WeakSet()
         self._routing = Routing()
         self._lock = threading.RLock()  # a collected plan may be destroyed inside a call
         self.device_key = lib.moet_device_key(handle).decode()
@@ -51,6 +52,27 @@ class Table:
         # moet_open left the device's context current.
         self._context = _cuda.current_context() if on_cuda else None
         self.ordinal = _cuda.current_ordinal() if on_cuda else None
+
+    @property
+    def _handle(self):
+        if not self._close.alive:
+            raise ValueError("the table is closed")
+        return self._opened
+
+    def close(self):
+        """Destroys its plans and closes it, now; what they were launched for must be done. `with` does so at its end."""
+        with self._lock:
+            for plan in list(self._plans):
+                plan._destroy()
+                plan._plan = None
+            with self._current():
+                self._close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
 
     @property
     def entry_count(self):
@@ -143,11 +165,12 @@ class Plan:
         self.number = next(_numbers)
         _plans[self.number] = self
         # Holds the table, so that it is closed after its plans.
-        weakref.finalize(self, _destroy, table, plan)
+        self._destroy = weakref.finalize(self, _destroy, table, plan)
+        table._plans.add(self)
 
     @property
     def workspace_bytes(self):
-        return lib.moet_plan_workspace_bytes(self._plan)
+        return 0 if self._plan is None else lib.moet_plan_workspace_bytes(self._plan)
 
     def query(self, counts=None):
         """The Choice for these rows per expert; a plan with device counts needs none."""
@@ -218,6 +241,8 @@ class Plan:
             if hasattr(counts, "__dlpack_device__") and int(counts.__dlpack_device__()[0]) == _tensor.DLPACK_CUDA:
                 raise ValueError("counts are on CUDA, this plan reads them on the host: pass a list, or make the plan "
                                  "with device_counts=True")
+            if not hasattr(counts, "tolist"):
+                raise TypeError(f"counts are {counts!r}: rows of each expert needed, a list or an array on the host")
             counts = counts.tolist()
         if len(counts) != self.experts:
             raise ValueError(f"counts has {len(counts)} numbers, the plan {self.experts} experts")

@@ -108,7 +108,11 @@ class Gemm(Base):
         unaligned = np.zeros(ROWS * HIDDEN + 1, np.uint16)[1:].reshape(ROWS, HIDDEN)
         self.refuses("16-byte aligned", plan, unaligned, w, COUNTS, error=moe_tune.Error)
         self.refuses("op is 'sideways', known are up, down, ffn", self.table.gemm, "sideways", **SHAPE, max_rows=1)
-        self.refuses("layout is 'mn'", self.table.gemm, "up", **SHAPE, max_rows=1, layout="mn")
+        self.refuses("counts are None: rows of each expert needed", plan, x, w, None, error=TypeError)
+        self.refuses("counts are 7: rows of each expert needed", plan, x, w, 7, error=TypeError)
+        self.refuses("activation is 'relu', known to this version are none, swiglu, swiglu_clamp, gpt_oss",
+                     self.table.ffn, **SHAPE, choices=1, max_tokens=1, activation="relu")
+        self.refuses("layout is 'mn', known to this version are nk, kn", self.table.gemm, "up", **SHAPE, max_rows=1, layout="mn")
         self.refuses("multiples of 8", self.table.gemm, "up", experts=1, hidden=12, inter=8, max_rows=1)
         self.refuses("device '7'", moe_tune.open, None, 7)
         self.refuses("name a folder that `moe-tune emit` wrote", moe_tune.open, "/nonexistent", "host")
@@ -138,6 +142,21 @@ class Gemm(Base):
         self.assertEqual(plan.query(COUNTS).hit, "default")
         self.assertIn("moe-tune bench --device host", plan.replay_command(COUNTS))
         self.assertGreater(plan.workspace_bytes, 0)
+
+    def test_close(self):
+        with moe_tune.open(None, "host") as table:
+            plan = table.gemm("up", **SHAPE, max_rows=ROWS)
+            x, w = self.draw(ROWS, HIDDEN), self.draw(EXPERTS, 2 * INTER, HIDDEN)
+            plan(x, w, COUNTS)
+        table.close()
+        self.refuses("plan is NULL", plan, x, w, COUNTS, error=moe_tune.Error)
+        self.refuses("plan is NULL", plan.query, COUNTS, error=moe_tune.Error)
+        self.refuses("plan is NULL", plan.replay_command, COUNTS, error=moe_tune.Error)
+        self.assertEqual(plan.workspace_bytes, 0)
+        for call in (lambda: table.gemm("up", **SHAPE, max_rows=ROWS), lambda: table.entry_count,
+                     lambda: table.refusals, lambda: table.stats, lambda: table.record_start(8),
+                     lambda: table.record_save("unused.jsonl"), table.record_stop):
+            self.refuses("the table is closed", call, error=ValueError)
 
     def test_what_the_table_does_not_know_is_recorded(self):
         table = moe_tune.open(None, "host")
