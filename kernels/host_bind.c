@@ -21,8 +21,8 @@ static void bind_module(void)
     bound.status = moet_library_bind(sonames, symbols, MOET_COUNT_OF(symbols), (void *)&api, NULL);
     if (bound.status == MOET_NOT_FOUND) {
         snprintf(bound.why, sizeof bound.why,
-                 "the host kernels, libmoet_host.so, did not load: put it beside libmoet or moe-tune, and install "
-                 "libgomp1");
+                 "the host kernels, libmoet_host.so, did not load: put it beside libmoet or moe-tune, or beside your "
+                 "program where libmoet is linked into that, and install libgomp1");
     } else if (bound.status != MOET_OK) {
         snprintf(bound.why, sizeof bound.why, "%.200s", moet_last_error());
     } else if (api->interface != MOET_HOST_INTERFACE) {

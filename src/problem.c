@@ -78,6 +78,14 @@ static int32_t name_index(const char *const *names, const char *text)
     return -1;
 }
 
+/* "nk, kn" */
+static void name_list(const char *const *names, char *text, size_t size)
+{
+    size_t used = 0;
+    for (int32_t i = 0; names[i] && used < size; i++)
+        used += (size_t)snprintf(text + used, size - used, "%s%s", i ? ", " : "", names[i]);
+}
+
 static int32_t name_count(const char *const *names)
 {
     int32_t n = 0;
@@ -285,9 +293,12 @@ moet_status moet_problem_parse(const char *text, moet_problem *problem)
             value = (int32_t)number;
         } else {
             value = name_index(f->names, value_text);
-            if (value < 0)
-                return moet_fail(MOET_UNSUPPORTED, "problem key '%.200s': %s is '%s', which this version does not know",
-                                 text, f->key, value_text);
+            if (value < 0) {
+                char known[128];
+                name_list(f->names, known, sizeof known);
+                return moet_fail(MOET_UNSUPPORTED, "problem key '%.200s': %s is '%s', known to this version are %s",
+                                 text, f->key, value_text, known);
+            }
         }
         if (f->type != FIELD_REAL) field_set(f, &result, value);
         at += length;

@@ -178,7 +178,9 @@ static moet_status load_cubin(reader *r, const char *sha256, const char *arch, c
     size_t size_bytes;
     if (snprintf(path, sizeof path, "%s/%s.cubin", r->dir, sha256) >= (int)sizeof path)
         return moet_fail(MOET_IO, "%s: the path is too long", r->dir);
-    MOET_TRY(moet_file_read(path, cubin_limit_bytes, &bytes, &size_bytes));
+    const moet_status status = moet_file_read(path, cubin_limit_bytes, &bytes, &size_bytes);
+    if (status == MOET_NOT_FOUND) return moet_fail(status, "%s; copy the table's folder whole", moet_last_error());
+    MOET_TRY(status);
     moet_sha256_text(bytes, size_bytes, actual);
     if (strcmp(actual, sha256) != 0) {
         free(bytes);
@@ -256,6 +258,9 @@ static int32_t count_sources(const moet_problem *problem, const moet_config *con
     return n;
 }
 
+/* For a validator's place in a message. */
+static const char *or_none(const char *text) { return *text ? text : "none"; }
+
 /* Whether this build on this device can use it; else why[] holds expected and found. */
 static bool kernel_serves(const reader *r, const moet_problem *problem, const kernel_text *kernel, moet_config *config,
                           char *why)
@@ -273,7 +278,7 @@ static bool kernel_serves(const reader *r, const moet_problem *problem, const ke
     if (moet_family_validator(family, validator) != MOET_OK)
         return moet_refuse(why, "%.60s expected: %.160s", kernel->validator, moet_last_error());
     if (strcmp(validator, kernel->validator) != 0)
-        return moet_refuse(why, "%.60s expected, %.60s found", kernel->validator, validator);
+        return moet_refuse(why, "%.60s expected, %.60s found", or_none(kernel->validator), or_none(validator));
     const moet_device_info *info = &r->device->info;
     for (int32_t i = 0; i < kernel->cubin_count; i++) {
         const char *arch = kernel->cubins[i].arch;

@@ -198,6 +198,43 @@ static void test_an_unknown_problem_is_refused_alone(void **state)
               0, "");
 }
 
+/* ---- what a winner stands on ---- */
+
+/* Opens a table whose winner is as given. */
+static moet_status open_with(text_winner winner, moet_handle **handle)
+{
+    static const int32_t counts[E] = {16, 16, 16, 16};
+    const moet_problem problem = path_problem(MOET_PROB_COMBINE);
+    char config_text[MOET_CONFIG_SIZE], validator[64], folder[256];
+    moet_config config;
+    TEST_OK(moet_default_config(&problem, 64, false, &host->info, &config));
+    text_winner whole = text_winner_of(&config, config_text, validator, 1000);
+    if (winner.validator) whole.validator = winner.validator;
+    whole.cubins[0].sha256 = winner.cubins[0].sha256;
+    whole.cubins[0].arch = winner.cubins[0].arch;
+    const text_point point = {.counts = counts, .any = whole};
+    char *text = text_table(host, &problem, &point, 1, NULL, 0);
+    test_folder_make(folder);
+    text_write(folder, text);
+    free(text);
+    const moet_status status = moet_open(folder, "host", handle);
+    test_folder_remove(folder);
+    return status;
+}
+
+static void test_what_a_winner_stands_on(void **state)
+{
+    (void)state;
+    static const char hash[] = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    moet_handle *handle;
+    TEST_OK(open_with((text_winner){.validator = "cublasLt 130100"}, &handle));
+    assert_int_equal(moet_refusal_count(handle), 1);
+    TEST_CONTAINS(moet_refusal(handle, 0), "any: cublasLt 130100 expected, none found");
+    moet_close(handle);
+    TEST_FAILS(MOET_NOT_FOUND, "0123456789abcdef.cubin: No such file or directory; copy the table's folder whole",
+               open_with((text_winner){.cubins = {{hash, "sm_0"}}}, &handle));
+}
+
 /* ---- fork ---- */
 
 /* What a child does with the handle: the status of making a plan and launching it, or of launching the parent's. */
@@ -258,10 +295,9 @@ static void test_kernels_in_forked_children(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kernels_in_forked_children),
-        cmocka_unit_test(test_null_is_refused_by_name),
-        cmocka_unit_test(test_a_missed_table_is_said),
-        cmocka_unit_test(test_an_unknown_problem_is_refused_alone),
+        cmocka_unit_test(test_kernels_in_forked_children), cmocka_unit_test(test_null_is_refused_by_name),
+        cmocka_unit_test(test_a_missed_table_is_said),     cmocka_unit_test(test_an_unknown_problem_is_refused_alone),
+        cmocka_unit_test(test_what_a_winner_stands_on),
     };
     return cmocka_run_group_tests(tests, group_open, group_close);
 }

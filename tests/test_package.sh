@@ -31,6 +31,15 @@ for library in libcjson.so.1 libopenblas.so.0; do
     [ -n "$(find "$root" -name "$library")" ] && pass || fail "the tarball lacks $library"
 done
 
+# The prefix is as far up as the libraries' folder is deep; includes are then found.
+for folder in lib lib/x86_64-linux-gnu; do
+    cmake -S "$SOURCE" -B "deep/$folder" -DCMAKE_C_COMPILER="$CC" -DCMAKE_INSTALL_LIBDIR=$folder -DMOET_CUDA=OFF >out 2>&1
+    mkdir -p "root/$folder/pkgconfig" root/include
+    cp "deep/$folder/moet.pc" "root/$folder/pkgconfig/"
+    prefix=$(sed -n "s,^prefix=\${pcfiledir},root/$folder/pkgconfig,p" "root/$folder/pkgconfig/moet.pc")
+    is "moet.pc's prefix of $folder" "$(realpath "$prefix")" "$PWD/root"
+done
+
 library=$(find "$root" -name 'libmoet.so.0' | head -n 1)
 [ -n "$library" ] && pass || fail "no libmoet.so.0 in the tarball"
 for name in $(needed "$library"); do
@@ -70,6 +79,8 @@ EOF
         pass
         user/build/user >out 2>&1
         is "the example by CMake" $? 0
+        user/build/user_static >out 2>&1
+        holds "where the host kernels belong" out "or beside your program where libmoet is linked into that"
         cp "$(dirname "$library")"/libmoet_host.so user/build/ 2>/dev/null
         user/build/user_static >out 2>&1
         is "the example by CMake, static" $? 0

@@ -139,7 +139,7 @@ static void test_malformed(void **state)
 {
     (void)state;
     moet_problem problem;
-    TEST_FAILS(MOET_UNSUPPORTED, "op is 'sideways', which this version does not know",
+    TEST_FAILS(MOET_UNSUPPORTED, "op is 'sideways', known to this version are up, down, ffn",
                moet_problem_parse("op=sideways", &problem));
     refuse_with("op=up", "op=sideways", "op is 'sideways'");
     refuse_with("op=up", "op=ffn", "a ',' is missing");
