@@ -112,7 +112,8 @@ class Gemm(Base):
         self.refuses("counts are 7: rows of each expert needed", plan, x, w, 7, error=TypeError)
         self.refuses("activation is 'relu', known to this version are none, swiglu, swiglu_clamp, gpt_oss",
                      self.table.ffn, **SHAPE, choices=1, max_tokens=1, activation="relu")
-        self.refuses("layout is 'mn', known to this version are nk, kn", self.table.gemm, "up", **SHAPE, max_rows=1, layout="mn")
+        self.refuses("layout is 'mn', known to this version are nk, kn", self.table.gemm, "up", **SHAPE, max_rows=1,
+                     layout="mn")
         self.refuses("multiples of 8", self.table.gemm, "up", experts=1, hidden=12, inter=8, max_rows=1)
         self.refuses("device '7'", moe_tune.open, None, 7)
         self.refuses("name a folder that `moe-tune emit` wrote", moe_tune.open, "/nonexistent", "host")
