@@ -70,16 +70,22 @@ static bool may_fill(const moet_handout *h, const moet_block *block)
     return h->fills;
 }
 
+/* What a lane looks for, in this order. */
+enum { WANT_RACE, WANT_FILLING, WANT_ANY_RACE, WANT_COUNT };
+
+static bool is_wanted(const moet_handout *h, int32_t task, int32_t want)
+{
+    if (want == WANT_FILLING) return h->states[task] == TASK_RACED && may_fill(h, &h->blocks[h->block_of[task]]);
+    return h->states[task] == TASK_WAITS && (want == WANT_ANY_RACE || !waits_for_gemms(h, &h->tasks->items[task]));
+}
+
 static bool find_task(const moet_handout *h, int32_t *task, moet_task_step *step)
 {
-    for (int32_t pass = 0; pass < 2; pass++) {
+    for (int32_t want = 0; want < WANT_COUNT; want++) {
         for (int32_t i = 0; i < h->tasks->count; i++) {
-            const bool races = h->states[i] == TASK_WAITS && (pass == 1 || !waits_for_gemms(h, &h->tasks->items[i]));
-            const bool fills =
-                h->states[i] == TASK_RACED && (pass == 1 || !h->fills_last) && may_fill(h, &h->blocks[h->block_of[i]]);
-            if (!races && !fills) continue;
+            if (!is_wanted(h, i, want)) continue;
             *task = i;
-            *step = races ? MOET_STEP_RACE : MOET_STEP_FILL;
+            *step = want == WANT_FILLING ? MOET_STEP_FILL : MOET_STEP_RACE;
             return true;
         }
     }
@@ -332,10 +338,9 @@ moet_status moet_sweep_run(const moet_sweep_options *options, const moet_sweep_t
     moet_progress progress;
     lanes *l = calloc(1, sizeof *l);
     moet_status status = l == NULL ? moet_fail(MOET_NO_MEMORY, "no memory for a sweep") : make_lanes(l, options);
-    if (status == MOET_OK)
-        status = moet_handout_create(tasks, moet_effort_rule_of(options->effort)->fills, l->count, &handout);
+    const bool fills = moet_effort_rule_of(options->effort)->fills && !options->races_only;
+    if (status == MOET_OK) status = moet_handout_create(tasks, fills, l->count, &handout);
     if (status == MOET_OK) status = open_workers(l);
-    handout.fills_last = options->budget_ns > 0;
     moet_store_now(handout.began_at);
     if (status == MOET_OK) /* before a database is made */
         status = moet_candidates_check(moet_worker_info(l->items[0].worker), &options->families);
