@@ -91,7 +91,8 @@ KERNEL(PLAN_THREADS, 1) moet_ep_plan(const moet_ep_pass p)
         if (threadIdx.x == 0) {
             p.send_counts[2 * q] = rows;
             p.send_counts[2 * q + 1] = all_pairs;
-            if (p.frozen && (p.frozen[2 * q] != rows || p.frozen[2 * q + 1] != all_pairs))
+            if (p.frozen && (p.frozen[2 * q] != rows || p.frozen[2 * q + 1] != all_pairs ||
+                             p.frozen[2 * p.ranks] != p.frozen_number))
                 fail(p, FAILED_ROUTING, p.rank);
         }
     }

@@ -37,7 +37,7 @@ struct moet_ep_pass {
     i64 timeout_ns;
     int tokens, max_tokens;
     int rank, ranks, choices, local_experts, hidden, width, row_bytes, tail_bytes;
-    int ids_int64, returns_rows, is_lsa, is_bound, is_weighted, single_plain, is_given;
+    int ids_int64, returns_rows, is_lsa, is_bound, is_weighted, single_plain, is_given, frozen_number;
 };
 
 /* Words of `epochs`. */
