@@ -1,7 +1,6 @@
 /* sweep_lanes.c: see sweep_lanes.h. */
 #include "sweep_lanes.h"
 
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -194,12 +193,23 @@ typedef struct lanes {
     lane items[MOST_LANES];
 } lanes;
 
+/* "cuda", "cuda:0" and "cuda:00" are one. */
+static bool is_same_device(const char *a, const char *b)
+{
+    const size_t length = strcspn(a, ":");
+    const char *first = a + length, *second = b + strcspn(b, ":");
+    return length == (size_t)(second - b) && memcmp(a, b, length) == 0 &&
+           (*first ? strtol(first + 1, NULL, 10) : 0) == (*second ? strtol(second + 1, NULL, 10) : 0);
+}
+
 static moet_status add_lane(lanes *l, const char *spec, int32_t part, int32_t parts, const moet_sweep_options *options)
 {
     for (int32_t i = 0; i < l->count; i++) {
         const lane *other = &l->items[i];
         const moet_worker_options *own = &other->worker_options;
-        if (strcmp(other->spec, spec) == 0 && (parts == 0 || own->parts != parts || own->part == part)) {
+        const bool is_same = is_same_device(other->spec, spec), are_parts = parts > 0 || own->parts > 0;
+        const bool is_twice = strcmp(other->spec, spec) == 0 && (parts == 0 || own->parts != parts || own->part == part);
+        if (is_twice || (is_same && !are_parts)) { /* parts of a device, and all of it, have keys that differ */
             return moet_fail(MOET_INVALID, "--devices: '%s' is named twice; two workers would disturb each other",
                              spec);
         }
@@ -223,10 +233,9 @@ static moet_status add_lane(lanes *l, const char *spec, int32_t part, int32_t pa
 /* "host/N": the processors that this process may use, in N parts. */
 static moet_status add_parts(lanes *l, const char *spec, const moet_sweep_options *options)
 {
-    cpu_set_t processors;
     char *end;
     const long parts = strtol(spec + 5, &end, 10);
-    const int32_t count = sched_getaffinity(0, sizeof processors, &processors) == 0 ? CPU_COUNT(&processors) : 1;
+    const int32_t count = moet_host_processors();
     if (end == spec + 5 || *end != '\0' || parts < 1 || parts > count || parts > MOST_LANES) {
         return moet_fail(MOET_INVALID, "--devices: '%.40s': host/N takes 1 to %d parts here, at least a processor each",
                          spec, count < MOST_LANES ? count : MOST_LANES);
