@@ -81,7 +81,8 @@ KERNEL(PLAN_THREADS, 1) moet_ep_plan(const moet_ep_pass p)
         const int pairs_before = __reduce_add_sync(ALL_LANES, lane < warp ? all_pairs : 0);
         rows = __reduce_add_sync(ALL_LANES, rows), all_pairs = __reduce_add_sync(ALL_LANES, all_pairs);
         const u64 word = (u64)(p.epochs[WORDS] + 1) << 32 | (u32)rows;
-        for (int s = threadIdx.x; s < p.ranks && p.is_lsa; s += PLAN_THREADS) /* the sooner, the better: all wait for it */
+        for (int s = threadIdx.x; s < p.ranks && p.is_lsa;
+             s += PLAN_THREADS) /* the sooner, the better: all wait for it */
             store_relaxed(&p.peer_words[s][p.rank * p.ranks + q], word);
         for (int token = first + lane; token < end; token += 32) { /* what this lane wrote */
             if (slots[token] >= 0) slots[token] += rows_before;
@@ -213,8 +214,8 @@ KERNEL(BASES_THREADS, 1) moet_ep_bases(const moet_ep_pass p)
 #define ROW_WARPS (ROW_THREADS / 32)
 #define COPY_VECTORS 8 /* of a lane in flight */
 
-/* The k ids and k weights of a row for `rank`, and `pair`; 0 behind them, as far as the first 128 of its room_bytes go. A
- * word a lane, in one store: to another GPU each part of a line would travel by itself. */
+/* The k ids and k weights of a row for `rank`, and `pair`; 0 behind them, as far as the first 128 of its room_bytes go.
+ * A word a lane, in one store: to another GPU each part of a line would travel by itself. */
 static __device__ __forceinline__ void tail_write(const moet_ep_pass &p, const choice &c, char *tail, int room_bytes,
                                                   int rank, int pair, int lane)
 {

@@ -103,10 +103,13 @@ __device__ __forceinline__ void moet_copy_w(const struct moet_job *job, const st
     }
 }
 
-/* The first tickets are the clusters' own: none waits for the counter. In a chain they are taken like all others, for its
- * CTAs wait for tiles of tickets before their own: where not all CTAs run at once (another launch has SMs, or the
+/* The first tickets are the clusters' own: none waits for the counter. In a chain they are taken like all others, for
+ * its CTAs wait for tiles of tickets before their own: where not all CTAs run at once (another launch has SMs, or the
  * context has some of them only), those of a CTA that waits for an SM would never be computed. */
-__device__ __forceinline__ int moet_next_ticket(unsigned taken) { return (MOET_CHAIN ? 0 : moet_clusters()) + (int)taken; }
+__device__ __forceinline__ int moet_next_ticket(unsigned taken)
+{
+    return (MOET_CHAIN ? 0 : moet_clusters()) + (int)taken;
+}
 
 /* Of the copying warp; in a chain in lane 0 only, when the launch before is done. */
 __device__ __forceinline__ int moet_first_ticket(void)
@@ -206,7 +209,8 @@ __device__ __forceinline__ int moet_copy_product(const struct moet_job *job, str
     return ticket - end;
 }
 
-/* The copying warp's whole life, from its first ticket, of lane 0. A chain's tickets count from one product to the next. */
+/* The copying warp's whole life, from its first ticket, of lane 0. A chain's tickets count from one product to the
+ * next. */
 __device__ __forceinline__ void moet_copy_tiles(const struct moet_job *job, struct moet_job *second,
                                                 struct moet_ring *ring, const struct moet_gather *gather, int first)
 {

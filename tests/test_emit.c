@@ -636,12 +636,12 @@ static void test_kernels(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_emit_and_load),   cmocka_unit_test(test_byte_stable),
-        cmocka_unit_test(test_few_configs),     cmocka_unit_test(test_bits),
-        cmocka_unit_test(test_edge_of_tie),
-        cmocka_unit_test(test_broken),     cmocka_unit_test(test_one_device),
-        cmocka_unit_test(test_refusals),        cmocka_unit_test(test_merged),
-        cmocka_unit_test(test_several_kernels), cmocka_unit_test(test_over_version_1),
+        cmocka_unit_test(test_emit_and_load),  cmocka_unit_test(test_byte_stable),
+        cmocka_unit_test(test_few_configs),    cmocka_unit_test(test_bits),
+        cmocka_unit_test(test_edge_of_tie),    cmocka_unit_test(test_broken),
+        cmocka_unit_test(test_one_device),     cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_merged),         cmocka_unit_test(test_several_kernels),
+        cmocka_unit_test(test_over_version_1),
 #ifdef MOET_CUDA
         cmocka_unit_test(test_kernels),
 #endif

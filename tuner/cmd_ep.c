@@ -99,7 +99,8 @@ static const struct argp_option options[] = {
     {.name = "ids",
      .key = KEY_IDS,
      .arg = "DIR",
-     .doc = "What tokens choose is not drawn but read from DIR/NAME-TOKENS-SKEW.npy, integers [ranks, tokens, choices]"},
+     .doc =
+         "What tokens choose is not drawn but read from DIR/NAME-TOKENS-SKEW.npy, integers [ranks, tokens, choices]"},
     {.name = "match", .key = KEY_MATCH, .arg = "TEXT", .doc = "Only shapes whose name holds TEXT"},
     {.name = "numerics", .key = KEY_NUMERICS, .arg = "MODE", .doc = "train or fast (default train)"},
     {.name = "check", .key = KEY_CHECK, .doc = "First compare every result's bits with one rank's"},
@@ -345,8 +346,9 @@ static moet_status check_shape(const moet_ep_shape *shape, int32_t ranks)
     if (shape->choices > shape->experts)
         return moet_fail(MOET_INVALID, "--choices %d are more than %d experts", shape->choices, shape->experts);
     if (shape->experts % ranks)
-        return moet_fail(MOET_INVALID, "%d experts of %s cannot be spread over %d ranks evenly: give --experts, or other "
-                                       "--gpus or --ranks",
+        return moet_fail(MOET_INVALID,
+                         "%d experts of %s cannot be spread over %d ranks evenly: give --experts, or other "
+                         "--gpus or --ranks",
                          shape->experts, shape->name, ranks);
     return MOET_OK;
 }

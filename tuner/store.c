@@ -32,8 +32,9 @@
     X(PUT_NAME, "INSERT OR IGNORE INTO workload_names (workload_id, name, skew, tokens, seed) VALUES ((SELECT id "     \
                 "FROM workloads WHERE counts = ?1 AND hidden = ?2 AND inter = ?3), ?4, ?5, ?6, ?7)")                   \
     X(PUT_CUBIN, "INSERT OR IGNORE INTO cubins (sha256, arch, bytes) VALUES (?1, ?2, ?3)")                             \
-    X(FIND_TRIAL, "SELECT id, final_rounds, (SELECT effort FROM runs WHERE id = run_id), measured_at >= ?10 FROM "      \
-                  "trials WHERE " IDENTITY " AND config = ?6 AND device_counts = ?7 AND family_version = ?8 AND validator = ?9")                \
+    X(FIND_TRIAL,                                                                                                      \
+      "SELECT id, final_rounds, (SELECT effort FROM runs WHERE id = run_id), measured_at >= ?10 FROM "                 \
+      "trials WHERE " IDENTITY " AND config = ?6 AND device_counts = ?7 AND family_version = ?8 AND validator = ?9")   \
     X(FIND_EFFORT, "SELECT effort FROM runs WHERE id = ?1")                                                            \
     X(DELETE_TRIAL, "DELETE FROM trials WHERE id = ?1")                                                                \
     X(PUT_TRIAL, "INSERT INTO trials (device_id, problem_id, workload_id, config, device_counts, family_version, "     \

@@ -208,7 +208,8 @@ static moet_status add_lane(lanes *l, const char *spec, int32_t part, int32_t pa
         const lane *other = &l->items[i];
         const moet_worker_options *own = &other->worker_options;
         const bool is_same = is_same_device(other->spec, spec), are_parts = parts > 0 || own->parts > 0;
-        const bool is_twice = strcmp(other->spec, spec) == 0 && (parts == 0 || own->parts != parts || own->part == part);
+        const bool is_twice =
+            strcmp(other->spec, spec) == 0 && (parts == 0 || own->parts != parts || own->part == part);
         if (is_twice || (is_same && !are_parts)) { /* parts of a device, and all of it, have keys that differ */
             return moet_fail(MOET_INVALID, "--devices: '%s' is named twice; two workers would disturb each other",
                              spec);

@@ -41,8 +41,8 @@ void moet_handout_destroy(moet_handout *handout);
 
 /* The next task for whoever asks, and what to do with it; waits while that depends on what other lanes are at; false:
  * nothing is left. Races come first, in order, but a path (op FFN) waits for the GEMMs of its workload, from which its
- * candidates follow, while there is anything else to do. Then a block of which all is raced is filled, again until nothing
- * had to be measured. */
+ * candidates follow, while there is anything else to do. Then a block of which all is raced is filled, again until
+ * nothing had to be measured. */
 bool moet_handout_take(moet_handout *handout, int32_t *task, moet_task_step *step);
 bool moet_handout_is_over(moet_handout *handout); /* nothing is left, and nobody is at anything */
 /* Whether nobody has taken a task yet, and all that it follows from is measured. */
