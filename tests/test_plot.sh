@@ -17,6 +17,12 @@ drawn() {
     texts "$1.svg" >texts
 }
 
+# change FILE STATEMENT...: in that database.
+change() { python3 -c 'import sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+for statement in sys.argv[2:]: db.execute(statement)
+db.commit()' "$@"; }
+
 small_sweep --db small.db >/dev/null 2>err || fail "sweep: $(tail -n 3 err)"
 for kind in roofline efficiency winners; do
     expect 0 "" "$MOE" plot "$kind" --db small.db
@@ -30,6 +36,15 @@ texts efficiency.svg >texts
 holds "efficiency names families" texts "host_blas"
 texts winners.svg >texts
 grep -qE '^host_[a-z]+:[a-z]+=[a-z0-9]+$' texts && pass || fail "winners of one family are not told apart: $(cat texts)"
+
+# Rates within a decade have a linear axis, whose numbers are its own.
+cp small.db narrow.db
+change narrow.db "UPDATE trials SET median_ns = 1000" \
+    "UPDATE runs SET dense_flops_per_s = 3e11, read_bytes_per_s = 1e11, copy_bytes_per_s = 1e11"
+expect 0 "" "$MOE" plot roofline --db narrow.db
+drawn roofline
+is "numbers of a logarithmic axis" "$(grep -cx -e 2e-06 -e 0.05 texts)" 0
+holds "numbers of a linear axis" texts "300"
 
 # The worst points' parts, of a library whose tiles are not known nothing but the floor, and of a family's own kernel.
 expect 0 "" "$MOE" plot waterfall --db small.db

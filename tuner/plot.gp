@@ -51,8 +51,9 @@ if (kind eq "roofline") {
     set xrange [low:high_x]
     top = 1.6 * (STATS_max_y > roof_top ? STATS_max_y : roof_top) # ceilings are measured: a winner may be above
     set yrange [0.5 * STATS_min_y:top]
-    set for [d = -6:9] ytics add (sprintf("%g", 2 * 10.0 ** d) 2 * 10.0 ** d, sprintf("%g", 5 * 10.0 ** d) 5 * 10.0 ** d)
-    if (top < 10 * STATS_min_y) { unset logscale y; set yrange [0:top] } # else no number would stand at the axis
+    # On a linear axis, which it is where else no number would stand at it, the numbers between decades are all near 0.
+    if (top < 10 * STATS_min_y) { unset logscale y; set yrange [0:top] } \
+    else { set for [d = -6:9] ytics add (sprintf("%g", 2 * 10.0 ** d) 2 * 10.0 ** d, sprintf("%g", 5 * 10.0 ** d) 5 * 10.0 ** d) }
     set samples 400
     roof(x) = x * hbm < dense ? x * hbm * unit : roof_top
     rate(x, of) = x < 1 ? sprintf("%.3g G%s", 1000 * x, of) : sprintf("%.3g T%s", x, of)
