@@ -24,6 +24,7 @@ for statement in sys.argv[2:]: db.execute(statement)
 db.commit()' "$@"; }
 
 small_sweep --db small.db >/dev/null 2>err || fail "sweep: $(tail -n 3 err)"
+change small.db "UPDATE trials SET efficiency = min(efficiency, 0.9)" # so small, everything is in the processor's cache
 for kind in roofline efficiency winners; do
     expect 0 "" "$MOE" plot "$kind" --db small.db
     drawn "$kind"
@@ -45,6 +46,26 @@ expect 0 "" "$MOE" plot roofline --db narrow.db
 drawn roofline
 is "numbers of a logarithmic axis" "$(grep -cx -e 2e-06 -e 0.05 texts)" 0
 holds "numbers of a linear axis" texts "300"
+
+# What is faster than the device says nothing of it: no title claims that it does, and there are no parts to show.
+cp small.db doubtful.db
+change doubtful.db "UPDATE trials SET efficiency = 3.7889"
+doubt="fficiency up to 379 %: the ceilings were disturbed or the working set fits a cache; measure again"
+for kind in roofline efficiency; do
+    expect 0 "moe-tune: doubtful.db: e$doubt" "$MOE" plot "$kind" --db doubtful.db
+    is "it is said once" "$(wc -l <err)" 1
+    drawn "$kind"
+    holds "$kind says so" texts "E$doubt"
+    is "a claim in the title of $kind" "$(grep -c -e "Every winner" -e "the best of each family" texts)" 0
+done
+expect 0 "" "$MOE" plot winners --db doubtful.db
+is "what wins stays so" "$(cat err)" ""
+expect 1 "doubtful.db: no winner to take apart: efficiencies are up to 379 %: the ceilings" "$MOE" plot waterfall --db doubtful.db
+change doubtful.db "UPDATE trials SET efficiency = 0.5 WHERE workload_id = (SELECT workload_id FROM workload_names WHERE name = 'small/b')"
+expect 0 "measure again; such winners are left out" "$MOE" plot waterfall --db doubtful.db
+drawn waterfall
+holds "the other winner" texts "Where the time of the 1 least efficient winners goes"
+is "the doubtful one" "$(grep -c small/a texts)" 0
 
 # The worst points' parts, of a library whose tiles are not known nothing but the floor, and of a family's own kernel.
 expect 0 "" "$MOE" plot waterfall --db small.db

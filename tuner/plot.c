@@ -45,7 +45,8 @@ void moet_plot_put_text(FILE *to, const char *text)
     }
 }
 
-static moet_status write_data(moet_plot_kind kind, const moet_plot_sources *sources, FILE *data, FILE *settings)
+static moet_status write_data(moet_plot_kind kind, const moet_plot_sources *sources, FILE *data, FILE *settings,
+                              double *best)
 {
     switch (kinds[kind].source) {
     case MOET_PLOT_FROM_BENCH:
@@ -53,8 +54,8 @@ static moet_status write_data(moet_plot_kind kind, const moet_plot_sources *sour
     case MOET_PLOT_FROM_REGRET:
         return moet_plot_write_regret(sources, data, settings);
     default:
-        if (kind == MOET_PLOT_WATERFALL) return moet_plot_write_waterfall(sources, data, settings);
-        return moet_plot_write_db(kind, sources, data, settings);
+        if (kind == MOET_PLOT_WATERFALL) return moet_plot_write_waterfall(sources, data, settings, best);
+        return moet_plot_write_db(kind, sources, data, settings, best);
     }
 }
 
@@ -68,7 +69,7 @@ static moet_status finish(FILE *file, const char *path, moet_status status)
     return status;
 }
 
-static moet_status write_files(moet_plot_kind kind, const moet_plot_sources *sources, const char *folder)
+static moet_status write_files(moet_plot_kind kind, const moet_plot_sources *sources, const char *folder, double *best)
 {
     char paths[2][MOET_CHILD_FOLDER_SIZE + 16];
     snprintf(paths[0], sizeof paths[0], "%s/data", folder);
@@ -78,7 +79,7 @@ static moet_status write_files(moet_plot_kind kind, const moet_plot_sources *sou
         moet_status status = moet_fail(MOET_IO, "%s: %s", folder, strerror(errno));
         return data != NULL ? finish(data, paths[0], status) : status;
     }
-    moet_status status = write_data(kind, sources, data, settings);
+    moet_status status = write_data(kind, sources, data, settings, best);
     status = finish(data, paths[0], status);
     return finish(settings, paths[1], status);
 }
@@ -122,17 +123,18 @@ static moet_status run_gnuplot(const char *gnuplot, moet_plot_kind kind, const c
     return status;
 }
 
-moet_status moet_plot_draw(moet_plot_kind kind, const moet_plot_sources *sources, const char *path)
+moet_status moet_plot_draw(moet_plot_kind kind, const moet_plot_sources *sources, const char *path, double *best)
 {
     char folder[MOET_CHILD_FOLDER_SIZE], *gnuplot = NULL;
     const size_t length = strlen(path);
+    *best = 0;
     if (length < 5 || (strcmp(path + length - 4, ".svg") != 0 && strcmp(path + length - 4, ".png") != 0)) {
         return moet_fail(MOET_INVALID, "'%s': a picture is a file .svg or .png", path);
     }
     MOET_TRY(moet_child_find("gnuplot", NULL, "it draws the pictures: apt install gnuplot-nox", &gnuplot));
     moet_status status = moet_child_folder_make(folder);
     if (status == MOET_OK) {
-        status = write_files(kind, sources, folder);
+        status = write_files(kind, sources, folder, best);
         if (status == MOET_OK) status = run_gnuplot(gnuplot, kind, folder, path);
         moet_child_folder_remove(folder);
     }

@@ -38,7 +38,7 @@ else { set terminal pngcairo size 1.5*wide,1.5*high font "Helvetica,15" backgrou
 if (kind eq "roofline") {
     # The roof is drawn from the least intensity on; the op by colour and shape. A processor does GFLOP/s.
     unit = dense < 1 ? 1000.0 : 1.0
-    set title sprintf("Every winner under the roofline of %s", device)
+    set title doubt eq "" ? sprintf("Every winner under the roofline of %s", device) : sprintf("Winners and measured ceilings of %s\n%s", device, doubt)
     set logscale x 2
     set logscale y
     set xlabel "FLOP / byte, each operand moved once"
@@ -64,7 +64,8 @@ if (kind eq "roofline") {
 }
 
 if (kind eq "efficiency") {
-    set multiplot layout 1,panels title "Efficiency (floor time / time): the best of each family on each workload, and its mean" \
+    claim = doubt eq "" ? "Efficiency (floor time / time): the best of each family on each workload, and its mean" : doubt
+    set multiplot layout 1,panels title claim noenhanced \
         margins screen left, right, bottom, top spacing screen gap
     set logscale x 2
     set offsets graph 0.04, graph 0.04, 0, 0
