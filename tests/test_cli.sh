@@ -191,6 +191,31 @@ echo "this is a diary" >diary.db
 expect 2 "diary.db" "$MOE" show --db diary.db
 is "a text as database" "$(cat diary.db)" "this is a diary"
 
+# What cannot be merged is named, and leaves no database behind that was not there.
+expect 2 "database 'diary.db': not a moe-tune database; name another file" "$MOE" merge --db new.db good.db diary.db
+is "an option for an argument" "$(grep -c -e --db err)" 0
+[ ! -e new.db ] && pass || fail "a merge that cannot begin makes a database"
+cp good.db damaged.db
+python3 - <<'EOF'
+import sqlite3
+c = sqlite3.connect("damaged.db")
+c.execute("PRAGMA journal_mode = DELETE")
+page, = c.execute("PRAGMA page_size").fetchone()
+root, = c.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'trials'").fetchone()
+c.close()
+with open("damaged.db", "r+b") as f:
+    f.seek((root - 1) * page)
+    f.write(b"\xff" * page)
+EOF
+cp good.db target.db
+expect 2 "database 'damaged.db': damaged; rescue it with .recover of sqlite3, or name another file" "$MOE" merge --db target.db damaged.db
+is "an option for an argument" "$(grep -c -e --db err)" 0
+expect 2 "database 'damaged.db': damaged" "$MOE" merge --db new.db damaged.db
+is "what a merge that failed leaves" "$(ls new.db* 2>/dev/null)" ""
+expect 2 "database 'damaged.db': damaged" "$MOE" merge --db new.db good.db damaged.db
+is "trials before the damaged one" "$(query new.db "SELECT count(*) FROM trials")" "$(query good.db "SELECT count(*) FROM trials")"
+expect 2 "database 'damaged.db': damaged; rescue it with .recover of sqlite3, or name another file (--db)" "$MOE" merge --db damaged.db good.db
+
 # ---- tables that are none ----
 expect 1 "absent/table.json" "$MOE" verify --table absent --device host
 mkdir broken
