@@ -125,6 +125,12 @@ drawn sweep
 holds "sweeps by name" texts "again.db"
 holds "workloads that both have" texts "2 workloads"
 
+# A path may be no UTF-8, a picture is.
+cp small.db $'byte\xff.db'
+expect 0 "" "$MOE" plot sweep --db small.db --db $'byte\xff.db'
+drawn sweep
+holds "a sweep whose name has a byte" texts $'byte\xef\xbf\xbd.db'
+
 # Peers, by hand: 2.0 and 0.5 times; the worst is named.
 line() { echo "{\"name\":\"$1\",\"rows\":8,\"skew\":\"balanced\",\"op\":\"up\",\"peer\":\"$2\",\"time_us\":$3,\"layout\":\"nk\"}"; }
 { echo '{"device":"A card"}'; line good moe-tune 10; line bad moe-tune 10; } >ours.jsonl

@@ -105,6 +105,12 @@ is "a page of quotes" "$(python3 check.py quoted.html)" ""
 holds "its device" quoted.html "moe-tune on A &quot;card&quot; &lt;1&gt;"
 holds "its commands" quoted.html "moe-tune show --db &#39;quoted name.db&#39;</code>"
 
+# A path may be no UTF-8, a page is.
+cp small.db $'byte\xff.db'
+expect 0 "" "$MOE" report --db $'byte\xff.db' --out byte.html
+is "a page of a byte" "$(python3 check.py byte.html)" ""
+holds "its commands" byte.html $'--db &#39;byte\xef\xbf\xbd.db&#39;'
+
 expect 1 "nothing.db" "$MOE" report --db nothing.db
 expect 1 "nobody" "$MOE" report --db small.db --out nobody/page.html
 echo '{"name":1}' >bad.jsonl

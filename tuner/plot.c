@@ -7,6 +7,7 @@
 
 #include "../src/file.h"
 #include "child.h"
+#include "utf8.h"
 
 #define MAX_PICTURE_BYTES (64 << 20)
 
@@ -40,8 +41,10 @@ moet_status moet_plot_parse(const char *name, moet_plot_kind *kind)
 
 void moet_plot_put_text(FILE *to, const char *text)
 {
-    for (; *text != '\0'; text++) {
-        if (strchr("\"'`\\", *text) == NULL && (unsigned char)*text >= ' ') fputc(*text, to);
+    size_t length;
+    while (*text != '\0') {
+        const char *at = moet_utf8_next(&text, &length);
+        if (strchr("\"'`\\", *at) == NULL && (unsigned char)*at >= ' ') fwrite(at, 1, length, to);
     }
 }
 

@@ -54,7 +54,8 @@ moet_status moet_plot_draw(moet_plot_kind kind, const moet_plot_sources *sources
 /* ---- the writers of data, for plot.c: rows for gnuplot to data, and what it is told by names to settings ---- */
 
 /* Inside a gnuplot string of double quotes, in which words may stand in single ones: what comes from a file is text.
- * Quotes, backslashes and control characters are left out, and backquotes, whose command gnuplot would run. */
+ * Quotes, backslashes and control characters are left out, and backquotes, whose command gnuplot would run; bytes that
+ * are no UTF-8 are U+FFFD. */
 void moet_plot_put_text(FILE *to, const char *text);
 
 /* The only device of a database, or the one whose key has `part`; the store stays open for the caller. */
