@@ -131,9 +131,13 @@ cp out default.jsonl
 expect 2 "--match: no workload of small.jsonl has 'elsewhere' in its name" "$MOE" bench --device host --default --workloads small.jsonl --match elsewhere
 expect 0 "" "$MOE" compare bench.jsonl default.jsonl
 expect 4 "" "$MOE" compare bench.jsonl default.jsonl --at-least 1000000
+peers="$(python3 -c 'import json; print(", ".join(dict.fromkeys(p["peer"] for p in map(json.loads, open("bench.jsonl")) if "peer" in p)))')"
+expect 2 "bench.jsonl holds no peer foo but $peers; --peer" "$MOE" compare bench.jsonl default.jsonl --peer foo
+expect 2 "bench.jsonl holds no peer foo but $peers; --against" "$MOE" compare bench.jsonl bench.jsonl --against foo,bar
 # A path may be no UTF-8, JSON is.
 expect 0 "" "$MOE" emit --db good.db --out $'t\xff' --format json
 is "bytes of a path in JSON" "$(python3 -c 'import json; print(json.loads(open("out", encoding="utf-8").read())["table"].encode("utf-8").hex())')" 74efbfbd
+expect 0 "next: moe-tune regret --table table --workloads 'drawn here.jsonl'" "$MOE" workloads draw --count 2 --model deepseek-v3 --out "drawn here.jsonl"
 expect 0 "" "$MOE" sweep "${shape[@]}" --dry-run
 expect 0 "" "$MOE" sweep --model deepseek-v3 --ep 32 --dry-run --device host --db dry.db
 [ ! -e dry.db ] && pass || fail "--dry-run made a database"
