@@ -110,6 +110,15 @@ expect 0 "" "$MOE" show --db good.db --format json
 python3 -c 'import json,sys; [json.loads(l) for l in open("out")]' && pass || fail "show --format json is no JSON"
 expect 2 "both name a workload" "$MOE" show --db good.db --why small/a --workload small/b
 expect 0 "" "$MOE" show --db good.db --why small/a
+# Counts that are there under another name are found by the new ones too, several in one file or in a new database.
+{ head -n 1 small.jsonl | sed 's|small/a|other/a|'; head -n 1 small.jsonl | sed 's|small/a|third/a|'; } >names.jsonl
+names() { "$MOE" sweep --effort exhaustive --device host --families host_blas --workloads names.jsonl --ops up --rounds 3 "$@"; }
+cp good.db "good names.db"
+expect 0 "0 races finished, 2 were finished before" names --db "good names.db"
+for name in other/a third/a small/a; do expect 0 "" "$MOE" show --db "good names.db" --why "$name"; done
+expect 0 "1 races finished, 1 were finished before" names --db "it's.db"
+holds "a path as a shell reads it" err "next: moe-tune show --db 'it'\\''s.db'"
+for name in other/a third/a; do expect 0 "" "$MOE" show --db "it's.db" --why "$name"; done
 holds "show --why" out "host_blas"
 expect 0 "" "$MOE" emit --db good.db --out table
 cp -r table before

@@ -83,6 +83,8 @@ moet_status moet_store_put_done(moet_store *store, int64_t run_id, const moet_st
                                 moet_effort effort);
 moet_status moet_store_is_done(moet_store *store, const moet_store_key *key, const char *candidates, moet_effort effort,
                                bool *done);
+/* One more name of a workload that is done: it may be there under another, by its counts. */
+moet_status moet_store_put_name(moet_store *store, const moet_store_key *key);
 /* Makes a workload unfinished whose results no longer hold: done marks of runs that began before a moment (as
  * measured_at) go, and trials measured before it stay but no longer count as of final rounds: they win only until others
  * have some. */
