@@ -75,6 +75,7 @@ is "trials shown" "$(($(wc -l <out) - 1))" 20
 expect 2 "--ep goes with" "$MOE" show --db ep.db --ep --why small
 expect 0 "" "$MOE" emit --db ep.db --out table --format csv
 is "points emitted" "$(python3 -c 'import csv; print(next(csv.DictReader(open("out")))["ep_points"])')" 4
+expect 1 "table has no GEMM entries to verify, only how the expert-parallel layer is run" "$MOE" verify --device host --table table
 expect 0 "" "$MOE" ep --ranks 2 --table table $small --tokens 32 --check
 is "what the table says" "$(grep -c '"peer":"moe-tune exchange","returns":"rows","chunks":2,"comm_sms":16,.*"same_bits":true' out)" 1
 expect 0 "" "$MOE" ep --ranks 2 --table table $small --tokens 32 --chunks 1

@@ -479,7 +479,7 @@ static int finish(const sweep_arguments *a, const moet_sweep_tasks *tasks, const
     } else if (s->measured == 0 && s->failed == 0 && s->filled == 0) {
         moet_command_note("nothing to do: all of it is in %s", a->sweep.db_path);
     } else {
-        moet_command_note("next: moe-tune show --db %s", a->sweep.db_path);
+        moet_command_note_next(3, (const char *const[]){"moe-tune show", "--db", a->sweep.db_path});
     }
     if (code == MOET_EXIT_OK && (s->failed > 0 || s->interrupted)) {
         code = MOET_EXIT_FAILED;

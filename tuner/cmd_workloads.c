@@ -346,7 +346,8 @@ static void note_result(const workloads_arguments *a, const moet_workloads *all,
     moet_command_note("%d stand for all; the farthest is %.3f from its own (ln of rows, ln of max/mean, Gini)",
                       chosen->count, summary->distance);
     if (a->out != NULL) {
-        moet_command_note("next: moe-tune sweep --workloads %s%s", a->out, a->model.bias ? " --bias" : "");
+        const char *const next[] = {"moe-tune sweep", "--workloads", a->out, "--bias"};
+        moet_command_note_next(a->model.bias ? 4 : 3, next);
     }
 }
 
@@ -366,8 +367,8 @@ static void note_drawn(const workloads_arguments *a, const moet_workloads *drawn
                           biased);
     }
     if (a->out != NULL) {
-        moet_command_note("next: moe-tune regret --table table --workloads %s%s", a->out,
-                          biased == drawn->count ? " --bias" : "");
+        const char *const next[] = {"moe-tune regret", "--table", "table", "--workloads", a->out, "--bias"};
+        moet_command_note_next(biased == drawn->count ? 6 : 5, next);
     }
 }
 

@@ -280,7 +280,7 @@ static moet_status race_task(sweep_state *s, const moet_sweep_task *task, moet_c
     if (done) {
         s->summary->already_done++;
         moet_progress_skip(s->progress, 1);
-        return MOET_OK;
+        return moet_store_put_name(s->store, &key); /* by which it will be asked for */
     }
     moet_effort effort;
     MOET_TRY(begin_measuring(s));
