@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define MOST_LINKS 40 /* in a row: as Linux itself */
+
 moet_status moet_file_read(const char *path, size_t limit_bytes, char **bytes, size_t *size_bytes)
 {
     moet_status status = MOET_OK;
@@ -55,26 +57,107 @@ done:
     return status;
 }
 
+/* ---- writing ---- */
+
+/* What is at a path, links followed. */
+typedef struct file_target {
+    char path[PATH_MAX];
+    bool is_new, is_in_place; /* in_place: a device, a FIFO or a socket */
+    mode_t mode;              /* of what is there */
+} file_target;
+
+/* Replaces the name of a link by what it points to, which need not exist. */
+static moet_status follow(const char *path, char points_to[PATH_MAX], char target[PATH_MAX])
+{
+    const char *slash = strrchr(target, '/');
+    const int folder = points_to[0] == '/' || !slash ? 0 : (int)(slash + 1 - target);
+    char joined[PATH_MAX];
+    if (snprintf(joined, sizeof joined, "%.*s%s", folder, target, points_to) >= (int)sizeof joined)
+        return moet_fail(MOET_IO, "%s: points to a path that is too long", path);
+    memcpy(target, joined, strlen(joined) + 1);
+    return MOET_OK;
+}
+
+/* A device must stay one, and a link must stay a link, whose target is replaced. */
+static moet_status find_target(const char *path, file_target *target)
+{
+    char points_to[PATH_MAX];
+    struct stat info;
+    *target = (file_target){0};
+    if (!*path) return moet_fail(MOET_IO, "'': the name of a file is expected");
+    target->is_new = stat(path, &info) != 0;
+    if (target->is_new && errno != ENOENT)
+        return moet_fail(MOET_IO, "%s: %s; nothing was changed", path, strerror(errno));
+    if (!target->is_new && S_ISDIR(info.st_mode))
+        return moet_fail(MOET_IO, "%s: %s; nothing was changed", path, strerror(EISDIR));
+    if (snprintf(target->path, sizeof target->path, "%s", path) >= (int)sizeof target->path)
+        return moet_fail(MOET_IO, "%s: the path is too long", path);
+    target->mode = target->is_new ? 0 : info.st_mode & 07777;
+    target->is_in_place = !target->is_new && !S_ISREG(info.st_mode);
+    for (int32_t i = 0; i < MOST_LINKS && !target->is_in_place; i++) {
+        const ssize_t n = readlink(target->path, points_to, sizeof points_to - 1);
+        if (n < 0) break; /* no link, or not there yet */
+        points_to[n] = '\0';
+        MOET_TRY(follow(path, points_to, target->path));
+    }
+    return MOET_OK;
+}
+
+/* 0 or an errno. */
+static int write_bytes(int fd, const void *bytes, size_t size_bytes)
+{
+    size_t used = 0;
+    while (used < size_bytes) {
+        ssize_t n = write(fd, (const char *)bytes + used, size_bytes - used);
+        if (n < 0 && errno != EINTR) return errno;
+        if (n >= 0) used += (size_t)n;
+    }
+    return 0;
+}
+
+static moet_status write_in_place(const char *path, const void *bytes, size_t size_bytes)
+{
+    int fd = open(path, O_WRONLY | O_NOCTTY | O_CLOEXEC);
+    if (fd < 0) return moet_fail(MOET_IO, "%s: %s", path, strerror(errno));
+    int error = write_bytes(fd, bytes, size_bytes);
+    if (close(fd) != 0 && !error) error = errno;
+    return error ? moet_fail(MOET_IO, "%s: %s", path, strerror(error)) : MOET_OK;
+}
+
+static moet_status write_error(const char *path, int error)
+{
+    return moet_fail(MOET_IO, "%s: %s; name a file in a folder that can be written", path, strerror(error));
+}
+
+moet_status moet_file_check(const char *path)
+{
+    file_target target;
+    MOET_TRY(find_target(path, &target));
+    if (!target.is_in_place) {
+        char *slash = strrchr(target.path, '/');
+        if (!slash) snprintf(target.path, sizeof target.path, ".");
+        if (slash) slash[slash == target.path] = '\0'; /* the root's own slash stays */
+    }
+    return access(target.path, target.is_in_place ? W_OK : W_OK | X_OK) == 0 ? MOET_OK : write_error(path, errno);
+}
+
 moet_status moet_file_replace(const char *path, const void *bytes, size_t size_bytes)
 {
     char temporary[PATH_MAX];
+    file_target target;
+    MOET_TRY(find_target(path, &target));
+    if (target.is_in_place) return write_in_place(path, bytes, size_bytes);
     /* The process id keeps two writers apart; the last rename wins. */
-    if (snprintf(temporary, sizeof temporary, "%s.%ld.tmp", path, (long)getpid()) >= (int)sizeof temporary)
+    if (snprintf(temporary, sizeof temporary, "%s.%ld.tmp", target.path, (long)getpid()) >= (int)sizeof temporary)
         return moet_fail(MOET_IO, "%s: the path is too long", path);
-    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (fd < 0) return moet_fail(MOET_IO, "%s: %s; name a file in a folder that can be written", path, strerror(errno));
-    size_t used = 0;
-    int error = 0;
-    while (used < size_bytes && !error) {
-        ssize_t n = write(fd, (const char *)bytes + used, size_bytes - used);
-        if (n >= 0)
-            used += (size_t)n;
-        else if (errno != EINTR)
-            error = errno;
-    }
+    /* Until it has the mode of the old one nobody else reads it. */
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, target.is_new ? 0666 : 0600);
+    if (fd < 0) return write_error(path, errno);
+    int error = write_bytes(fd, bytes, size_bytes);
+    if (!error && !target.is_new && fchmod(fd, target.mode) != 0) error = errno;
     if (!error && fsync(fd) != 0) error = errno;
     if (close(fd) != 0 && !error) error = errno;
-    if (!error && rename(temporary, path) != 0) error = errno;
+    if (!error && rename(temporary, target.path) != 0) error = errno;
     if (error) {
         unlink(temporary);
         return moet_fail(MOET_IO, "%s: %s; nothing was changed", path, strerror(error));

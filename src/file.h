@@ -8,7 +8,11 @@
  * than the limit) name the path. */
 moet_status moet_file_read(const char *path, size_t limit_bytes, char **bytes, size_t *size_bytes);
 
-/* Writes path by temp file, fsync and rename: afterwards the old content is there or the new one, nothing between. */
+/* Writes path by temp file, fsync and rename: afterwards the old content is there or the new one, nothing between. The
+ * new file has the old one's mode, and a link stays one: its target is replaced. What is no regular file, such as a
+ * device or a FIFO, is written to as it is. */
 moet_status moet_file_replace(const char *path, const void *bytes, size_t size_bytes);
+/* IO where moet_file_replace would fail already, for work that takes long before it. Writes and opens nothing. */
+moet_status moet_file_check(const char *path);
 
 #endif
