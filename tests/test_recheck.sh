@@ -74,6 +74,29 @@ is "the other point" "$(column verdict small/a out)" holds
 holds "a runner-up that nobody knows" out "the runner-up: "
 holds "the next step" err "moe-tune sweep --stale lost.jsonl"
 
+# Interrupted, twice at once as by timeout: what was not reached is left, the rows are printed and saved. The second
+# point takes half a minute.
+MOET_FAULT_SLOW=1 "$MOE" recheck --device host --rounds 1000 --seconds 0 --format json --table slower --save cut.jsonl >out 2>err &
+pid=$!
+for _ in $(seq 600); do grep -q small/ err && break; sleep 0.1; done
+kill -TERM $pid
+kill -TERM $pid
+wait $pid
+is "an interrupted recheck" $? 1
+is "its second point" "$(column verdict small/b out)" left
+is "its rows" "$(wc -l <out)" 2
+is "a time of rounds that are not all" "$(column time_us small/b out)" None
+holds "its summary" err "the same command begins anew"
+cmp -s out cut.jsonl && pass || fail "an interrupted recheck saves something else"
+is "what an interrupted recheck leaves" "$(echo cut.jsonl*)" cut.jsonl
+# Where it cannot be saved nothing is measured: the table is not even looked for. A link stays one.
+expect 1 "good: Is a directory" "$MOE" recheck --device host --table absent --save good
+expect 1 "nowhere/x.jsonl" "$MOE" recheck --device host --table absent --save nowhere/x.jsonl
+ln -s linked.jsonl link.jsonl
+recheck good --seconds 0.001s --save link.jsonl
+[ -L link.jsonl ] && pass || fail "--save replaces a link"
+cmp -s out linked.jsonl && pass || fail "--save writes beside the link's target"
+
 edited wrong 'put(points[1], "faulty:fault=wrong"); points[0]["any"]["runner_up"] = "faulty:fault=wrong"'
 recheck wrong
 is "wrong results" $? 3
