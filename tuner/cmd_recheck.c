@@ -316,17 +316,22 @@ static void note_summary(const recheck_state *s)
     const recheck_arguments *a = s->arguments;
     int32_t configs, measured;
     moet_recheck_coverage(s->recheck, &configs, &measured);
-    moet_command_note("%s on %s: %d hold, %d lost, %d stale, %d wrong, %d do not run, %d left; %d of %d configurations "
-                      "that win were rechecked",
+    moet_command_note("%s on %s: %d hold, %d lost, %d unclear, %d stale, %d wrong, %d do not run, %d left; %d of %d "
+                      "configurations that win were rechecked",
                       a->recheck.table, moet_recheck_device(s->recheck)->name, s->counts[MOET_VERDICT_HOLDS],
-                      s->counts[MOET_VERDICT_LOST], s->counts[MOET_VERDICT_STALE], s->counts[MOET_VERDICT_WRONG],
-                      s->counts[MOET_VERDICT_FAILED], s->counts[MOET_VERDICT_LEFT], measured, configs);
+                      s->counts[MOET_VERDICT_LOST], s->counts[MOET_VERDICT_UNCLEAR], s->counts[MOET_VERDICT_STALE],
+                      s->counts[MOET_VERDICT_WRONG], s->counts[MOET_VERDICT_FAILED], s->counts[MOET_VERDICT_LEFT],
+                      measured, configs);
     if (is_interrupted(s)) {
         moet_command_note("interrupted: %d entries not rechecked; the same command begins anew",
                           s->counts[MOET_VERDICT_LEFT]);
     } else if (s->counts[MOET_VERDICT_LEFT] > 0) {
         moet_command_note("out of time: %d entries not rechecked; --seconds 0 takes the time that all of them need",
                           s->counts[MOET_VERDICT_LEFT]);
+    }
+    if (s->counts[MOET_VERDICT_UNCLEAR] > 0) {
+        moet_command_note("%d entries are unclear, for the device is busy: recheck again when nothing else runs on it",
+                          s->counts[MOET_VERDICT_UNCLEAR]);
     }
     if (count_broken(s) == 0) {
         return;
@@ -342,10 +347,10 @@ static void note_summary(const recheck_state *s)
 
 static int exit_code(const recheck_state *s)
 {
-    return s->counts[MOET_VERDICT_WRONG] > 0 ? MOET_EXIT_WRONG
-           : count_broken(s) > 0             ? MOET_EXIT_SLOWER
-           : is_interrupted(s)               ? MOET_EXIT_FAILED
-                                             : MOET_EXIT_OK;
+    return s->counts[MOET_VERDICT_WRONG] > 0                       ? MOET_EXIT_WRONG
+           : count_broken(s) + s->counts[MOET_VERDICT_UNCLEAR] > 0 ? MOET_EXIT_SLOWER
+           : is_interrupted(s)                                     ? MOET_EXIT_FAILED
+                                                                   : MOET_EXIT_OK;
 }
 
 static const struct argp argp = {
@@ -357,10 +362,11 @@ static const struct argp argp = {
         EXAMPLE,
         "Takes the time of --seconds: one point of every winner's configuration first, then others spread over its "
         "points; those left are told. verdict is holds; lost: another is faster by more than max(1 %, noise), twice in "
-        "a row; stale: this device, its libraries or this build refuse the entry; wrong: winner, runner-up or default "
+        "a row; unclear: a noise above 10 % and more than 10 % slower than tuned, on a busy device; stale: this "
+        "device, its libraries or this build refuse the entry; wrong: winner, runner-up or default "
         "is; failed: the winner does not run; left. Times are medians; tuned_us is the table's. Ctrl-C ends the round: "
-        "the rows so far are printed and saved. Exit codes: 0 what was rechecked holds; 4 a winner is lost or stale or "
-        "does not run; 3 something is wrong; 1 an error, or interrupted."),
+        "the rows so far are printed and saved. Exit codes: 0 what was rechecked holds; 4 a winner is lost, unclear or "
+        "stale or does not run; 3 something is wrong; 1 an error, or interrupted."),
 };
 
 static int run(int argc, char **argv)

@@ -12,6 +12,8 @@
 #include "planned.h"
 #include "store.h"
 
+#define UNCLEAR_PERCENT 10 /* of noise, and slower than tuned */
+
 /* A tuned workload with the entries that serve, which lie together. */
 typedef struct work {
     int32_t first, count;
@@ -455,6 +457,20 @@ static bool read_times(const moet_recheck *r, contest *c)
     return is_behind;
 }
 
+/* A tie grows with the noise, and hides by how much another is faster. Where the noise is large and the winner is
+ * slower than when it was tuned, by more than any clock explains, nothing can be said of it. */
+static bool is_unclear(moet_recheck_entry *e)
+{
+    const moet_recheck_time *time = &e->times[MOET_CONTENDER_WINNER];
+    const bool is_noisy = 100 * time->noise_ns > UNCLEAR_PERCENT * time->median_ns;
+    const bool is_slow = e->tuned_ns > 0 && 100 * (time->median_ns - e->tuned_ns) > UNCLEAR_PERCENT * e->tuned_ns;
+    if (is_noisy && is_slow && e->reason[0] == '\0') {
+        snprintf(e->reason, sizeof e->reason, "a noise of %.0f %% at %.2f times the tuned time",
+                 100 * (double)time->noise_ns / (double)time->median_ns, (double)time->median_ns / (double)e->tuned_ns);
+    }
+    return is_noisy && is_slow;
+}
+
 /* The verdict after the rounds. */
 static void judge(const moet_recheck *r, contest *c, bool is_behind)
 {
@@ -480,7 +496,8 @@ static void judge(const moet_recheck *r, contest *c, bool is_behind)
         note_failure(e, who, trial->reason);
     }
     if (e->verdict == MOET_VERDICT_LEFT || verdict == MOET_VERDICT_WRONG) {
-        e->verdict = verdict; /* otherwise the winner could not be added */
+        /* otherwise the winner could not be added */
+        e->verdict = verdict == MOET_VERDICT_HOLDS && is_unclear(e) ? MOET_VERDICT_UNCLEAR : verdict;
     }
 }
 

@@ -17,11 +17,12 @@
 
 #define MOET_VERDICT_TABLE(X)                                                                                          \
     X(HOLDS, "holds")                                                                                                  \
-    X(LOST, "lost")     /* another is faster */                                                                        \
-    X(STALE, "stale")   /* refused: another version of family, library or architecture */                              \
-    X(WRONG, "wrong")   /* winner, runner-up or default is */                                                          \
-    X(FAILED, "failed") /* the winner does not run */                                                                  \
-    X(LEFT, "left")     /* not rechecked, for want of time or interrupted */
+    X(LOST, "lost")       /* another is faster */                                                                      \
+    X(UNCLEAR, "unclear") /* no other is faster by more than a tie, but the tie is wide: the device is busy */         \
+    X(STALE, "stale")     /* refused: another version of family, library or architecture */                            \
+    X(WRONG, "wrong")     /* winner, runner-up or default is */                                                        \
+    X(FAILED, "failed")   /* the winner does not run */                                                                \
+    X(LEFT, "left")       /* not rechecked, for want of time or interrupted */
 typedef enum moet_verdict {
 #define MOET_X(name, text) MOET_VERDICT_##name,
     MOET_VERDICT_TABLE(MOET_X)
