@@ -9,50 +9,62 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define FIRST_BYTES 65536
 #define MOST_LINKS 40 /* in a row: as Linux itself */
 
-moet_status moet_file_read(const char *path, size_t limit_bytes, char **bytes, size_t *size_bytes)
+/* ---- reading ---- */
+
+/* Reads fd to its end into *bytes, grown as needed from room_bytes on; *used may be limit_bytes + 1, which is too much.
+ */
+static moet_status read_to_end(int fd, const char *path, size_t limit_bytes, size_t room_bytes, char **bytes,
+                               size_t *used)
 {
-    moet_status status = MOET_OK;
+    for (;;) {
+        if (!*bytes || *used == room_bytes) {
+            if (*bytes) room_bytes = room_bytes <= limit_bytes / 2 ? 2 * room_bytes : limit_bytes + 1;
+            char *grown = realloc(*bytes, room_bytes + 1); /* and a NUL */
+            if (!grown) return moet_fail(MOET_NO_MEMORY, "%s: no memory for %zu bytes", path, room_bytes);
+            *bytes = grown;
+        }
+        ssize_t n = read(fd, *bytes + *used, room_bytes - *used);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return moet_fail(MOET_IO, "%s: %s", path, strerror(errno));
+        *used += (size_t)n;
+        if (n == 0 || *used > limit_bytes) return MOET_OK;
+    }
+}
+
+moet_status moet_file_read_open(int fd, const char *path, size_t limit_bytes, char **bytes, size_t *size_bytes)
+{
     char *buffer = NULL;
     size_t used = 0;
     struct stat info;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return moet_fail(errno == ENOENT ? MOET_NOT_FOUND : MOET_IO, "%s: %s", path, strerror(errno));
-    if (fstat(fd, &info) != 0) {
-        status = moet_fail(MOET_IO, "%s: %s", path, strerror(errno));
-        goto done;
-    }
-    if (!S_ISREG(info.st_mode)) {
-        status = moet_fail(MOET_IO, "%s: not a regular file", path);
-        goto done;
-    }
-    if ((uint64_t)info.st_size > limit_bytes) {
-        status = moet_fail(MOET_MALFORMED, "%s: %lld bytes, at most %zu are read", path, (long long)info.st_size,
-                           limit_bytes);
-        goto done;
-    }
-    buffer = malloc((size_t)info.st_size + 1);
-    if (!buffer) {
-        status = moet_fail(MOET_NO_MEMORY, "%s: no memory for %lld bytes", path, (long long)info.st_size);
-        goto done;
-    }
-    while (used < (size_t)info.st_size) {
-        ssize_t n = read(fd, buffer + used, (size_t)info.st_size - used);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) {
-            status = moet_fail(MOET_IO, "%s: %s", path, strerror(errno));
-            goto done;
-        }
-        if (n == 0) break; /* it shrank: what is left is what there is */
-        used += (size_t)n;
+    if (fstat(fd, &info) != 0) return moet_fail(MOET_IO, "%s: %s", path, strerror(errno));
+    if (S_ISDIR(info.st_mode) || S_ISBLK(info.st_mode)) return moet_fail(MOET_IO, "%s: not a regular file", path);
+    const uint64_t known = S_ISREG(info.st_mode) ? (uint64_t)info.st_size : 0;
+    if (known > limit_bytes)
+        return moet_fail(MOET_MALFORMED, "%s: %lld bytes, at most %zu are read", path, (long long)info.st_size,
+                         limit_bytes);
+    /* One byte more shows the end; of a pipe nothing is known. */
+    const size_t room_bytes = known > 0 ? (size_t)known + 1 : limit_bytes < FIRST_BYTES ? limit_bytes + 1 : FIRST_BYTES;
+    moet_status status = read_to_end(fd, path, limit_bytes, room_bytes, &buffer, &used);
+    if (status == MOET_OK && used > limit_bytes)
+        status = moet_fail(MOET_MALFORMED, "%s: more bytes than the %zu that are read at most", path, limit_bytes);
+    if (status != MOET_OK) {
+        free(buffer);
+        return status;
     }
     buffer[used] = '\0';
     *bytes = buffer;
     *size_bytes = used;
-    buffer = NULL;
-done:
-    free(buffer);
+    return MOET_OK;
+}
+
+moet_status moet_file_read(const char *path, size_t limit_bytes, char **bytes, size_t *size_bytes)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return moet_fail(errno == ENOENT ? MOET_NOT_FOUND : MOET_IO, "%s: %s", path, strerror(errno));
+    moet_status status = moet_file_read_open(fd, path, limit_bytes, bytes, size_bytes);
     close(fd);
     return status;
 }

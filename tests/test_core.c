@@ -153,6 +153,38 @@ static void assert_content(const char *path, const char *content)
     free(bytes);
 }
 
+/* Puts 200000 bytes into the FIFO at `context`, more than a pipe holds and a first buffer has. */
+static void *pour(void *context)
+{
+    static char zeros[1000];
+    FILE *fifo = fopen(context, "w");
+    for (int32_t i = 0; fifo && i < 200; i++) fwrite(zeros, 1, sizeof zeros, fifo);
+    if (fifo) fclose(fifo);
+    return NULL;
+}
+
+/* To its end, where nothing says its size before. */
+static void test_files_streamed(void **state)
+{
+    (void)state;
+    char folder[256], fifo[300], *bytes = NULL;
+    size_t size = 0;
+    pthread_t writer;
+    test_folder_make(folder);
+    snprintf(fifo, sizeof fifo, "%s/fifo", folder);
+    assert_int_equal(mkfifo(fifo, 0666), 0);
+    assert_int_equal(pthread_create(&writer, NULL, pour, fifo), 0);
+    TEST_OK(moet_file_read(fifo, 200000, &bytes, &size));
+    pthread_join(writer, NULL);
+    assert_int_equal(size, 200000);
+    free(bytes);
+    TEST_OK(moet_file_read("/dev/null", 100, &bytes, &size));
+    assert_int_equal(size, 0);
+    free(bytes);
+    TEST_FAILS(MOET_MALFORMED, "more bytes than the 100000", moet_file_read("/dev/zero", 100000, &bytes, &size));
+    test_folder_remove(folder);
+}
+
 /* A FIFO stays one, links stay, and modes too. */
 static void test_files_replaced(void **state)
 {
@@ -237,8 +269,10 @@ static void test_bind(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_status),         cmocka_unit_test(test_sha256),      cmocka_unit_test(test_files),
-        cmocka_unit_test(test_files_replaced), cmocka_unit_test(test_files_check), cmocka_unit_test(test_bind),
+        cmocka_unit_test(test_status),         cmocka_unit_test(test_sha256),
+        cmocka_unit_test(test_files),          cmocka_unit_test(test_files_streamed),
+        cmocka_unit_test(test_files_replaced), cmocka_unit_test(test_files_check),
+        cmocka_unit_test(test_bind),
     };
     return cmocka_run_group_tests_name("core", tests, NULL, NULL);
 }
