@@ -58,6 +58,19 @@ cp three.jsonl before.jsonl
 expect 0 "" import lines.jsonl "${shape[@]}" --clusters 3 --out three.jsonl
 cmp -s before.jsonl three.jsonl && pass || fail "the same trace gives other workloads"
 expect 0 "14 workloads, 7 of them different" import wide.csv f32.npy "${shape[@]}"
+# Standard input and pipes are read to their end, workloads in them too; - is standard output.
+for file in long.csv lines.jsonl sglang.json f32.npy; do
+    is "$file from a pipe" "$(cat "$file" | import - "${shape[@]}" --clusters 0 2>err)" "$(cat "$file.out")"
+    is "$file from a process" "$(import <(cat "$file") "${shape[@]}" --clusters 0 2>err)" "$(cat "$file.out")"
+done
+is "standard input" "$(import - "${shape[@]}" --clusters 0 <long.csv 2>err)" "$(cat long.csv.out)"
+is "workloads from a pipe" "$(cat three.jsonl | import - 2>err | python3 lines.py /dev/stdin)" "$(python3 lines.py three.jsonl)"
+expect 2 "stdin is empty" import - "${shape[@]}"
+expect 0 "" import long.csv "${shape[@]}" --clusters 0 --out -
+is "--out -" "$(cat out)" "$(cat long.csv.out)"
+expect 0 "" "$MOE" workloads draw --count 3 --out -
+is "workloads drawn to --out -" "$(wc -l <out)" 3
+is "files called -" "$(ls ./-* 2>/dev/null)" ""
 printf '{"counts":[%s]}\n' "$(seq -s, 256)" >model.jsonl
 expect 0 "" import model.jsonl --model deepseek-v3 --ep 32 --out model.out
 holds "--model" model.out '"name":"deepseek-v3/ep32","experts":8,"hidden":7168,"inter":2048'
@@ -106,7 +119,8 @@ expect 0 "3 workloads, 2 of them different" import recorded.jsonl --out two.json
 holds "recorded" two.jsonl '"rows":64,"skew":"recorded:0","weight":0.6,"counts":[16,16,16,16]'
 holds "what to do with GEMMs" err "next: moe-tune sweep --workloads two.jsonl"
 sed 's,recorded/down,recorded/ffn,' recorded.jsonl >paths.jsonl
-expect 0 "next: moe-tune sweep --ops ffn --workloads two.jsonl, with the plan's --prob" import paths.jsonl --out two.jsonl
+expect 0 "next: moe-tune sweep --ops ffn --workloads two.jsonl" import paths.jsonl --out two.jsonl
+holds "what a workload does not say" err "the sweep must be told the plan's --prob"
 
 # ---- a sweep and a bench of an imported file ----
 expect 0 "" import lines.jsonl "${shape[@]}" --rank 0 --clusters 1 --out one.jsonl

@@ -32,8 +32,9 @@
     X(PUT_NAME, "INSERT OR IGNORE INTO workload_names (workload_id, name, skew, tokens, seed) VALUES ((SELECT id "     \
                 "FROM workloads WHERE counts = ?1 AND hidden = ?2 AND inter = ?3), ?4, ?5, ?6, ?7)")                   \
     X(PUT_CUBIN, "INSERT OR IGNORE INTO cubins (sha256, arch, bytes) VALUES (?1, ?2, ?3)")                             \
-    X(FIND_TRIAL, "SELECT id, final_rounds, (SELECT effort FROM runs WHERE id = run_id), measured_at >= ?10 FROM "      \
-                  "trials WHERE " IDENTITY " AND config = ?6 AND device_counts = ?7 AND family_version = ?8 AND validator = ?9")                \
+    X(FIND_TRIAL,                                                                                                      \
+      "SELECT id, final_rounds, (SELECT effort FROM runs WHERE id = run_id), measured_at >= ?10 FROM "                 \
+      "trials WHERE " IDENTITY " AND config = ?6 AND device_counts = ?7 AND family_version = ?8 AND validator = ?9")   \
     X(FIND_EFFORT, "SELECT effort FROM runs WHERE id = ?1")                                                            \
     X(DELETE_TRIAL, "DELETE FROM trials WHERE id = ?1")                                                                \
     X(PUT_TRIAL, "INSERT INTO trials (device_id, problem_id, workload_id, config, device_counts, family_version, "     \
@@ -220,6 +221,19 @@ static moet_status find_trial(moet_store *store, const moet_store_key *key, cons
     return release(&b);
 }
 
+static moet_status put_name(moet_store *store, const moet_workload *w, const char *counts)
+{
+    binder b = use(store, STATEMENT_PUT_NAME);
+    bind_text(&b, counts);
+    bind_integer(&b, w->hidden);
+    bind_integer(&b, w->inter);
+    bind_text(&b, w->name);
+    bind_text(&b, w->skew);
+    bind_integer(&b, w->tokens);
+    bind_integer(&b, (int64_t)w->seed);
+    return execute(&b);
+}
+
 /* Rows that a trial or a done mark refers to. */
 static moet_status put_point(moet_store *store, const moet_store_key *key, const key_texts *texts)
 {
@@ -243,15 +257,7 @@ static moet_status put_point(moet_store *store, const moet_store_key *key, const
     bind_real(&b, moet_routing_gini(w->counts, w->experts));
     MOET_TRY(execute(&b));
 
-    b = use(store, STATEMENT_PUT_NAME);
-    bind_text(&b, texts->counts);
-    bind_integer(&b, w->hidden);
-    bind_integer(&b, w->inter);
-    bind_text(&b, w->name);
-    bind_text(&b, w->skew);
-    bind_integer(&b, w->tokens);
-    bind_integer(&b, (int64_t)w->seed);
-    return execute(&b);
+    return put_name(store, w, texts->counts);
 }
 
 /* ---- runs ---- */
@@ -476,6 +482,16 @@ moet_status moet_store_put_done(moet_store *store, int64_t run_id, const moet_st
     moet_status status = moet_store_begin(store);
     if (status == MOET_OK) status = moet_store_end(store, put_done(store, run_id, key, &texts, candidates, effort));
     free(texts.counts);
+    return status;
+}
+
+moet_status moet_store_put_name(moet_store *store, const moet_store_key *key)
+{
+    char *counts = NULL;
+    MOET_TRY(moet_store_counts(key->workload, &counts));
+    moet_status status = moet_store_begin(store);
+    if (status == MOET_OK) status = moet_store_end(store, put_name(store, key->workload, counts));
+    free(counts);
     return status;
 }
 
