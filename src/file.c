@@ -60,13 +60,27 @@ moet_status moet_file_read_open(int fd, const char *path, size_t limit_bytes, ch
     return MOET_OK;
 }
 
-moet_status moet_file_read(const char *path, size_t limit_bytes, char **bytes, size_t *size_bytes)
+static moet_status read_path(const char *path, bool is_regular, size_t limit_bytes, char **bytes, size_t *size_bytes)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat info;
+    /* Opening a FIFO waits for its writer. */
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | (is_regular ? O_NONBLOCK : 0));
     if (fd < 0) return moet_fail(errno == ENOENT ? MOET_NOT_FOUND : MOET_IO, "%s: %s", path, strerror(errno));
-    moet_status status = moet_file_read_open(fd, path, limit_bytes, bytes, size_bytes);
+    moet_status status = is_regular && fstat(fd, &info) == 0 && !S_ISREG(info.st_mode)
+                             ? moet_fail(MOET_IO, "%s: not a regular file", path)
+                             : moet_file_read_open(fd, path, limit_bytes, bytes, size_bytes);
     close(fd);
     return status;
+}
+
+moet_status moet_file_read(const char *path, size_t limit_bytes, char **bytes, size_t *size_bytes)
+{
+    return read_path(path, true, limit_bytes, bytes, size_bytes);
+}
+
+moet_status moet_file_read_any(const char *path, size_t limit_bytes, char **bytes, size_t *size_bytes)
+{
+    return read_path(path, false, limit_bytes, bytes, size_bytes);
 }
 
 /* ---- writing ---- */

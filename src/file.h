@@ -4,9 +4,11 @@
 
 #include "status.h"
 
-/* Reads a file of at most `limit_bytes`, or a FIFO or device to its end, into malloc'd memory with a NUL behind it.
- * NOT_FOUND, IO or MALFORMED (larger than the limit) name the path. */
+/* Reads a regular file of at most `limit_bytes` into malloc'd memory with a NUL behind it. NOT_FOUND, IO or MALFORMED
+ * (larger than the limit) name the path. */
 moet_status moet_file_read(const char *path, size_t limit_bytes, char **bytes, size_t *size_bytes);
+/* The same of a FIFO or device too, to its end: waits for what writes it. */
+moet_status moet_file_read_any(const char *path, size_t limit_bytes, char **bytes, size_t *size_bytes);
 /* The same of an open file, from where it is; path is for messages. */
 moet_status moet_file_read_open(int fd, const char *path, size_t limit_bytes, char **bytes, size_t *size_bytes);
 

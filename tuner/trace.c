@@ -246,7 +246,7 @@ moet_status moet_trace_parse(char *bytes, size_t size_bytes, const char *path, i
 moet_status moet_trace_load(const char *path, char **bytes, size_t *size_bytes)
 {
     return strcmp(path, "-") == 0 ? moet_file_read_open(STDIN_FILENO, "stdin", MAX_FILE_BYTES, bytes, size_bytes)
-                                  : moet_file_read(path, MAX_FILE_BYTES, bytes, size_bytes);
+                                  : moet_file_read_any(path, MAX_FILE_BYTES, bytes, size_bytes);
 }
 
 moet_status moet_trace_read(const char *path, int32_t experts, moet_trace_format *format, moet_trace *trace)
