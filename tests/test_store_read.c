@@ -1,6 +1,8 @@
-/* What is read of a store beside its trials: what others' tokens won with as seeds. */
+/* What is read of a store beside its trials: what won with other tokens as seeds, efforts that are none. */
 #include "store_fill.h"
 #include "test.h"
+
+#include <sqlite3.h>
 
 #include "../tuner/seeds.h"
 
@@ -65,8 +67,63 @@ static void test_seeds_of_tokens(void **state)
     moet_store_close(store);
 }
 
+static void execute(const char *path, const char *sql)
+{
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    if (sqlite3_exec(db, sql, NULL, NULL, NULL) != SQLITE_OK) test_fail("%s: %s", sql, sqlite3_errmsg(db));
+    sqlite3_close(db);
+}
+
+static moet_status pass_over(void *context, const moet_store_trial_row *row)
+{
+    (void)context;
+    (void)row;
+    return MOET_OK;
+}
+
+/* An effort is an index: one that is none ends a walk. */
+static void test_damaged_effort(void **state)
+{
+    (void)state;
+    static const char *const numbers[] = {"-1", "3", "4294967296"};
+    char path[512], sql[128], text[MOET_CONFIG_SIZE];
+    moet_store *store = fill_store("effort.db", path);
+    int32_t own_counts[4];
+    memcpy(own_counts, counts[0], sizeof own_counts);
+    const moet_workload workload = {
+        .name = "w", .skew = "s", .experts = 4, .hidden = 64, .inter = 32, .rows = 64, .counts = own_counts};
+    const int64_t run = fill_run(store, fill_host);
+    moet_config config;
+    fill_trial t = trial_of(&config, 0);
+    fill_put(store, run, &t);
+    moet_config_format(&config, text);
+    const moet_store_key key = {.device_key = fill_host->key,
+                                .problem = &problem,
+                                .workload = &workload,
+                                .config = text,
+                                .family_version = config.family->version,
+                                .validator = ""};
+    TEST_OK(moet_store_put_done(store, run, &key, "set", MOET_EFFORT_NORMAL));
+    for (int32_t i = 0; i < MOET_COUNT_OF(numbers); i++) {
+        bool is = false;
+        snprintf(sql, sizeof sql, "UPDATE runs SET effort = %s; UPDATE done SET effort = %s", numbers[i], numbers[i]);
+        execute(path, sql);
+        TEST_FAILS(MOET_MALFORMED, numbers[i], moet_store_each_trial(store, NULL, pass_over, NULL));
+        TEST_FAILS(MOET_MALFORMED, path, moet_store_has_trial(store, &key, "", MOET_EFFORT_QUICK, &is, NULL));
+        TEST_FAILS(MOET_MALFORMED, path, moet_store_is_done(store, &key, "set", MOET_EFFORT_QUICK, &is));
+    }
+    execute(path, "UPDATE runs SET effort = 1; UPDATE done SET effort = 1");
+    for (moet_effort effort = 0; effort < MOET_EFFORT_COUNT; effort++) {
+        bool is = false;
+        TEST_OK(moet_store_is_done(store, &key, "set", effort, &is));
+        assert_int_equal(is, effort <= MOET_EFFORT_NORMAL);
+    }
+    moet_store_close(store);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_seeds_of_tokens)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_seeds_of_tokens), cmocka_unit_test(test_damaged_effort)};
     return cmocka_run_group_tests_name("store_read", tests, group_open, fill_group_close);
 }

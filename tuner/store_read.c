@@ -112,6 +112,16 @@ static double column_real(sqlite3_stmt *s, int column)
     return sqlite3_column_type(s, column) == SQLITE_NULL ? (double)NAN : sqlite3_column_double(s, column);
 }
 
+moet_status moet_store_read_effort(const moet_store *store, sqlite3_stmt *s, int column, moet_effort *effort)
+{
+    const int64_t number = sqlite3_column_int64(s, column);
+    if (number < 0 || number >= MOET_EFFORT_COUNT)
+        return moet_fail(MOET_MALFORMED, "database '%s': damaged: effort %lld, must be 0 to %d", store->path,
+                         (long long)number, MOET_EFFORT_COUNT - 1);
+    *effort = (moet_effort)number;
+    return MOET_OK;
+}
+
 static moet_status read_trial(const moet_store *store, sqlite3_stmt *s, int32_t counts[MOET_MAX_EXPERTS],
                               moet_store_trial_row *row)
 {
@@ -147,7 +157,7 @@ static moet_status read_trial(const moet_store *store, sqlite3_stmt *s, int32_t 
     row->bit_class = moet_store_text(s, i++);
     row->measured_at = moet_store_text(s, i++);
     row->run_id = sqlite3_column_int64(s, i++);
-    row->effort = (moet_effort)sqlite3_column_int(s, i++);
+    MOET_TRY(moet_store_read_effort(store, s, i++, &row->effort));
     assert(i == TRIAL_COLUMN_COUNT);
     row->is_winner[MOET_TABLE_ANY] = sqlite3_column_int(s, i++) != 0;
     row->is_winner[MOET_TABLE_DEVICE_COUNTS] = sqlite3_column_int(s, i++) != 0;
