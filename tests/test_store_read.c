@@ -1,9 +1,11 @@
-/* What is read of a store beside its trials: what won with other tokens as seeds, efforts that are none. */
+/* What is read of a store beside its trials: what won with other tokens as seeds, efforts that are none,
+ * profiles of merged databases, a cost model from trials. */
 #include "store_fill.h"
 #include "test.h"
 
 #include <sqlite3.h>
 
+#include "../tuner/calibrate.h"
 #include "../tuner/seeds.h"
 
 static moet_problem problem;
@@ -122,8 +124,101 @@ static void test_damaged_effort(void **state)
     moet_store_close(store);
 }
 
+/* ---- profiles ---- */
+
+static moet_status put_profile(void *context, const moet_store_trial_row *row)
+{
+    static const moet_store_counter counter = {.kernel = "k", .metric = "m", .value = 1};
+    TEST_OK(moet_store_put_profile(context, row->trial_id, "ncu", &counter, 1));
+    return MOET_OK;
+}
+
+static void merge_into(const char *name, const char *first, const char *second)
+{
+    char path[512], from[512];
+    moet_store *into = fill_store(name, path);
+    fill_path(first, from);
+    TEST_OK(moet_store_merge(into, from, NULL));
+    fill_path(second, from);
+    TEST_OK(moet_store_merge(into, from, NULL));
+    moet_store_close(into);
+}
+
+/* A trial that replaces another was never profiled; the one that stays keeps its profile, from a copy as well. */
+static void test_merged_profiles(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *first, *second;
+        int64_t counters;
+    } merges[] = {{"better-last.db", "profiled.db", "better.db", 0}, {"better-first.db", "better.db", "profiled.db", 0},
+                  {"worse-last.db", "profiled.db", "worse.db", 1},   {"worse-first.db", "worse.db", "profiled.db", 1},
+                  {"copy-last.db", "profiled.db", "copy.db", 1},     {"copy-first.db", "copy.db", "profiled.db", 1}};
+    static const struct {
+        const char *name;
+        int32_t samples;
+    } parts[] = {{"profiled.db", 5}, {"better.db", 7}, {"worse.db", 3}};
+    for (int32_t i = 0; i < MOET_COUNT_OF(parts); i++) {
+        char path[512];
+        moet_store *store = fill_store(parts[i].name, path);
+        moet_config config;
+        fill_trial t = trial_of(&config, 0);
+        t.samples = parts[i].samples;
+        fill_put(store, fill_run(store, fill_host), &t);
+        if (i == 0) {
+            merge_into("copy.db", parts[0].name, parts[0].name);
+            TEST_OK(moet_store_each_trial(store, NULL, put_profile, store));
+        }
+        moet_store_close(store);
+    }
+    for (int32_t i = 0; i < MOET_COUNT_OF(merges); i++) {
+        char path[512];
+        merge_into(merges[i].name, merges[i].first, merges[i].second);
+        fill_path(merges[i].name, path);
+        assert_int_equal(fill_number(path, "SELECT count(*) FROM trials"), 1);
+        assert_int_equal(fill_number(path, "SELECT count(*) FROM counters"), merges[i].counters);
+        assert_int_equal(fill_number(path, "SELECT count(*) FROM profiles"), merges[i].counters);
+    }
+}
+
+/* ---- calibrating ---- */
+
+/* Trials of too few workloads, however many and of however many problems, do not do: a few others are measured, for
+ * which there is room. */
+static void test_calibrate(void **state)
+{
+    (void)state;
+    static const moet_worker_options options = {.device = "host", .in_process = true};
+    char path[512];
+    moet_store *store = fill_store("many.db", path);
+    const int64_t run = fill_run(store, fill_host);
+    moet_config config;
+    fill_trial t = trial_of(&config, 0);
+    fill_put(store, run, &t);
+    t.counts = counts[1];
+    fill_put(store, run, &t);
+    execute(
+        path,
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2050) INSERT INTO problems (key) "
+        "SELECT replace(replace(key, 'hidden=64', 'hidden=' || (64 + i / 64 * 64)), 'inter=32', "
+        "'inter=' || (32 + i % 64 * 32)) FROM n, problems;"
+        "CREATE TEMP TABLE copied AS SELECT t.*, p.id AS other FROM trials t JOIN problems p ON p.id <> t.problem_id;"
+        "UPDATE copied SET id = NULL, problem_id = other; ALTER TABLE copied DROP COLUMN other;"
+        "INSERT INTO trials SELECT * FROM copied");
+    moet_worker *worker = NULL;
+    moet_ceilings ceilings;
+    moet_store_cost cost = {0};
+    TEST_OK(moet_worker_open(&options, &worker));
+    TEST_OK(moet_worker_begin(worker, &ceilings));
+    TEST_OK(moet_calibrate(worker, NULL, store, &ceilings, &cost));
+    assert_in_range(cost.points, 3971, 3999); /* as many trials as 4000 points leave, and what was measured */
+    moet_worker_close(worker);
+    moet_store_close(store);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_seeds_of_tokens), cmocka_unit_test(test_damaged_effort)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_seeds_of_tokens), cmocka_unit_test(test_damaged_effort),
+                                       cmocka_unit_test(test_merged_profiles), cmocka_unit_test(test_calibrate)};
     return cmocka_run_group_tests_name("store_read", tests, group_open, fill_group_close);
 }
