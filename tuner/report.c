@@ -135,12 +135,11 @@ static char *format_db_command(const report *r, const char *command, const char 
 static moet_status make_workload(const moet_store_winner_row *row, const moet_problem *problem, moet_workload *workload)
 {
     const moet_store_trial_row *t = &row->trial;
-    const char *tokens = strstr(t->problem_key, ",tokens=");
     *workload = (moet_workload){.experts = t->experts,
                                 .hidden = problem->hidden,
                                 .inter = problem->inter,
                                 .rows = t->rows,
-                                .tokens = tokens != NULL ? strtoll(tokens + 8, NULL, 10) : 0};
+                                .tokens = moet_store_problem_tokens(t->problem_key)};
     snprintf(workload->name, sizeof workload->name, "%s", t->workload_name);
     snprintf(workload->skew, sizeof workload->skew, "%s", t->skew);
     workload->counts = malloc((size_t)t->experts * sizeof *workload->counts);
@@ -204,7 +203,7 @@ static moet_status put_device_line(report *r)
 /* The winner as `moe-tune bench` would print it, so that peers are compared with it in one way. */
 static moet_status put_line(report *r, const moet_store_trial_row *t, const moet_problem *problem)
 {
-    const char *tokens = strstr(t->problem_key, ",tokens=");
+    const int64_t tokens = moet_store_problem_tokens(t->problem_key);
     cJSON *line = cJSON_CreateObject();
     bool complete = cJSON_AddStringToObject(line, "name", t->workload_name) != NULL &&
                     cJSON_AddNumberToObject(line, "rows", (double)t->rows) != NULL &&
@@ -213,8 +212,8 @@ static moet_status put_line(report *r, const moet_store_trial_row *t, const moet
                     cJSON_AddStringToObject(line, "peer", MOET_PEER_OURS) != NULL &&
                     cJSON_AddNumberToObject(line, "time_us", (double)t->median_ns * 1e-3) != NULL &&
                     cJSON_AddStringToObject(line, "layout", moet_layout_text(problem->layout)) != NULL;
-    if (tokens != NULL) {
-        complete = complete && cJSON_AddNumberToObject(line, "tokens", strtod(tokens + 8, NULL)) != NULL;
+    if (tokens > 0) {
+        complete = complete && cJSON_AddNumberToObject(line, "tokens", (double)tokens) != NULL;
     }
     return put_json(r, line, complete);
 }
@@ -419,7 +418,7 @@ static void put_tile(FILE *to, const char *value, const char *meaning, const cha
 
 static void put_summary(report *r, const moet_peers *peers)
 {
-    char value[64], meaning[400], compare[300], *show = format_db_command(r, "moe-tune show", NULL, NULL);
+    char value[64], meaning[400], *show = format_db_command(r, "moe-tune show", NULL, NULL);
     FILE *to = r->to;
     fputs("<h1>moe-tune on ", to);
     moet_html_text(to, r->device.name);
@@ -470,8 +469,7 @@ static void put_summary(report *r, const moet_peers *peers)
         snprintf(value, sizeof value, "%.2f x", best->geomean);
         snprintf(meaning, sizeof meaning, "as fast as the best other program at each of %d points (least %.2f x)",
                  best->count, best->ratios[0].ratio);
-        snprintf(compare, sizeof compare, "table \"Beside other programs\"");
-        put_tile(to, value, meaning, compare);
+        put_tile(to, value, meaning, "table \"Beside other programs\"");
     }
     fputs("</div>\n<p class=\"faint\">This page is one file. It was made by ", to);
     put_command(to, r->options->command);
