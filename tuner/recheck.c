@@ -273,6 +273,8 @@ const moet_device_info *moet_recheck_device(const moet_recheck *r) { return &r->
 
 const char *moet_recheck_driver(const moet_recheck *r) { return moet_tuned_get_text(r->points.section, "driver"); }
 
+int32_t moet_recheck_points(const moet_recheck *r) { return r->work_count; }
+
 void moet_recheck_coverage(const moet_recheck *r, int32_t *configs, int32_t *measured)
 {
     *configs = r->group_count;
