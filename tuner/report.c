@@ -205,16 +205,14 @@ static moet_status put_line(report *r, const moet_store_trial_row *t, const moet
 {
     const int64_t tokens = moet_store_problem_tokens(t->problem_key);
     cJSON *line = cJSON_CreateObject();
-    bool complete = cJSON_AddStringToObject(line, "name", t->workload_name) != NULL &&
-                    cJSON_AddNumberToObject(line, "rows", (double)t->rows) != NULL &&
-                    cJSON_AddStringToObject(line, "skew", t->skew) != NULL &&
-                    cJSON_AddStringToObject(line, "op", moet_op_text(problem->op)) != NULL &&
-                    cJSON_AddStringToObject(line, "peer", MOET_PEER_OURS) != NULL &&
-                    cJSON_AddNumberToObject(line, "time_us", (double)t->median_ns * 1e-3) != NULL &&
-                    cJSON_AddStringToObject(line, "layout", moet_layout_text(problem->layout)) != NULL;
-    if (tokens > 0) {
-        complete = complete && cJSON_AddNumberToObject(line, "tokens", (double)tokens) != NULL;
-    }
+    const bool complete = cJSON_AddStringToObject(line, "name", t->workload_name) != NULL &&
+                          cJSON_AddNumberToObject(line, "rows", (double)t->rows) != NULL &&
+                          cJSON_AddStringToObject(line, "skew", t->skew) != NULL &&
+                          cJSON_AddStringToObject(line, "op", moet_op_text(problem->op)) != NULL &&
+                          cJSON_AddStringToObject(line, "peer", MOET_PEER_OURS) != NULL &&
+                          cJSON_AddNumberToObject(line, "time_us", (double)t->median_ns * 1e-3) != NULL &&
+                          cJSON_AddStringToObject(line, "layout", moet_layout_text(problem->layout)) != NULL &&
+                          (tokens == 0 || cJSON_AddNumberToObject(line, "tokens", (double)tokens) != NULL);
     return put_json(r, line, complete);
 }
 
@@ -611,8 +609,10 @@ static moet_status make_page(report *r, moet_store *store, const char *folder, c
         if (status == MOET_OK) status = moet_store_each_winner(store, &filter, visit_winner, r);
         if (status == MOET_OK) status = moet_store_each_run(store, r->key, visit_run, r);
     }
-    if (r->lines != NULL) fclose(r->lines);
-    if (r->winners != NULL) fclose(r->winners);
+    if (r->lines != NULL && fclose(r->lines) != 0 && status == MOET_OK)
+        status = moet_fail(MOET_IO, "%s: %s", lines_path, strerror(errno));
+    if (r->winners != NULL && fclose(r->winners) != 0 && status == MOET_OK)
+        status = moet_fail(MOET_NO_MEMORY, "no memory for a report");
     if (status == MOET_OK && r->rows == 0) {
         status = moet_fail(MOET_NOT_FOUND, "%s: no winner to report: sweep first", r->db);
     }
@@ -635,7 +635,8 @@ moet_status moet_report_write(const moet_report_options *options, const char *pa
     moet_store *store = NULL;
     size_t size = 0;
     MOET_TRY(moet_plot_open(r.db, options->sources.device, &store, r.key));
-    moet_status status = moet_store_device_info(store, r.key, &r.device, &r.ceilings);
+    moet_status status = moet_store_begin_reading(store); /* numbers of one moment; closing ends it */
+    if (status == MOET_OK) status = moet_store_device_info(store, r.key, &r.device, &r.ceilings);
     if (status == MOET_OK) status = moet_child_folder_make(folder);
     if (status == MOET_OK) {
         status = make_page(&r, store, folder, &page, &size);
