@@ -458,11 +458,7 @@ typedef struct entrant {
 static void shuffle(moet_bench *bench, entrant *entrants, int32_t count)
 {
     for (int32_t i = count - 1; i > 0; i--) {
-        uint64_t *state = &bench->order_state; /* Marsaglia's xorshift */
-        *state ^= *state << 13;
-        *state ^= *state >> 7;
-        *state ^= *state << 17;
-        int32_t j = (int32_t)(*state % (uint64_t)(i + 1));
+        int32_t j = (int32_t)(moet_xorshift(&bench->order_state) % (uint64_t)(i + 1));
         entrant swapped = entrants[i];
         entrants[i] = entrants[j];
         entrants[j] = swapped;
