@@ -521,14 +521,6 @@ moet_sample moet_bench_launch_sample(const moet_bench *bench, int32_t subject)
                          .read_ns = medians_ns[3]};
 }
 
-moet_status moet_bench_keep_launch(moet_bench *bench, int32_t subject)
-{
-    moet_subject *s = bench->subjects[subject];
-    const moet_sample sample = moet_bench_launch_sample(bench, subject);
-    s->trial.eager = true;
-    return moet_trial_push(&s->trial, &sample, &s->sample_capacity);
-}
-
 static moet_status keep_round(moet_bench *bench, const entrant *entrants, int32_t count)
 {
     int64_t ceilings_ns[MOET_CEILING_COUNT] = {0};
