@@ -80,6 +80,10 @@ KERNEL(PLAN_THREADS, 1) moet_ep_plan(const moet_ep_pass p)
         const int rows_before = __reduce_add_sync(ALL_LANES, lane < warp ? rows : 0);
         const int pairs_before = __reduce_add_sync(ALL_LANES, lane < warp ? all_pairs : 0);
         rows = __reduce_add_sync(ALL_LANES, rows), all_pairs = __reduce_add_sync(ALL_LANES, all_pairs);
+        const u64 word = (u64)(p.epochs[WORDS] + 1) << 32 | (u32)rows;
+        for (int s = threadIdx.x; s < p.ranks && p.is_lsa;
+             s += PLAN_THREADS) /* the sooner, the better: all wait for it */
+            store_relaxed(&p.peer_words[s][p.rank * p.ranks + q], word);
         for (int token = first + lane; token < end; token += 32) { /* what this lane wrote */
             if (slots[token] >= 0) slots[token] += rows_before;
             if (pairs) pairs[token] += pairs_before;
@@ -88,13 +92,10 @@ KERNEL(PLAN_THREADS, 1) moet_ep_plan(const moet_ep_pass p)
         if (threadIdx.x == 0) {
             p.send_counts[2 * q] = rows;
             p.send_counts[2 * q + 1] = all_pairs;
-            if (p.frozen && (p.frozen[2 * q] != rows || p.frozen[2 * q + 1] != all_pairs))
+            if (p.frozen && (p.frozen[2 * q] != rows || p.frozen[2 * q + 1] != all_pairs ||
+                             p.frozen[2 * p.ranks] != p.frozen_number))
                 fail(p, FAILED_ROUTING, p.rank);
         }
-        if (!p.is_lsa) continue;
-        const u64 word = (u64)(p.epochs[WORDS] + 1) << 32 | (u32)rows;
-        for (int s = threadIdx.x; s < p.ranks; s += PLAN_THREADS)
-            store_release(&p.peer_words[s][p.rank * p.ranks + q], word);
     }
 }
 
@@ -168,24 +169,24 @@ static __device__ __forceinline__ void bases_wait(const moet_ep_pass &p, int *fi
     const u32 epoch = p.epochs[WORDS] + 1;
     const u64 *words = p.peer_words[p.rank];
     const i64 begin_ns = now_ns();
-    for (int q = threadIdx.x; q < p.ranks; q += blockDim.x) {
-        int sum = 0;
-        for (int s = 0; s < p.ranks; s++) {
-            u32 spins = 0;
-            u64 word;
-            while ((u32)((word = load_acquire(&words[s * p.ranks + q])) >> 32) != epoch) {
-                if (wait_on(p, begin_ns, &spins, s)) continue;
-                word = 0;
-                break;
-            }
-            if (s < p.rank) sum += (int)(u32)word;
-            if (blockIdx.x == 0 && q == p.rank) p.recv_counts[2 * s] = (int)(u32)word;
+    for (int q = threadIdx.x; q < p.ranks; q += blockDim.x) first[q] = 0;
+    __syncthreads();
+    for (int i = threadIdx.x; i < p.ranks * p.ranks; i += blockDim.x) { /* a thread a word: the loads do not add up */
+        const int s = i / p.ranks, q = i - s * p.ranks;
+        u32 spins = 0;
+        u64 word;
+        while ((u32)((word = load_relaxed(&words[i])) >> 32) != epoch) {
+            if (wait_on(p, begin_ns, &spins, s)) continue;
+            word = 0;
+            break;
         }
-        first[q] = sum;
-        if (blockIdx.x == 0) p.first[q] = sum;
+        if (s < p.rank) atomicAdd(&first[q], (int)(u32)word);
+        if (blockIdx.x == 0 && q == p.rank) p.recv_counts[2 * s] = (int)(u32)word;
     }
     __syncthreads();
-    if (blockIdx.x == 0 && threadIdx.x == 0) bases_received(p);
+    if (blockIdx.x > 0) return;
+    for (int q = threadIdx.x; q < p.ranks; q += blockDim.x) p.first[q] = first[q];
+    if (threadIdx.x == 0) bases_received(p);
 }
 
 /* One thread. Without lsa: dispatch does it there. */
@@ -213,23 +214,27 @@ KERNEL(BASES_THREADS, 1) moet_ep_bases(const moet_ep_pass p)
 #define ROW_WARPS (ROW_THREADS / 32)
 #define COPY_VECTORS 8 /* of a lane in flight */
 
-/* The ids and weights of a row for `rank`, by lanes 0 to k - 1, and `pair`. */
-static __device__ __forceinline__ void tail_write(const moet_ep_pass &p, const choice &c, char *tail, int rank, int pair,
-                                                  int lane)
+/* The k ids and k weights of a row for `rank`, and `pair`; 0 behind them, as far as the first 128 of its room_bytes go.
+ * A word a lane, in one store: to another GPU each part of a line would travel by itself. */
+static __device__ __forceinline__ void tail_write(const moet_ep_pass &p, const choice &c, char *tail, int room_bytes,
+                                                  int rank, int pair, int lane)
 {
-    int *ids = (int *)tail;
-    float *weights = (float *)(ids + p.choices);
-    const bool is_mine = c.expert >= 0 && c.rank == rank;
-    const int count = __popc(__ballot_sync(ALL_LANES, is_mine));
-    if (is_mine) {
-        ids[c.nth] = c.expert - rank * p.local_experts;
-        weights[c.nth] = c.weight;
+    const bool is_mine = c.expert >= 0 && c.rank == rank, is_id = lane < p.choices;
+    const int count = __popc(__ballot_sync(ALL_LANES, is_mine)), nth = is_id ? lane : lane - p.choices;
+    int from = -1; /* the lane that has the row's nth choice */
+    for (int i = 0; i < count; i++) {
+        const u32 found = __ballot_sync(ALL_LANES, is_mine && c.nth == i);
+        if (nth == i) from = __ffs(found) - 1;
     }
-    if (lane >= count && lane < p.choices) {
-        ids[lane] = -1;
-        weights[lane] = 0;
-    }
-    if (lane == 0) ((int *)weights)[p.choices] = pair;
+    const int expert = __shfl_sync(ALL_LANES, c.expert, max(from, 0)) - rank * p.local_experts;
+    const float weight = __shfl_sync(ALL_LANES, c.weight, max(from, 0));
+    int word = lane == 2 * p.choices ? pair : 0;
+    if (is_id)
+        word = from >= 0 ? expert : -1;
+    else if (from >= 0)
+        word = __float_as_int(weight);
+    if (4 * lane < room_bytes) ((int *)tail)[lane] = word;
+    if (2 * p.choices == 32 && lane == 0) ((int *)tail)[32] = pair;
 }
 
 /* split: parts of a row. */
@@ -274,8 +279,8 @@ KERNEL(ROW_THREADS, 3) moet_ep_dispatch(const moet_ep_pass p, int split)
         }
         for (u32 left = part == 0 ? targets : 0; left; left &= left - 1) {
             const int at = __ffs(left) - 1;
-            tail_write(p, c, pointer_of(row, at) + 2 * (i64)p.hidden, __shfl_sync(ALL_LANES, c.rank, at),
-                       __shfl_sync(ALL_LANES, pair, at), lane);
+            tail_write(p, c, pointer_of(row, at) + 2 * (i64)p.hidden, p.row_bytes - 2 * p.hidden,
+                       __shfl_sync(ALL_LANES, c.rank, at), __shfl_sync(ALL_LANES, pair, at), lane);
         }
     }
     if (p.is_bound && !is_off) { /* slots that nobody has */
@@ -284,7 +289,8 @@ KERNEL(ROW_THREADS, 3) moet_ep_dispatch(const moet_ep_pass p, int split)
              item += gridDim.x * ROW_WARPS) {
             const int q = (int)(item / p.max_tokens), i = (int)(item - (i64)q * p.max_tokens);
             if (i < p.send_counts[2 * q]) continue;
-            tail_write(p, none, (char *)p.to[q] + (i64)(first[q] + i) * p.row_bytes + 2 * (i64)p.hidden, q, 0, lane);
+            tail_write(p, none, (char *)p.to[q] + (i64)(first[q] + i) * p.row_bytes + 2 * (i64)p.hidden,
+                       p.row_bytes - 2 * p.hidden, q, 0, lane);
         }
     }
     if (!p.is_lsa || !is_last_block(&p.epochs[DISPATCHED_BLOCKS])) return;
@@ -403,7 +409,8 @@ KERNEL(ROW_THREADS, 3) moet_ep_spread(const moet_ep_pass p, int split)
             choice c = {-1, -1, 0, 0, 0};
             if (is_there) c = choice_load(p, token, lane);
             for (int q = 0; q < p.ranks; q++)
-                tail_write(p, c, (char *)p.peer_tails[q] + slot_at(p, q, token) * p.tail_bytes, q, 0, lane);
+                tail_write(p, c, (char *)p.peer_tails[q] + slot_at(p, q, token) * p.tail_bytes, p.tail_bytes, q, 0,
+                           lane);
         }
         if (!is_there || p.spreads == SPREADS_NONE) continue;
         const uint4 *from = (const uint4 *)((const u16 *)p.x + token * p.x_stride);

@@ -37,7 +37,7 @@ struct moet_ep_pass {
     i64 timeout_ns;
     int tokens, max_tokens;
     int rank, ranks, choices, local_experts, hidden, width, row_bytes, tail_bytes;
-    int ids_int64, returns_rows, is_lsa, is_bound, is_weighted, single_plain, is_given;
+    int ids_int64, returns_rows, is_lsa, is_bound, is_weighted, single_plain, is_given, frozen_number;
 };
 
 /* Words of `epochs`. */
@@ -91,16 +91,17 @@ static __device__ __forceinline__ u32 load_acquire(const u32 *from)
     return value;
 }
 
-static __device__ __forceinline__ u64 load_acquire(const u64 *from)
+/* For words that say all there is to say: nothing else is read because of them. */
+static __device__ __forceinline__ u64 load_relaxed(const u64 *from)
 {
     u64 value;
-    asm volatile("ld.acquire.sys.global.u64 %0, [%1];" : "=l"(value) : "l"(from) : "memory");
+    asm volatile("ld.relaxed.sys.global.u64 %0, [%1];" : "=l"(value) : "l"(from) : "memory");
     return value;
 }
 
-static __device__ __forceinline__ void store_release(u64 *to, u64 value)
+static __device__ __forceinline__ void store_relaxed(u64 *to, u64 value)
 {
-    asm volatile("st.release.sys.global.u64 [%0], %1;" ::"l"(to), "l"(value) : "memory");
+    asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(to), "l"(value) : "memory");
 }
 
 static __device__ __forceinline__ i64 now_ns(void)

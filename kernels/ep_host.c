@@ -101,7 +101,8 @@ static moet_status host_plan(moet_ep_stages *stages, const moet_ep_pass *p, void
         }
     }
     for (int32_t q = 0; q < 2 * p->ranks && p->frozen; q++) {
-        if (p->frozen[q] != p->send_counts[q]) fail(p, MOET_EP_FAILED_ROUTING, p->rank);
+        if (p->frozen[q] != p->send_counts[q] || p->frozen[2 * p->ranks] != p->frozen_number)
+            fail(p, MOET_EP_FAILED_ROUTING, p->rank);
     }
     if (!p->is_lsa) return MOET_OK;
     const uint64_t epoch = p->epochs[0] + 1;

@@ -61,8 +61,8 @@ struct moet_tile {
 };
 enum { MOET_SHARE_NOTHING, MOET_SHARE_W, MOET_SHARE_X };
 
-/* Counter of the tickets taken beyond the first of each cluster, and of the clusters that found none left: the last of
- * these clears both for the next launch. Launches of one loaded module must follow each other. */
+/* Counter of the tickets taken (beyond the first of each cluster, but in a chain), and of the clusters that found none
+ * left: the last of these clears both for the next launch. Launches of one loaded module must follow each other. */
 __device__ unsigned moet_taken, moet_left;
 
 __device__ __forceinline__ int moet_clusters(void) { return gridDim.x / MOET_CLUSTER; }

@@ -7,9 +7,9 @@
 #
 #   tune      up, down and ffn of the public workloads into DIR/public.db, and DIR/table          13 min
 #   bench     that table beside the default, all ops; the peers beside it: DIR/bench.jsonl, peers.jsonl   8 min
-#   ffn       the same of ffn alone                                                               4 min
-#   tokens    ffn with 2 and 4 local experts a token, tuned for themselves, beside the peers      12 min
-#   effort    one model, 9 row counts and 3 skews: --effort normal from an empty cache, then quick   7 min
+#   ffn       the same of ffn alone; without DIR/table that of results/h100                        8 min
+#   tokens    ffn with 2 and 4 local experts a token, tuned for themselves, beside the peers      12 min; EVERY=5: 5 min
+#   effort    one model, 9 row counts and 3 skews: --effort normal from an empty cache, then quick   8 min
 #   effort_exhaustive   every fourth of those row counts: exhaustive                                3 min
 #   effort_bench        the tables of the three on these; needs the two before                     1 min
 #   regret    the sweep of `effort` and three more skews: its table on 60 workloads that nobody tuned, beside the best
@@ -58,12 +58,20 @@ run() {
     return $status
 }
 peers() { # peers FILE OP [WORKLOADS]
+    local name
+    name=$(basename "$1" .jsonl)_$2
     # PyTorch brings its own libraries: the build folder's stay out of its way.
-    LD_LIBRARY_PATH= run "peers_$2" "$PYTHON" "$SOURCE/bench/peers/peers.py" "${3:-$PUBLIC}" --ops "$2" \
-        --peers "${PEERS:-grouped_mm,cublas_loop,deepgemm,deepgemm64}" >>"$1"
+    LD_LIBRARY_PATH= run "$name" "$PYTHON" "$SOURCE/bench/peers/peers.py" "${3:-$PUBLIC}" --ops "$2" \
+        --peers "${PEERS:-grouped_mm,cublas_loop,deepgemm,deepgemm64}" --seconds "${PEERS_SECONDS:-450}" >>"$1"
+    if grep -E 'out of time|left out' "$DIR/$name.err" >&2; then code=1; fi
 }
 bench() { # bench FILE OPS TABLE [WORKLOADS]
-    run "bench_$2" "$MOE" bench --table "$3" --with-default --ops "$2" --workloads "${4:-$PUBLIC}" >>"$1"
+    run "$(basename "$1" .jsonl)_$2" "$MOE" bench --table "$3" --with-default --ops "$2" --workloads "${4:-$PUBLIC}" >>"$1"
+    # A table of another device answers nothing.
+    if grep '"peer":"moe-tune"' "$1" | grep -c '"hit":"default"' >"$DIR/defaults"; then
+        echo "gpu_results: $(cat "$DIR/defaults") points of $1 ran the default: $3 does not hold here" >&2
+        code=1
+    fi
 }
 
 part_tune() {
@@ -78,25 +86,27 @@ part_bench() {
     bench "$DIR/bench.jsonl" ffn "$DIR/table"
     peers "$DIR/peers.jsonl" up,down
     peers "$DIR/peers.jsonl" ffn
-    "$MOE" compare "$DIR/bench.jsonl" "$DIR/peers.jsonl" --peer moe-tune | tail -n 14
+    "$MOE" compare "$DIR/bench.jsonl" "$DIR/peers.jsonl" --peer moe-tune | tail -n 14 || code=1
 }
 part_ffn() {
+    [ -e "$DIR/table" ] || cp -r "$SOURCE/results/h100/table" "$DIR/table"
     rm -f "$DIR/ffn_bench.jsonl" "$DIR/ffn_peers.jsonl"
     bench "$DIR/ffn_bench.jsonl" ffn "$DIR/table"
     peers "$DIR/ffn_peers.jsonl" ffn
-    "$MOE" compare "$DIR/ffn_bench.jsonl" "$DIR/ffn_peers.jsonl" --peer moe-tune | tail -n 14
+    "$MOE" compare "$DIR/ffn_bench.jsonl" "$DIR/ffn_peers.jsonl" --peer moe-tune | tail -n 14 || code=1
 }
 part_tokens() {
     local k
     for k in 2 4; do
         rm -f "$DIR/tokens${k}_bench.jsonl" "$DIR/tokens${k}_peers.jsonl"
-        awk -v every="${EVERY:-2}" 'NR % every == 1 % every' "$PUBLIC" | "$PYTHON" "$SOURCE/scripts/share_tokens.py" $k >"$DIR/tokens$k.jsonl"
+        awk -v every="${EVERY:-2}" 'NR % every == 1 % every' "$PUBLIC" | "$PYTHON" "$SOURCE/scripts/share_tokens.py" $k >"$DIR/tokens$k.jsonl" ||
+            { code=1; continue; }
         run "tokens${k}_tune" "$MOE" sweep --device cuda --workloads "$DIR/tokens$k.jsonl" --ops ffn --families wgmma_gemm \
             --db "$DIR/tokens$k.db"
         run "tokens${k}_emit" "$MOE" emit --db "$DIR/tokens$k.db" --out "$DIR/tokens$k"
         bench "$DIR/tokens${k}_bench.jsonl" ffn "$DIR/tokens$k" "$DIR/tokens$k.jsonl"
         PEERS=grouped_mm,deepgemm,deepgemm64 peers "$DIR/tokens${k}_peers.jsonl" ffn "$DIR/tokens$k.jsonl"
-        "$MOE" compare "$DIR/tokens${k}_bench.jsonl" "$DIR/tokens${k}_peers.jsonl" --peer moe-tune | tail -n 10
+        "$MOE" compare "$DIR/tokens${k}_bench.jsonl" "$DIR/tokens${k}_peers.jsonl" --peer moe-tune | tail -n 10 || code=1
     done
 }
 effort_sweep() { # effort_sweep EFFORT ROWS [OPTIONS]: of what was done before, only what is left
@@ -152,20 +162,23 @@ END
     done
 }
 part_regret() {
+    # Without the effort's cache every kernel would be compiled a second time.
+    [ ! -d "$DIR/effort_cache" ] || local -x MOET_CACHE_DIR=$DIR/effort_cache
     run draw "$MOE" workloads draw --seed 7 --model "$MODEL" --ep "$EP" --out "$DIR/drawn.jsonl"
-    [ -e "$DIR/regret.db" ] || run regret_merge "$MOE" merge --db "$DIR/regret.db" "$DIR/effort_normal.db"
+    [ -e "$DIR/regret.db" ] || run regret_merge "$MOE" merge --db "$DIR/regret.db" "$DIR/effort_normal.db" || return
     run regret_tune "$MOE" sweep --device cuda --model "$MODEL" --ep "$EP" --rows '256..65536x2' \
         --skew balanced,lognormal:0.43,zipf:0.5,zipf:1,hot:0.5,idle:0.5 --ops "$REGRET_OPS" --db "$DIR/regret.db"
     run regret_emit "$MOE" emit --db "$DIR/regret.db" --out "$DIR/regret_table"
     run regret "$MOE" regret --device cuda --table "$DIR/regret_table" --workloads "$DIR/drawn.jsonl" \
         --ops "$REGRET_OPS" --exhaustive --listed 16 --db "$DIR/races.db" --format json --at-most 1.5,4,10 >"$DIR/regret.jsonl"
-    tail -n 3 "$DIR/regret.err"
+    grep -E ' (table|default) ' "$DIR/regret.err"
 }
 part_regret_balanced() {
+    [ ! -d "$DIR/effort_cache" ] || local -x MOET_CACHE_DIR=$DIR/effort_cache
     run emit_balanced "$MOE" emit --db "$DIR/regret.db" --out "$DIR/balanced" --skew balanced
     run regret_balanced "$MOE" regret --device cuda --table "$DIR/balanced" --workloads "$DIR/drawn.jsonl" \
         --ops "$REGRET_OPS" --exhaustive --listed 16 --db "$DIR/races.db" --format json >"$DIR/regret_balanced.jsonl"
-    tail -n 3 "$DIR/regret_balanced.err"
+    grep -E ' (table|default) ' "$DIR/regret_balanced.err"
 }
 part_engine() {
     run recheck "$MOE" recheck --device cuda --table "$DIR/table" --save "$DIR/recheck.jsonl"

@@ -137,7 +137,7 @@ static void read_memory_limit(int64_t *limit_bytes, int64_t *left_bytes)
     } while (cgroup_parent(folder));
 }
 
-static int32_t count_threads(void)
+int32_t moet_host_processors(void)
 {
     int32_t cpus = 0;
     /* Grows until the kernel's mask fits: machines with more than CPU_SETSIZE processors. */
@@ -228,7 +228,7 @@ static moet_status host_open(int32_t ordinal, moet_device *device)
     if (total_bytes > limit_bytes) total_bytes = limit_bytes;
     /* In whole GiB: what the kernel keeps for itself differs by a few MiB from boot to boot, the device does not. */
     info.memory_bytes = (total_bytes + GIB - 1) / GIB * GIB;
-    info.sm_count = count_threads();
+    info.sm_count = moet_host_processors();
     info.l2_bytes = read_l2_bytes();
     read_cpu_name(info.name, sizeof info.name);
     read_blas_name(info.partition, sizeof info.partition);

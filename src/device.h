@@ -90,6 +90,9 @@ struct moet_backend {
 extern const moet_backend *const moet_backends[];
 const moet_backend *moet_backend_find(const char *name);
 
+/* Processors that this process may use: of its affinity, and no more than a container's quota. At least 1. */
+int32_t moet_host_processors(void);
+
 /* Opens "auto", "host", "cuda", "cuda:N". */
 moet_status moet_device_open(const char *spec, moet_device **device);
 void moet_device_close(moet_device *device);

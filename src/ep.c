@@ -219,8 +219,11 @@ void moet_ep_close_windows(moet_ep *ep, moet_ep_chunk *chunk, size_t bytes)
     char own = 0, *all = malloc((size_t)ranks);
     if (chunk->windows) {
         ep->device_table->window_unmap(ep->device, rank, ranks, bytes, chunk->windows);
-        if (all && !ep->is_broken) moet_ep_comm_allgather(ep->control, &own, 1, all);
-        ep->device_table->window_free(ep->device, bytes, chunk->windows[rank]);
+        /* After a failure a rank that is late may still store there: the memory then stays until the process ends. */
+        if (!ep->is_broken) {
+            if (all) moet_ep_comm_allgather(ep->control, &own, 1, all);
+            ep->device_table->window_free(ep->device, bytes, chunk->windows[rank]);
+        }
     }
     free(all);
     free(chunk->windows);
@@ -235,7 +238,7 @@ static moet_status open_route(moet_ep *ep, moet_ep_chunk *c)
     size_t bytes = 0;
     const size_t slot = moet_ep_put(&bytes, N * T * 4), pair = moet_ep_put(&bytes, is_rows ? N * T * 4 : 0);
     const size_t send_counts = moet_ep_put(&bytes, N * 8), recv_counts = moet_ep_put(&bytes, N * 8);
-    const size_t frozen = moet_ep_put(&bytes, N * 8), first = moet_ep_put(&bytes, N * 4);
+    const size_t frozen = moet_ep_put(&bytes, N * 8 + 4), first = moet_ep_put(&bytes, N * 4);
     const size_t pair_first = moet_ep_put(&bytes, N * 4), recv_first = moet_ep_put(&bytes, N * 4);
     const size_t recv_pair_first = moet_ep_put(&bytes, N * 4), recv_tokens = moet_ep_put(&bytes, 4);
     const size_t pointers = moet_ep_put(&bytes, 8 * N * sizeof(void *)), epochs = moet_ep_put(&bytes, 8 * 4);

@@ -22,9 +22,10 @@ typedef struct moet_ep_chunk {
     void *packed;             /* ROWS: pairs for other ranks */
     void **windows;           /* lsa, allgather: [ranks] mapped windows; host memory */
     void *sums;               /* allgather in three parts and more: [remote slots, H] */
-    int32_t *counts;          /* exchange, host memory: [ranks, 2] sent, [ranks, 2] received, of the latest run */
-    int32_t *frozen;          /* [ranks, 2] device memory: counts that a capture keeps */
-    bool is_counted;          /* counts are there */
+    int32_t *counts;          /* exchange, host memory: [ranks, 2] sent, [ranks, 2] received, of the latest run; again,
+                                 those that have frozen_number */
+    int32_t *frozen;          /* [ranks, 2] device memory: sent ones that a capture keeps; behind them their number */
+    int32_t frozen_number;    /* raised where a run has other counts than the one before; 0: none yet */
     void *own;                /* the transport's */
     void *arrived, *computed; /* events: dispatched, experts done */
     void *sent[MOET_EP_MAX_CHUNKS]; /* events: allgather's own rows of a piece are with the others */

@@ -14,6 +14,7 @@ typedef struct mpi_api {
     int (*init_thread)(int *argc, char ***argv, int required, int *provided);
     int (*finalize)(void);
     int (*comm_dup)(void *comm, void **copy);
+    int (*comm_free)(void **comm);
     int (*comm_rank)(void *comm, int *rank);
     int (*comm_size)(void *comm, int *size);
     int (*comm_set_errhandler)(void *comm, void *handler);
@@ -31,6 +32,7 @@ static const moet_symbol symbols[] = {
     {"MPI_Init_thread", offsetof(mpi_api, init_thread), false},
     {"MPI_Finalize", offsetof(mpi_api, finalize), false},
     {"MPI_Comm_dup", offsetof(mpi_api, comm_dup), false},
+    {"MPI_Comm_free", offsetof(mpi_api, comm_free), false},
     {"MPI_Comm_rank", offsetof(mpi_api, comm_rank), false},
     {"MPI_Comm_size", offsetof(mpi_api, comm_size), false},
     {"MPI_Comm_set_errhandler", offsetof(mpi_api, comm_set_errhandler), false},
@@ -58,6 +60,7 @@ enum { PIECE_BYTES = 1 << 30 };
 typedef struct mpi_comm {
     mpi_api api;
     void *world; /* a copy of its own */
+    bool is_broken;
 } mpi_comm;
 
 /* A request, and whose it is. */
@@ -132,7 +135,10 @@ static moet_status mpi_exchange(moet_ep_comm *comm, const moet_ep_part *parts, v
         free(p.peers);
         free(p.indices);
     }
-    if (status != MOET_OK) finalize_at_exit = NULL;
+    if (status != MOET_OK) {
+        finalize_at_exit = NULL;
+        impl->is_broken = true;
+    }
     return status;
 }
 
@@ -142,11 +148,19 @@ static moet_status mpi_check(moet_ep_comm *comm)
     return MOET_OK;
 }
 
-static void mpi_abort(moet_ep_comm *comm) { (void)comm; }
+static void mpi_abort(moet_ep_comm *comm)
+{
+    mpi_comm *impl = comm->impl;
+    impl->is_broken = true;
+}
 
+/* An MPI library has so many communicators and no more. Freeing one is collective, so not after an error. */
 static void mpi_destroy(moet_ep_comm *comm)
 {
-    free(comm->impl);
+    mpi_comm *impl = comm->impl;
+    int is_over = 0;
+    if (!impl->is_broken && impl->api.finalized(&is_over) == MPI_SUCCESS && !is_over) impl->api.comm_free(&impl->world);
+    free(impl);
     free(comm);
 }
 

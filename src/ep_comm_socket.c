@@ -210,7 +210,11 @@ static moet_status accept_rank(moet_ep_comm *comm, int32_t low, int64_t deadline
         struct sockaddr_storage address;
         socklen_t size = sizeof address;
         const int fd = accept(impl->listener, (struct sockaddr *)&address, &size);
-        if (fd < 0) continue;
+        if (fd < 0) {
+            const bool is_gone = errno == EINTR || errno == EAGAIN || errno == ECONNABORTED; /* it, not this listener */
+            if (is_gone && left_ms(deadline_ms) > 0) continue;
+            return moet_fail(MOET_IO, "rendezvous: %s", strerror(errno));
+        }
         socket_tune(fd);
         /* Somebody else's connection is ended, and does not use up the time. */
         const int64_t soon = moet_ep_now_ms() + 2000;

@@ -28,7 +28,7 @@ static moet_status open_buffers(moet_ep *ep, moet_ep_chunk *c)
     c->send = memory + send;
     c->back = memory + back;
     c->packed = is_rows ? memory + packed : NULL;
-    c->counts = calloc(4 * N, sizeof *c->counts);
+    c->counts = calloc(8 * N, sizeof *c->counts);
     void **to = calloc(3 * N, sizeof *to);
     moet_status status = MOET_NO_MEMORY;
     if (!c->counts || !to) {
@@ -132,9 +132,13 @@ static moet_status count(moet_ep *ep, moet_ep_chunk *c, moet_ep_part *parts, voi
     MOET_TRY(backend->download(ep->device, c->counts, c->pass.send_counts, (size_t)N * bytes));
     MOET_TRY(backend->download(ep->device, c->counts + 2 * N, c->pass.recv_counts, (size_t)N * bytes));
     MOET_TRY(check_counts(ep, c));
+    int32_t *const frozen = c->counts + 4 * N;
+    const size_t all_bytes = 2 * (size_t)N * bytes;
+    if (c->frozen_number > 0 && memcmp(frozen, c->counts, all_bytes) == 0) return MOET_OK;
+    memcpy(frozen, c->counts, all_bytes);
+    c->frozen_number++; /* what was captured before holds no longer: recv_counts are no longer its own */
     MOET_TRY(backend->upload(ep->device, c->frozen, c->counts, (size_t)N * bytes));
-    c->is_counted = true;
-    return MOET_OK;
+    return backend->upload(ep->device, c->frozen + 2 * N, &c->frozen_number, sizeof c->frozen_number);
 }
 
 static moet_status dispatch(moet_ep *ep, moet_ep_chunk *c, void *stream)
@@ -147,9 +151,10 @@ static moet_status dispatch(moet_ep *ep, moet_ep_chunk *c, void *stream)
     if (!parts) return moet_fail(MOET_NO_MEMORY, "expert parallelism: out of host memory");
     moet_status status = ep->device_table->stream_is_captured(ep->device, stream, &is_frozen);
     is_frozen = is_frozen && !c->pass.is_bound;
-    if (status == MOET_OK && is_frozen && !c->is_counted)
+    if (status == MOET_OK && is_frozen && c->frozen_number == 0)
         status = moet_fail(MOET_INVALID, "a capture keeps the counts of the run before: run the layer once first");
     plan.frozen = is_frozen ? c->frozen : NULL;
+    plan.frozen_number = c->frozen_number;
     if (status == MOET_OK) status = ep->stages_table->plan(ep->stages, &plan, stream);
     if (status == MOET_OK && !is_frozen && !c->pass.is_bound) status = count(ep, c, parts, stream);
     if (status == MOET_OK) status = ep->stages_table->bases(ep->stages, &c->pass, stream);

@@ -29,7 +29,7 @@ typedef struct moet_ep_pass {
     int32_t *pair;            /* [ranks, max_tokens] pairs before the token's at that rank; NULL: not wanted */
     int32_t *send_counts;     /* [ranks, 2] rows for each rank, and pairs where they are wanted */
     int32_t *recv_counts;     /* [ranks, 2] from each rank */
-    int32_t *frozen;          /* [ranks, 2] what send_counts must be, or failure is set; NULL: anything */
+    int32_t *frozen; /* [ranks, 2] what send_counts must be, and frozen_number, or failure is set; NULL: anything */
     int32_t *first;           /* [ranks] rows of `to` and `from` before slot 0 */
     int32_t *pair_first;      /* [ranks] pairs of `from` before pair 0 */
     int32_t *recv_first;      /* [ranks] received rows before each rank's */
@@ -65,6 +65,7 @@ typedef struct moet_ep_pass {
     int32_t is_weighted;  /* rows at the combine, with returns_rows, or in give */
     int32_t single_plain; /* give: a row alone is not weighted */
     int32_t is_given;     /* sums are stored to the token's rank, and combine adds what is there */
+    int32_t frozen_number; /* which of all counts this capture keeps */
 } moet_ep_pass;
 
 /* moet_ep_pass.spreads: no rows; own ones; all, telling the other ranks; all, and waiting for theirs. */

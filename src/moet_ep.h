@@ -124,12 +124,15 @@ typedef struct moet_ep_args {
 
 /* Enqueues the layer. An id below -1 or of E and more is taken as -1, and so is an expert that the token has named
  * before. Without moet_ep_is_graph_safe the call waits for the counts of the other ranks, and a capture keeps the
- * counts of the run before it, whose routing must be the same: where it is not, moet_ep_wait says MISMATCH. Runs
- * follow each other on one stream. On the host backend the work is done on return. */
+ * counts of the run before it, whose routing must be the same, and holds until a run has others: where it does not,
+ * moet_ep_wait says MISMATCH. Runs follow each other on one stream, and so do those of several layers: a GPU's kernels
+ * wait for the other ranks', which must not stand behind those of another layer. On the host backend the work is done
+ * on return. */
 MOET_API moet_status moet_ep_run(moet_ep *ep, const moet_ep_args *args);
 
-/* Waits until what was enqueued on the stream is done. TIMEOUT or LOST, naming a rank, within timeout_ms of its last
- * sign of life; plain synchronisation of the stream ends within that time too, but does not say so. */
+/* Waits until what was enqueued on the stream is done. TIMEOUT or LOST, naming a rank, within timeout_ms of the
+ * call: enqueue no more than is done by then; plain synchronisation of the stream ends within that time too, but does
+ * not say so. */
 MOET_API moet_status moet_ep_wait(moet_ep *ep, void *stream);
 
 #ifdef __cplusplus

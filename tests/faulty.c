@@ -1,7 +1,8 @@
 /* faulty: families that misbehave, one way a config, to see that it costs nothing but themselves. They compute by
  * another family and do the harm beside it. $MOET_FAULTS, a list of names, lets only these faults apply.
  *
- * Where $MOET_FAULT_SLOW is set, every launch takes 20 ms: what has become slow since it was tuned.
+ * Where $MOET_FAULT_SLOW is set, every launch takes 20 ms: what has become slow since it was tuned. "growing": each
+ * twice as long as the one before, from 6 ms to 768 ms: what is timed on a busy device.
  *
  * `told` waits for the file $MOET_FAULT_FILE to exist: it removes it and crashes.
  *
@@ -52,6 +53,8 @@ static const moet_param params[] = {{"fault", fault_values, MOET_SEARCH_FIRST},
 #define HANG_S 40
 #define SLOW_NS 400000000L
 #define SLOWER_NS 20000000L
+#define GROWING_NS 6000000L /* a sample of more than 5 ms is one launch */
+#define MOST_GROWN 7
 #define GREEDY_BYTES ((size_t)1 << 46)
 
 typedef struct faulty_state {
@@ -236,6 +239,14 @@ static void flip_off(const faulty_state *s, const moet_family_launch_args *args)
     }
 }
 
+static void wait_slow(int64_t launch)
+{
+    const char *slow = getenv("MOET_FAULT_SLOW");
+    const long growing_ns = GROWING_NS << (launch < MOST_GROWN ? launch : MOST_GROWN);
+    if (!slow) return;
+    nanosleep(&(struct timespec){.tv_nsec = strcmp(slow, "growing") == 0 ? growing_ns : SLOWER_NS}, NULL);
+}
+
 static moet_status faulty_launch(void *state, const moet_family_launch_args *args)
 {
     faulty_state *s = state;
@@ -248,7 +259,7 @@ static moet_status faulty_launch(void *state, const moet_family_launch_args *arg
     if (s->fault == FAULT_EXIT) _exit(7);
     if (s->fault == FAULT_HANG || (s->fault == FAULT_HANG_LATE && late)) spin();
     if (s->fault == FAULT_SLOW_ONCE && launch == 0) nanosleep(&(struct timespec){.tv_nsec = SLOW_NS}, NULL);
-    if (getenv("MOET_FAULT_SLOW")) nanosleep(&(struct timespec){.tv_nsec = SLOWER_NS}, NULL);
+    wait_slow(launch);
     if (s->fault == FAULT_ERROR) return moet_fail(MOET_DEVICE, "faulty: an error that is no lasting one");
     MOET_TRY(s->config.family->launch(s->inner, args));
     if (s->fault >= FAULT_OFF_LARGE) flip_off(s, args);

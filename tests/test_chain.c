@@ -2,12 +2,16 @@
  * with a wait after each. Few CTAs a launch, so that SMs are free for one that begins too early (programmatic dependent
  * launch). GEMMs: every family that is capturable, a pairwise set of its configs. Expert paths, which also share their
  * workspace with the one before: moet_ffn, and of every path family the default, all by passes, and some configs.
- * Where there are no graphs, as on the host, on a stream only.
+ * Where there are no graphs, as on the host, on a stream only. And, on a GPU, a path in one launch while others have
+ * half of the SMs.
  *
  *   test_chain [--device SPEC] [--every N] [--configs N]
  */
 #include "configs.h"
 #include "ffn_run.h"
+#include "hold_sms.h"
+
+#include "../bench/bench.h"
 
 #include <math.h>
 
@@ -342,6 +346,74 @@ static void test_paths(void **state)
     assert_true(all > 4);
 }
 
+/* ---- SMs that others have ---- */
+
+enum { HELD_EXPERTS = 16, HELD_TOKENS = 64, HELD_HIDDEN = 512, HELD_INTER = 1024 }; /* more tiles than SMs */
+#define HOLD_NS INT64_C(2000000000)
+
+/* A path with both GEMMs in one launch, of which half of the CTAs find no SM: those that run must not wait for them. */
+static void check_held(const moet_family *family, ffn_path *path, ffn_placed *placed)
+{
+    const moet_backend *backend = device->backend;
+    const size_t bytes = (size_t)path->elements * 2;
+    moet_plan_options options = ffn_options(path, true);
+    uint16_t *want = test_allocate(bytes), *found = test_allocate(bytes);
+    moet_config config = {.family = family};
+    char why[MOET_REASON_SIZE];
+    ffn_prepared prepared;
+    void *stream, *others;
+    options.max_rows = HELD_TOKENS * CHOICES;
+    family->default_config(&path->problem, HELD_TOKENS * CHOICES, &device->info, &config);
+    moet_config_set(&config, "chain", "on");
+    if (!family->applicable(&path->problem, &config, &device->info, why))
+        test_fail("%s: the default does not chain: %s", family->name, why);
+    TEST_OK(backend->stream_create(device, &stream));
+    TEST_OK(backend->stream_create(device, &others));
+    ffn_prepare(device, path, &options, &config, true, &prepared);
+    for (int32_t held = 0; held < 2; held++) {
+        ffn_poison_out(placed);
+        TEST_OK(backend->stream_synchronize(device, NULL));
+        if (held) hold_sms(device, device->info.sm_count / 2, HOLD_NS, others);
+        const int64_t begin_ns = moet_clock_ns();
+        TEST_OK(ffn_prepared_launch(&prepared, &placed->args, placed->rows, stream));
+        TEST_OK(backend->stream_synchronize(device, stream));
+        if (held && moet_clock_ns() - begin_ns > HOLD_NS / 2)
+            test_fail("%s: a chain ends when the SMs that others have are free, not before", family->name);
+        ffn_read_out(placed, HELD_TOKENS, held ? found : want);
+    }
+    if (memcmp(want, found, bytes) != 0) test_fail("%s: other bits where others have half of the SMs", family->name);
+    TEST_OK(backend->stream_synchronize(device, others));
+    ffn_prepared_release(&prepared);
+    backend->stream_destroy(device, stream);
+    backend->stream_destroy(device, others);
+    free(want);
+    free(found);
+}
+
+static void test_held_sms(void **state)
+{
+    (void)state;
+    uint64_t random = 52;
+    moet_problem problem;
+    ffn_path path;
+    ffn_placed placed;
+    if (strcmp(device->info.backend, "cuda") != 0) skip();
+    moet_problem_init(&problem, MOET_OP_FFN, HELD_EXPERTS, HELD_HIDDEN, HELD_INTER);
+    ffn_path_make(&path, HELD_TOKENS, CHOICES, problem);
+    ffn_path_fill(&random, &path);
+    ffn_place(device, &path, false, &placed);
+    for (int32_t f = 0; moet_families[f]; f++) {
+        const moet_family *family = moet_families[f];
+        moet_config config = {.family = family};
+        char why[MOET_REASON_SIZE];
+        if (!family->gemm || !family->gemm->fuses_next || strcmp(family->backend, device->info.backend) != 0) continue;
+        family->default_config(&problem, HELD_TOKENS * CHOICES, &device->info, &config);
+        if (family->applicable(&problem, &config, &device->info, why)) check_held(family, &path, &placed);
+    }
+    ffn_placed_free(&placed);
+    ffn_path_free(&path);
+}
+
 static int group_open(void **state)
 {
     (void)state;
@@ -366,6 +438,7 @@ int main(int argc, char **argv)
                                    {.name = "--every", .number = &every},
                                    {.name = "--configs", .number = &config_count}};
     test_options_parse(argc, argv, options, MOET_COUNT_OF(options));
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_families), cmocka_unit_test(test_paths)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_families), cmocka_unit_test(test_paths),
+                                       cmocka_unit_test(test_held_sms)};
     return cmocka_run_group_tests_name("chain", tests, group_open, group_close);
 }

@@ -110,6 +110,15 @@ expect 0 "" "$MOE" show --db good.db --format json
 python3 -c 'import json,sys; [json.loads(l) for l in open("out")]' && pass || fail "show --format json is no JSON"
 expect 2 "both name a workload" "$MOE" show --db good.db --why small/a --workload small/b
 expect 0 "" "$MOE" show --db good.db --why small/a
+# Counts that are there under another name are found by the new ones too, several in one file or in a new database.
+{ head -n 1 small.jsonl | sed 's|small/a|other/a|'; head -n 1 small.jsonl | sed 's|small/a|third/a|'; } >names.jsonl
+names() { "$MOE" sweep --effort exhaustive --device host --families host_blas --workloads names.jsonl --ops up --rounds 3 "$@"; }
+cp good.db "good names.db"
+expect 0 "0 races finished, 2 were finished before" names --db "good names.db"
+for name in other/a third/a small/a; do expect 0 "" "$MOE" show --db "good names.db" --why "$name"; done
+expect 0 "1 races finished, 1 were finished before" names --db "it's.db"
+holds "a path as a shell reads it" err "next: moe-tune show --db 'it'\\''s.db'"
+for name in other/a third/a; do expect 0 "" "$MOE" show --db "it's.db" --why "$name"; done
 holds "show --why" out "host_blas"
 expect 0 "" "$MOE" emit --db good.db --out table
 cp -r table before
@@ -132,6 +141,13 @@ SEVERAL_LINES=1 expect 0 "out of time: 1 of 1 points not measured" "$MOE" bench 
 expect 2 "--match: no workload of small.jsonl has 'elsewhere' in its name" "$MOE" bench --device host --default --workloads small.jsonl --match elsewhere
 expect 0 "" "$MOE" compare bench.jsonl default.jsonl
 expect 4 "" "$MOE" compare bench.jsonl default.jsonl --at-least 1000000
+peers="$(python3 -c 'import json; print(", ".join(dict.fromkeys(p["peer"] for p in map(json.loads, open("bench.jsonl")) if "peer" in p)))')"
+expect 2 "bench.jsonl holds no peer foo but $peers; --peer" "$MOE" compare bench.jsonl default.jsonl --peer foo
+expect 2 "bench.jsonl holds no peer foo but $peers; --against" "$MOE" compare bench.jsonl bench.jsonl --against foo,bar
+# A path may be no UTF-8, JSON is.
+expect 0 "" "$MOE" emit --db good.db --out $'t\xff' --format json
+is "bytes of a path in JSON" "$(python3 -c 'import json; print(json.loads(open("out", encoding="utf-8").read())["table"].encode("utf-8").hex())')" 74efbfbd
+expect 0 "next: moe-tune regret --table table --workloads 'drawn here.jsonl'" "$MOE" workloads draw --count 2 --model deepseek-v3 --out "drawn here.jsonl"
 expect 0 "" "$MOE" sweep "${shape[@]}" --dry-run
 expect 0 "" "$MOE" sweep --model deepseek-v3 --ep 32 --dry-run --device host --db dry.db
 [ ! -e dry.db ] && pass || fail "--dry-run made a database"
@@ -191,6 +207,31 @@ is "the version after a sweep" "$(query older.db "PRAGMA user_version")" 7
 echo "this is a diary" >diary.db
 expect 2 "diary.db" "$MOE" show --db diary.db
 is "a text as database" "$(cat diary.db)" "this is a diary"
+
+# What cannot be merged is named, and leaves no database behind that was not there.
+expect 2 "database 'diary.db': not a moe-tune database; name another file" "$MOE" merge --db new.db good.db diary.db
+is "an option for an argument" "$(grep -c -e --db err)" 0
+[ ! -e new.db ] && pass || fail "a merge that cannot begin makes a database"
+cp good.db damaged.db
+python3 - <<'EOF'
+import sqlite3
+c = sqlite3.connect("damaged.db")
+c.execute("PRAGMA journal_mode = DELETE")
+page, = c.execute("PRAGMA page_size").fetchone()
+root, = c.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'trials'").fetchone()
+c.close()
+with open("damaged.db", "r+b") as f:
+    f.seek((root - 1) * page)
+    f.write(b"\xff" * page)
+EOF
+cp good.db target.db
+expect 2 "database 'damaged.db': damaged; rescue it with .recover of sqlite3, or name another file" "$MOE" merge --db target.db damaged.db
+is "an option for an argument" "$(grep -c -e --db err)" 0
+expect 2 "database 'damaged.db': damaged" "$MOE" merge --db new.db damaged.db
+is "what a merge that failed leaves" "$(ls new.db* 2>/dev/null)" ""
+expect 2 "database 'damaged.db': damaged" "$MOE" merge --db new.db good.db damaged.db
+is "trials before the damaged one" "$(query new.db "SELECT count(*) FROM trials")" "$(query good.db "SELECT count(*) FROM trials")"
+expect 2 "database 'damaged.db': damaged; rescue it with .recover of sqlite3, or name another file (--db)" "$MOE" merge --db damaged.db good.db
 
 # ---- tables that are none ----
 expect 1 "absent/table.json" "$MOE" verify --table absent --device host

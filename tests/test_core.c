@@ -124,6 +124,121 @@ static void test_files(void **state)
     test_folder_remove(folder);
 }
 
+/* Takes what arrives in a FIFO at `context`, to its end. */
+static void *drain(void *context)
+{
+    static char text[16];
+    FILE *fifo = fopen(context, "r");
+    memset(text, 0, sizeof text);
+    if (fifo) {
+        fread(text, 1, sizeof text - 1, fifo);
+        fclose(fifo);
+    }
+    return text;
+}
+
+static mode_t mode_of(const char *path)
+{
+    struct stat info;
+    assert_int_equal(lstat(path, &info), 0);
+    return info.st_mode;
+}
+
+static void assert_content(const char *path, const char *content)
+{
+    char *bytes = NULL;
+    size_t size = 0;
+    TEST_OK(moet_file_read(path, 100, &bytes, &size));
+    assert_string_equal(bytes, content);
+    free(bytes);
+}
+
+/* Puts 200000 bytes into the FIFO at `context`, more than a pipe holds and a first buffer has. */
+static void *pour(void *context)
+{
+    static char zeros[1000];
+    FILE *fifo = fopen(context, "w");
+    for (int32_t i = 0; fifo && i < 200; i++) fwrite(zeros, 1, sizeof zeros, fifo);
+    if (fifo) fclose(fifo);
+    return NULL;
+}
+
+/* To its end, where nothing says its size before. */
+static void test_files_streamed(void **state)
+{
+    (void)state;
+    char folder[256], fifo[300], *bytes = NULL;
+    size_t size = 0;
+    pthread_t writer;
+    test_folder_make(folder);
+    snprintf(fifo, sizeof fifo, "%s/fifo", folder);
+    assert_int_equal(mkfifo(fifo, 0666), 0);
+    TEST_FAILS(MOET_IO, "not a regular file", moet_file_read(fifo, 100, &bytes, &size)); /* and does not wait for a writer */
+    assert_int_equal(pthread_create(&writer, NULL, pour, fifo), 0);
+    TEST_OK(moet_file_read_any(fifo, 200000, &bytes, &size));
+    pthread_join(writer, NULL);
+    assert_int_equal(size, 200000);
+    free(bytes);
+    TEST_OK(moet_file_read_any("/dev/null", 100, &bytes, &size));
+    assert_int_equal(size, 0);
+    free(bytes);
+    TEST_FAILS(MOET_MALFORMED, "more bytes than the 100000", moet_file_read_any("/dev/zero", 100000, &bytes, &size));
+    test_folder_remove(folder);
+}
+
+/* A FIFO stays one, links stay, and modes too. */
+static void test_files_replaced(void **state)
+{
+    (void)state;
+    char folder[256], file[300], first[300], second[300], hollow[300], fifo[300];
+    void *text = NULL;
+    pthread_t reader;
+    test_folder_make(folder);
+    snprintf(file, sizeof file, "%s/file", folder);
+    snprintf(first, sizeof first, "%s/first", folder);
+    snprintf(second, sizeof second, "%s/second", folder);
+    snprintf(hollow, sizeof hollow, "%s/hollow", folder);
+    snprintf(fifo, sizeof fifo, "%s/fifo", folder);
+    TEST_OK(moet_file_replace(file, "one", 3));
+    assert_int_equal(chmod(file, 0640), 0);
+    assert_int_equal(symlink("file", first), 0); /* beside the link, not the process's folder */
+    assert_int_equal(symlink(first, second), 0);
+    TEST_OK(moet_file_replace(second, "two", 3));
+    assert_true(S_ISLNK(mode_of(first)) && S_ISLNK(mode_of(second)));
+    assert_content(file, "two");
+    assert_int_equal(mode_of(file) & 07777, 0640);
+    assert_int_equal(symlink("absent", hollow), 0);
+    TEST_OK(moet_file_replace(hollow, "new", 3));
+    assert_true(S_ISLNK(mode_of(hollow)));
+    assert_content(hollow, "new");
+    assert_int_equal(mkfifo(fifo, 0666), 0);
+    assert_int_equal(pthread_create(&reader, NULL, drain, fifo), 0);
+    TEST_OK(moet_file_replace(fifo, "three", 5));
+    assert_true(S_ISFIFO(mode_of(fifo)));
+    pthread_join(reader, &text);
+    assert_string_equal(text, "three");
+    assert_int_equal(test_file_count(folder), 6); /* no temporary is left */
+    test_folder_remove(folder);
+}
+
+static void test_files_check(void **state)
+{
+    (void)state;
+    char folder[256], path[300];
+    test_folder_make(folder);
+    snprintf(path, sizeof path, "%s/a", folder);
+    TEST_OK(moet_file_check(path));
+    assert_int_equal(test_file_count(folder), 0);
+    TEST_OK(moet_file_replace(path, "one", 3));
+    TEST_OK(moet_file_check(path));
+    TEST_OK(moet_file_check("a"));
+    TEST_FAILS(MOET_IO, folder, moet_file_check(folder));
+    TEST_FAILS(MOET_IO, "name of a file", moet_file_check(""));
+    snprintf(path, sizeof path, "%s/none/a", folder);
+    TEST_FAILS(MOET_IO, "none/a", moet_file_check(path));
+    test_folder_remove(folder);
+}
+
 /* ---- libraries ---- */
 
 typedef struct fake_api {
@@ -155,9 +270,9 @@ static void test_bind(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_status),
-        cmocka_unit_test(test_sha256),
-        cmocka_unit_test(test_files),
+        cmocka_unit_test(test_status),         cmocka_unit_test(test_sha256),
+        cmocka_unit_test(test_files),          cmocka_unit_test(test_files_streamed),
+        cmocka_unit_test(test_files_replaced), cmocka_unit_test(test_files_check),
         cmocka_unit_test(test_bind),
     };
     return cmocka_run_group_tests_name("core", tests, NULL, NULL);

@@ -18,6 +18,7 @@ expect 2 "--device is one device" sweep --device host --devices host
 expect 2 "named twice" sweep --devices host,host --db none.db
 expect 2 "named twice" "$MOE" sweep --devices host,host --experts 2 --hidden 64 --inter 32 --rows 8 --skew balanced --db none.db
 expect 2 "named twice" sweep --devices host/1,host/1 --db none.db
+expect 2 "named twice" sweep --devices host,host:0 --db none.db
 expect 2 "'auto' is no single device" sweep --devices auto,host --db none.db
 expect 2 "host/N takes 1 to" sweep --devices host/0 --db none.db
 expect 2 "host/N takes 1 to" sweep --devices host/2x --db none.db

@@ -75,6 +75,7 @@ is "trials shown" "$(($(wc -l <out) - 1))" 20
 expect 2 "--ep goes with" "$MOE" show --db ep.db --ep --why small
 expect 0 "" "$MOE" emit --db ep.db --out table --format csv
 is "points emitted" "$(python3 -c 'import csv; print(next(csv.DictReader(open("out")))["ep_points"])')" 4
+expect 1 "table has no GEMM entries to verify, only how the expert-parallel layer is run" "$MOE" verify --device host --table table
 expect 0 "" "$MOE" ep --ranks 2 --table table $small --tokens 32 --check
 is "what the table says" "$(grep -c '"peer":"moe-tune exchange","returns":"rows","chunks":2,"comm_sms":16,.*"same_bits":true' out)" 1
 expect 0 "" "$MOE" ep --ranks 2 --table table $small --tokens 32 --chunks 1
@@ -99,6 +100,13 @@ expect 2 "rows or sums" "$MOE" ep --ranks 2 --returns both
 expect 2 "uniform or zipf:S" env RANK=0 WORLD_SIZE=1 "$MOE" ep --device host --skew steep
 expect 2 "come from a launcher's variables" env RANK=0 WORLD_SIZE=1 "$MOE" ep --ranks 2
 expect 2 "WORLD_SIZE is 'two'" env RANK=0 WORLD_SIZE=two "$MOE" ep
+expect 2 "16 experts of small cannot be spread over 3 ranks evenly" "$MOE" ep --ranks 3
+expect 2 "2 experts of given cannot be spread over 4 ranks evenly" "$MOE" ep --ranks 4 $small --experts 2
+expect 2 "--choices 9 are more than 8 experts" "$MOE" ep --ranks 2 $small --choices 9
+expect 0 "" "$MOE" ep --ranks 2 $small --skew zipf:0.50
+is "a skew in one spelling" "$(grep -c '"skew":"zipf:0.5"' out)" 1
+# A rank that cannot take connections says so, and ends.
+SEVERAL_LINES=1 expect 1 "rendezvous" bash -c "ulimit -n 9; exec '$MOE' ep --ranks 8 --timeout 2s $small"
 SEVERAL_LINES=1 expect 2 "no transport 'pigeon'" "$MOE" ep --ranks 2 --transport pigeon $small
 SEVERAL_LINES=1 expect 1 "sums only" "$MOE" ep --ranks 2 --transport bound --returns rows $small
 

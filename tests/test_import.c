@@ -62,6 +62,12 @@ static void test_texts(void **state)
     TEST_OK(read_text("wide.txt", "e0,e1,e2,e3\n5,0,0,7\n0,9,1,0\n", &t));
     assert_true(t.passes[0].step == 0 && t.passes[1].step == 1);
     is_expected(&t);
+    /* In quotes, which may hold commas, and as floats that are whole. */
+    TEST_OK(read_text("quoted.csv",
+                      "\"count\",\"expert\" , \"note\",layer,\"step\"\r\n\"9\",1,\"a, \"\"b\"\"\",\"1.0\",0\r\n"
+                      "1.00,2,6\" or so,1,0\r\n\"7\",\" 3 \",\"\",0,0\r\n5.,0.0,\"\"\"\",0,\"0\"\r\n",
+                      &t));
+    is_expected(&t);
     TEST_OK(read_text("lines.jsonl",
                       "{\"step\":4,\"layer\":2,\"counts\":[5,0,0,7],\"more\":[1]}\n\n"
                       "{\"counts\":[0,9.0,1,0]}",
@@ -163,6 +169,11 @@ static void test_malformed(void **state)
         {"a.csv", "step,layer,expert,count\n", "holds no counts"},
         {"a.csv", "step,layer,expert,count\n0,0,0,1\n0,0,1,-2\n", "a.csv:3: column 4"},
         {"a.csv", "step,layer,expert,count\n0,0,0,1.5\n", "'1.5'"},
+        {"a.csv", "step,layer,expert,count\n0,0,0,\"1.50\"\n", "'1.50'"},
+        {"a.csv", "step,layer,expert,count\n0,0,0,.0\n", "'.0'"},
+        {"a.csv", "step,layer,expert,count\n0,0,0,\"5\n", "'\"5'"},
+        {"a.csv", "step,layer,expert,count\n0,0,0,\"5\"1\n", "'\"5\"1'"},
+        {"a.csv", "step,layer,expert,count\n0,0,0,\"\"\n", "''"},
         {"a.csv", "step,layer,expert,count\n0,0,0\n", "a.csv:2: 3 fields"},
         {"a.csv", "step,layer,expert,count\n0,0,0,1,9\n", "a.csv:2: more than the 4"},
         {"a.csv", "step,layer,expert,count\n0,0,0,1\n1,0,0,1\n0,0,0,4\n", "twice, in line 2"},

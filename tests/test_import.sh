@@ -58,6 +58,19 @@ cp three.jsonl before.jsonl
 expect 0 "" import lines.jsonl "${shape[@]}" --clusters 3 --out three.jsonl
 cmp -s before.jsonl three.jsonl && pass || fail "the same trace gives other workloads"
 expect 0 "14 workloads, 7 of them different" import wide.csv f32.npy "${shape[@]}"
+# Standard input and pipes are read to their end, workloads in them too; - is standard output.
+for file in long.csv lines.jsonl sglang.json f32.npy; do
+    is "$file from a pipe" "$(cat "$file" | import - "${shape[@]}" --clusters 0 2>err)" "$(cat "$file.out")"
+    is "$file from a process" "$(import <(cat "$file") "${shape[@]}" --clusters 0 2>err)" "$(cat "$file.out")"
+done
+is "standard input" "$(import - "${shape[@]}" --clusters 0 <long.csv 2>err)" "$(cat long.csv.out)"
+is "workloads from a pipe" "$(cat three.jsonl | import - 2>err | python3 lines.py /dev/stdin)" "$(python3 lines.py three.jsonl)"
+expect 2 "stdin is empty" import - "${shape[@]}"
+expect 0 "" import long.csv "${shape[@]}" --clusters 0 --out -
+is "--out -" "$(cat out)" "$(cat long.csv.out)"
+expect 0 "" "$MOE" workloads draw --count 3 --out -
+is "workloads drawn to --out -" "$(wc -l <out)" 3
+is "files called -" "$(ls ./-* 2>/dev/null)" ""
 printf '{"counts":[%s]}\n' "$(seq -s, 256)" >model.jsonl
 expect 0 "" import model.jsonl --model deepseek-v3 --ep 32 --out model.out
 holds "--model" model.out '"name":"deepseek-v3/ep32","experts":8,"hidden":7168,"inter":2048'

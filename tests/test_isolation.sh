@@ -11,7 +11,8 @@ family=faulty
 
 # Two experts: on the host sixty calls of a candidate take a millisecond, and nothing but a hang takes seconds.
 echo '{"name":"small","experts":2,"hidden":64,"inter":32,"rows":48,"skew":"balanced","counts":[24,24]}' >small.jsonl
-sweep() { "$MOE" sweep --effort exhaustive --noise 100 --device "$DEVICE" --families $family --workloads small.jsonl --ops up --rounds 3 --watchdog 5s "$@"; }
+sweep=("$MOE" sweep --effort exhaustive --noise 100 --device "$DEVICE" --families $family --workloads small.jsonl --ops up --rounds 3 --watchdog 5s)
+sweep() { "${sweep[@]}" "$@"; }
 # field NAME DB FAULT: of the trial of a fault
 field() { query "$2" "SELECT $1 FROM trials WHERE config = '$family:fault=$3' UNION ALL SELECT 'none' LIMIT 1"; }
 # fault NAME STATUS WORDS: what became of it
@@ -118,17 +119,37 @@ is "the hang, then" "$(field status killed.db hang)" timeout
 # A worker that is killed from outside: the candidate in flight is lost, the sweep is not. Ctrl-C goes to all processes
 # of a terminal, and the worker leaves it to the sweep: the round ends, what was measured is stored, exit 1.
 export MOET_FAULTS=none,hang_late
-sweep --db stopped.db >log 2>&1 &
-pid=$!
-for _ in $(seq 600); do
-    worker=$(cat /proc/$pid/task/$pid/children 2>/dev/null | tr -d ' ')
-    [ -n "$worker" ] && [ "$(query stopped.db "SELECT count(*) FROM runs" 2>/dev/null || echo 0)" = 1 ] && break
-    sleep 0.1
-done
+# begin_hanging WATCHDOG: a sweep, $pid, that has begun and will hang in its worker, $worker.
+begin_hanging() {
+    rm -f stopped.db*
+    "${sweep[@]}" --watchdog "$1" --db stopped.db >log 2>&1 & # no function: $! would be its shell
+    pid=$!
+    for _ in $(seq 600); do
+        worker=$(cat /proc/$pid/task/$pid/children 2>/dev/null | tr -d ' ')
+        [ -n "$worker" ] && [ "$(query stopped.db "SELECT count(*) FROM runs" 2>/dev/null || echo 0)" = 1 ] && break
+        sleep 0.1
+    done
+}
+begin_hanging 5s
 kill -INT "$worker" $pid
 wait $pid
 is "an interrupted sweep" $? 1
 holds "its words" log "the same command goes on"
+# timeout signals the process and then its group: twice within microseconds, which is one wish. A
+# terminal that goes away signals too.
+begin_hanging 5s
+for signal in HUP TERM TERM; do kill -$signal $pid; done
+wait $pid
+is "a sweep interrupted three times at once" $? 1
+holds "its words" log "the same command goes on"
+# A second wish, later, ends what does not end.
+begin_hanging 300s
+kill -STOP "$worker" # hangs for sure
+kill -TERM $pid
+sleep 1.2
+kill -TERM $pid
+wait $pid 2>/dev/null
+is "a sweep interrupted twice" $? 143
 unset MOET_FAULTS
 
 # It is no command of its own, and says what it is.

@@ -17,7 +17,14 @@ drawn() {
     texts "$1.svg" >texts
 }
 
+# change FILE STATEMENT...: in that database.
+change() { python3 -c 'import sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+for statement in sys.argv[2:]: db.execute(statement)
+db.commit()' "$@"; }
+
 small_sweep --db small.db >/dev/null 2>err || fail "sweep: $(tail -n 3 err)"
+change small.db "UPDATE trials SET efficiency = min(efficiency, 0.9)" # so small, everything is in the processor's cache
 for kind in roofline efficiency winners; do
     expect 0 "" "$MOE" plot "$kind" --db small.db
     drawn "$kind"
@@ -30,6 +37,35 @@ texts efficiency.svg >texts
 holds "efficiency names families" texts "host_blas"
 texts winners.svg >texts
 grep -qE '^host_[a-z]+:[a-z]+=[a-z0-9]+$' texts && pass || fail "winners of one family are not told apart: $(cat texts)"
+
+# Rates within a decade have a linear axis, whose numbers are its own.
+cp small.db narrow.db
+change narrow.db "UPDATE trials SET median_ns = 1000" \
+    "UPDATE runs SET dense_flops_per_s = 3e11, read_bytes_per_s = 1e11, copy_bytes_per_s = 1e11"
+expect 0 "" "$MOE" plot roofline --db narrow.db
+drawn roofline
+is "numbers of a logarithmic axis" "$(grep -cx -e 2e-06 -e 0.05 texts)" 0
+holds "numbers of a linear axis" texts "300"
+
+# What is faster than the device says nothing of it: no title claims that it does, and there are no parts to show.
+cp small.db doubtful.db
+change doubtful.db "UPDATE trials SET efficiency = 3.7889"
+doubt="fficiency up to 379 %: the ceilings were disturbed or the working set fits a cache; measure again"
+for kind in roofline efficiency; do
+    expect 0 "moe-tune: doubtful.db: e$doubt" "$MOE" plot "$kind" --db doubtful.db
+    is "it is said once" "$(wc -l <err)" 1
+    drawn "$kind"
+    holds "$kind says so" texts "E$doubt"
+    is "a claim in the title of $kind" "$(grep -c -e "Every winner" -e "the best of each family" texts)" 0
+done
+expect 0 "" "$MOE" plot winners --db doubtful.db
+is "what wins stays so" "$(cat err)" ""
+expect 1 "doubtful.db: no winner to take apart: efficiencies are up to 379 %: the ceilings" "$MOE" plot waterfall --db doubtful.db
+change doubtful.db "UPDATE trials SET efficiency = 0.5 WHERE workload_id = (SELECT workload_id FROM workload_names WHERE name = 'small/b')"
+expect 0 "measure again; such winners are left out" "$MOE" plot waterfall --db doubtful.db
+drawn waterfall
+holds "the other winner" texts "Where the time of the 1 least efficient winners goes"
+is "the doubtful one" "$(grep -c small/a texts)" 0
 
 # The worst points' parts, of a library whose tiles are not known nothing but the floor, and of a family's own kernel.
 expect 0 "" "$MOE" plot waterfall --db small.db
@@ -88,6 +124,12 @@ expect 0 "" "$MOE" plot sweep --db small.db --db again.db
 drawn sweep
 holds "sweeps by name" texts "again.db"
 holds "workloads that both have" texts "2 workloads"
+
+# A path may be no UTF-8, a picture is.
+cp small.db $'byte\xff.db'
+expect 0 "" "$MOE" plot sweep --db small.db --db $'byte\xff.db'
+drawn sweep
+holds "a sweep whose name has a byte" texts $'byte\xef\xbf\xbd.db'
 
 # Peers, by hand: 2.0 and 0.5 times; the worst is named.
 line() { echo "{\"name\":\"$1\",\"rows\":8,\"skew\":\"balanced\",\"op\":\"up\",\"peer\":\"$2\",\"time_us\":$3,\"layout\":\"nk\"}"; }

@@ -31,7 +31,7 @@ holds "a config by name" out "launched host_tile_ffn:"
 
 # Under ncu.
 "$MOE" profile small.jsonl $host --tool none 2>err | sed 's/^launched //' >default
-PATH=$WORK/bin:$PATH expect 0 "" "$MOE" profile small.jsonl $host --warm-up 3 --keep kept.ncu-rep
+PATH=$WORK/bin:$PATH expect 0 "" "$MOE" profile small.jsonl $host --warm-up 3 --keep kept
 is "ten lines" "$(wc -l <out)" 10
 holds "what was launched" out "small/a 64 rows balanced up: $(cat default)"
 holds "what binds" out "binds        L2"

@@ -19,7 +19,7 @@ for p in points:
 EOF
 
 # edited NAME STATEMENTS: a table of that name, in which every winner is the default but for what Python does to
-# points[...] and device.
+# points[...] and device. Its times are so long that no machine is busy enough to make a verdict unclear.
 edited() {
     mkdir -p "$1"
     python3 - "$1/table.json" "$2" <<'EOF'
@@ -31,7 +31,7 @@ points = problem["points"]
 default = problem["defaults"][0]
 for p in points:
     p["device_counts"] = None
-    p["any"] = dict(p["any"], runner_up=None, device_counts=False, algorithms=[], **default)
+    p["any"] = dict(p["any"], runner_up=None, device_counts=False, algorithms=[], time_ns=10**12, default_time_ns=None, **default)
 def put(point, config, version=1, **more):
     point["any"].update(config=config, version=version, validator="", cubins=[], **more)
 exec(sys.argv[2])
@@ -52,7 +52,7 @@ recheck good --save good.jsonl
 is "a table that holds" $? 0
 is "its first point" "$(column verdict small/a out)" holds
 is "its second point" "$(column verdict small/b out)" holds
-holds "its summary" err "2 hold, 0 lost, 0 stale, 0 wrong, 0 do not run, 0 left; 1 of 1 configurations"
+holds "its summary" err "2 hold, 0 lost, 0 unclear, 0 stale, 0 wrong, 0 do not run, 0 left; 1 of 1 configurations"
 cmp -s out good.jsonl && pass || fail "--save writes something else than --format json"
 is "the time of a default that is the winner" "$(column default_us small/a out)" "$(column time_us small/a out)"
 
@@ -73,6 +73,40 @@ is "the other point" "$(column verdict small/a out)" holds
 [ "$(column runner_up_us small/b out)" != None ] && pass || fail "the runner-up was not timed: $(cat out)"
 holds "a runner-up that nobody knows" out "the runner-up: "
 holds "the next step" err "moe-tune sweep --stale lost.jsonl"
+
+# Interrupted, twice at once as by timeout: what was not reached is left, the rows are printed and saved. The second
+# point takes half a minute.
+MOET_FAULT_SLOW=1 "$MOE" recheck --device host --rounds 1000 --seconds 0 --format json --table slower --save cut.jsonl >out 2>err &
+pid=$!
+for _ in $(seq 600); do grep -q small/ err && break; sleep 0.1; done
+kill -TERM $pid
+kill -TERM $pid
+wait $pid
+is "an interrupted recheck" $? 1
+is "its second point" "$(column verdict small/b out)" left
+is "its rows" "$(wc -l <out)" 2
+is "a time of rounds that are not all" "$(column time_us small/b out)" None
+holds "its summary" err "the same command begins anew"
+cmp -s out cut.jsonl && pass || fail "an interrupted recheck saves something else"
+is "what an interrupted recheck leaves" "$(echo cut.jsonl*)" cut.jsonl
+# Where it cannot be saved nothing is measured: the table is not even looked for. A link stays one.
+expect 1 "good: Is a directory" "$MOE" recheck --device host --table absent --save good
+expect 1 "nowhere/x.jsonl" "$MOE" recheck --device host --table absent --save nowhere/x.jsonl
+ln -s linked.jsonl link.jsonl
+recheck good --seconds 0.001s --save link.jsonl
+[ -L link.jsonl ] && pass || fail "--save replaces a link"
+cmp -s out linked.jsonl && pass || fail "--save writes beside the link's target"
+
+# Far slower than tuned, in times that differ by more than any other could be faster: no rival wins, and nothing holds.
+edited busy 'put(points[1], "faulty:fault=none", time_ns=1000000, noise_ns=0, default_time_ns=1)'
+MOET_FAULT_SLOW=growing recheck busy --save unclear.jsonl
+is "a winner on a busy device" $? 4
+is "the point on a busy device" "$(column verdict small/b out)" unclear
+is "the other point" "$(column verdict small/a out)" holds
+holds "its reason" out "times the tuned time"
+holds "the summary" err "1 hold, 0 lost, 1 unclear, 0 stale"
+holds "the hint" err "the device is busy"
+grep -q "next:" err && fail "a sweep is named for what is unclear" || pass
 
 edited wrong 'put(points[1], "faulty:fault=wrong"); points[0]["any"]["runner_up"] = "faulty:fault=wrong"'
 recheck wrong
@@ -154,6 +188,9 @@ holds "sweep --stale of a stale entry" log "races       2 "
 stale good.jsonl
 is "sweep --stale of what holds" $? 0
 holds "sweep --stale of what holds" log "no winner that is lost or stale"
+stale unclear.jsonl
+is "sweep --stale of what is unclear" $? 0
+holds "sweep --stale of what is unclear" log "no winner that is lost or stale"
 
 # ---- emit --rerun ----
 # The winner of a point has become slow since: told, and emitted all the same, as a table is its database's.

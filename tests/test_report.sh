@@ -6,6 +6,8 @@ export TMPDIR=$WORK/tmp # other programs' folders are none of ours
 mkdir "$TMPDIR"
 
 small_sweep --db small.db >/dev/null 2>err || fail "sweep: $(tail -n 3 err)"
+# So small, everything is in the processor's cache, and may seem faster than the device.
+python3 -c 'import sqlite3; db = sqlite3.connect("small.db"); db.execute("UPDATE trials SET efficiency = min(efficiency, 0.9)"); db.commit()'
 line() { echo "{\"name\":\"$1\",\"rows\":64,\"skew\":\"$2\",\"op\":\"up\",\"peer\":\"<b>&\",\"time_us\":$3,\"layout\":\"nk\"}"; }
 { line small/a balanced 1e6; line small/b hot 1e-3; } >theirs.jsonl
 expect 0 "" "$MOE" report --db small.db --peers theirs.jsonl --out page.html
@@ -103,6 +105,12 @@ is "a page of quotes" "$(python3 check.py quoted.html)" ""
 holds "its device" quoted.html "moe-tune on A &quot;card&quot; &lt;1&gt;"
 holds "its commands" quoted.html "moe-tune show --db &#39;quoted name.db&#39;</code>"
 
+# A path may be no UTF-8, a page is.
+cp small.db $'byte\xff.db'
+expect 0 "" "$MOE" report --db $'byte\xff.db' --out byte.html
+is "a page of a byte" "$(python3 check.py byte.html)" ""
+holds "its commands" byte.html $'--db &#39;byte\xef\xbf\xbd.db&#39;'
+
 expect 1 "nothing.db" "$MOE" report --db nothing.db
 expect 1 "nobody" "$MOE" report --db small.db --out nobody/page.html
 echo '{"name":1}' >bad.jsonl
@@ -116,6 +124,16 @@ if command -v gnuplot >/dev/null; then
     holds "the page says why" unfitted.html "unfitted.db: no rates of"
     is "the other pictures" "$(grep -o '<figure>' unfitted.html | wc -l)" 3 # roofline, efficiency, winners
 fi
+# Of winners that are faster than the device no share of it is claimed.
+cp small.db doubtful.db
+python3 -c 'import sqlite3; db = sqlite3.connect("doubtful.db"); db.execute("UPDATE trials SET efficiency = 3.7889"); db.commit()'
+expect 0 "moe-tune: doubtful.db: efficiency of up up to 379 %: the ceilings were disturbed or the working set fits a cache" \
+    "$MOE" report --db doubtful.db --out doubtful.html
+is "it is said once" "$(wc -l <err)" 1
+is "a page that doubts" "$(python3 check.py doubtful.html)" ""
+holds "its card" doubtful.html "<b>unknown</b>efficiency of up, 2 points, which seems up to 379 %: the ceilings were disturbed"
+is "a claim" "$(grep -c "of what the device can do" doubtful.html)" 0
+
 # Without gnuplot there are no pictures, and the page says so.
 mkdir none
 SEVERAL_LINES=1 expect 0 "has no pictures: gnuplot is not here" env PATH="$WORK/none" "$MOE" report --db small.db --out bare.html

@@ -160,6 +160,12 @@ static void test_malformed(void **state)
     refuse("deepseek-v3/ep32", "a\\u0000b", "NUL");
     refuse("deepseek-v3/ep32", "a\tb", "control character");
     refuse("deepseek-v3/ep32", "a\\nb", "control character");
+    refuse("deepseek-v3/ep32", "a\xc2\x85", "control character 0x85");
+    refuse("deepseek-v3/ep32", "a\xc2\x9b", "control character 0x9b");
+    refuse("deepseek-v3/ep32", "a\xe2\x80\xae", "control character 0x202e");
+    refuse("deepseek-v3/ep32", "a\\u202a", "control character 0x202a");
+    refuse("zipf:1", "a\xe2\x81\xa6", "control character 0x2066");
+    refuse("deepseek-v3/ep32", "a\xe2\x81\xa9", "control character 0x2069");
     refuse("deepseek-v3/ep32", "\xff", "UTF-8");
     refuse("deepseek-v3/ep32", "\xc0\x80", "UTF-8");
     refuse("deepseek-v3/ep32", "\xed\xa0\x80", "UTF-8");

@@ -119,6 +119,31 @@ static ratio_sum *find_sum(comparison *c, const char *op, const char *peer)
     return sum;
 }
 
+static bool holds_peer(const moet_bench_file *file, const char *peer)
+{
+    for (int32_t i = 0; i < file->count; i++) {
+        if (strcmp(file->points[i].peer, peer) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Names those that there are. */
+static moet_status fail_peer(const char *path, const moet_bench_file *file, const char *wanted, const char *hint)
+{
+    char names[400] = "";
+    for (int32_t i = 0; i < file->count; i++) {
+        const char *peer = file->points[i].peer;
+        const moet_bench_file before = {.points = file->points, .count = i};
+        const size_t used = strlen(names);
+        if (!holds_peer(&before, peer) && used + strlen(peer) + 3 < sizeof names) {
+            snprintf(names + used, sizeof names - used, "%s%s", used > 0 ? ", " : "", peer);
+        }
+    }
+    return moet_fail(MOET_INVALID, "%s holds no peer %s but %s; %s", path, wanted, names, hint);
+}
+
 /* The peer of A that is compared. */
 static moet_status choose_peer(comparison *c)
 {
@@ -126,18 +151,28 @@ static moet_status choose_peer(comparison *c)
     const char *first = c->a.points[0].peer;
     bool only_one = true;
     for (int32_t i = 0; i < c->a.count; i++) {
-        if (strcmp(c->a.points[i].peer, wanted) == 0) {
-            c->peer = wanted;
-            return MOET_OK;
-        }
         only_one = only_one && strcmp(c->a.points[i].peer, first) == 0;
     }
-    if (c->arguments->peer != NULL || !only_one) {
-        return moet_fail(MOET_INVALID, "%s holds no peer %s but %s%s; --peer names the one to compare",
-                         c->arguments->a_path, wanted, first, only_one ? "" : " and others");
+    const bool is_there = holds_peer(&c->a, wanted);
+    if (!is_there && (c->arguments->peer != NULL || !only_one)) {
+        return fail_peer(c->arguments->a_path, &c->a, wanted, "--peer names the one to compare");
     }
-    c->peer = first;
+    c->peer = is_there ? wanted : first;
     return MOET_OK;
+}
+
+/* Some of those that are asked for may be missing, not all. */
+static moet_status check_against(const comparison *c)
+{
+    const moet_text_list *against = &c->arguments->against;
+    for (int32_t i = 0; i < against->count; i++) {
+        if (holds_peer(&c->b, against->texts[i])) {
+            return MOET_OK;
+        }
+    }
+    return against->count == 0
+               ? MOET_OK
+               : fail_peer(c->arguments->b_path, &c->b, against->texts[0], "--against names those to compare with");
 }
 
 /* Whether a peer of B takes part. One file may be compared with itself: a peer is not its own rival there. */
@@ -230,6 +265,7 @@ static moet_status compare(comparison *c)
 {
     moet_output *out = NULL;
     MOET_TRY(choose_peer(c));
+    MOET_TRY(check_against(c));
     MOET_TRY(moet_output_create(stdout, c->arguments->format, columns, MOET_COUNT_OF(columns), &out));
     moet_status status = MOET_OK;
     for (int32_t i = 0; i < c->a.count && status == MOET_OK; i++) {

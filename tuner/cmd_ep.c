@@ -99,7 +99,8 @@ static const struct argp_option options[] = {
     {.name = "ids",
      .key = KEY_IDS,
      .arg = "DIR",
-     .doc = "What tokens choose is not drawn but read from DIR/NAME-TOKENS-SKEW.npy, integers [ranks, tokens, choices]"},
+     .doc =
+         "What tokens choose is not drawn but read from DIR/NAME-TOKENS-SKEW.npy, integers [ranks, tokens, choices]"},
     {.name = "match", .key = KEY_MATCH, .arg = "TEXT", .doc = "Only shapes whose name holds TEXT"},
     {.name = "numerics", .key = KEY_NUMERICS, .arg = "MODE", .doc = "train or fast (default train)"},
     {.name = "check", .key = KEY_CHECK, .doc = "First compare every result's bits with one rank's"},
@@ -244,11 +245,14 @@ static const struct {
 
 static moet_status parse_skew(const char *text, moet_ep_shape *point)
 {
-    snprintf(point->skew, sizeof point->skew, "%s", text);
     point->zipf = 0;
+    snprintf(point->skew, sizeof point->skew, "uniform");
     if (strcmp(text, "uniform") == 0) return MOET_OK;
-    if (strncmp(text, "zipf:", 5) == 0) return moet_parse_decimal(text + 5, "--skew zipf", 0, 4, &point->zipf);
-    return moet_fail(MOET_INVALID, "--skew '%.32s': uniform or zipf:S, as zipf:0.5", text);
+    if (strncmp(text, "zipf:", 5) != 0)
+        return moet_fail(MOET_INVALID, "--skew '%.32s': uniform or zipf:S, as zipf:0.5", text);
+    MOET_TRY(moet_parse_decimal(text + 5, "--skew zipf", 0, 4, &point->zipf));
+    snprintf(point->skew, sizeof point->skew, "zipf:%.6g", point->zipf); /* one spelling, by which it is stored */
+    return MOET_OK;
 }
 
 static moet_status parse_returns(const char *text, moet_ep_returns *returns)
@@ -337,12 +341,25 @@ static moet_status run_point(moet_ep_bench *bench, moet_ep_record *record, const
     return plan.count > 0 ? moet_ep_bench_point(bench, point, plan.list, plan.count) : MOET_OK;
 }
 
+static moet_status check_shape(const moet_ep_shape *shape, int32_t ranks)
+{
+    if (shape->choices > shape->experts)
+        return moet_fail(MOET_INVALID, "--choices %d are more than %d experts", shape->choices, shape->experts);
+    if (shape->experts % ranks)
+        return moet_fail(MOET_INVALID,
+                         "%d experts of %s cannot be spread over %d ranks evenly: give --experts, or other "
+                         "--gpus or --ranks",
+                         shape->experts, shape->name, ranks);
+    return MOET_OK;
+}
+
 static moet_status run_shape(const ep_arguments *a, moet_ep_bench *bench, moet_ep_record *record,
                              const moet_ep_shape *shape, const moet_ep_variants *variants)
 {
     const bool is_small = strcmp(shape->name, "small") == 0;
     moet_int_list tokens = {0};
     moet_text_list skews = {0};
+    MOET_TRY(check_shape(shape, bench->as.ranks));
     moet_status status = moet_parse_list(a->tokens  ? a->tokens
                                          : is_small ? "16,64"
                                                     : "256,1024,4096,16384",
@@ -353,9 +370,6 @@ static moet_status run_shape(const ep_arguments *a, moet_ep_bench *bench, moet_e
             moet_ep_shape point = *shape;
             point.tokens = tokens.values[t];
             status = parse_skew(skews.texts[s], &point);
-            if (status == MOET_OK && shape->choices > shape->experts)
-                status =
-                    moet_fail(MOET_INVALID, "--choices %d are more than %d experts", shape->choices, shape->experts);
             if (status == MOET_OK) status = run_point(bench, record, &point, variants);
         }
     }
@@ -495,6 +509,18 @@ static moet_status check_db(const ep_arguments *a)
     return status;
 }
 
+/* Likewise, as far as shapes are known before the devices are. */
+static moet_status check_shapes(const ep_arguments *a, int32_t ranks)
+{
+    const bool is_host = !a->gpus && (!a->device || strcmp(a->device, "host") == 0);
+    if (a->shape.experts > 0) return check_shape(&a->shape, ranks);
+    for (int32_t i = 0; i < MOET_COUNT_OF(shapes); i++) {
+        const bool is_run = shapes[i].is_host == is_host && (!a->match || strstr(shapes[i].shape.name, a->match));
+        if (is_run) MOET_TRY(check_shape(&shapes[i].shape, ranks));
+    }
+    return MOET_OK;
+}
+
 static int run_parsed(const ep_arguments *a)
 {
     moet_ep_options as = {0};
@@ -510,7 +536,8 @@ static int run_parsed(const ep_arguments *a)
     if (!a->gpus && !a->ranks)
         return moet_command_fail(moet_fail(MOET_INVALID, "give --gpus N or --ranks N, or start the ranks by mpirun, "
                                                          "torchrun or srun"));
-    status = check_db(a);
+    status = check_shapes(a, a->gpus ? a->gpus : a->ranks);
+    if (status == MOET_OK) status = check_db(a);
     return status == MOET_OK ? start_ranks(a, a->gpus ? a->gpus : a->ranks) : moet_command_fail(status);
 }
 

@@ -1,5 +1,6 @@
 /* moe-tune merge: trials of several databases in one. */
 #include <string.h>
+#include <unistd.h>
 
 #include "command.h"
 #include "output.h"
@@ -59,10 +60,19 @@ static moet_status check_sources(const merge_options *options)
 {
     for (int i = 0; i < options->from_count; i++) {
         moet_store *source = NULL;
-        MOET_TRY(moet_store_open(options->from[i], MOET_STORE_READ, &source));
+        MOET_TRY(moet_store_open(options->from[i], MOET_STORE_SOURCE, &source));
         moet_store_close(source);
     }
     return MOET_OK;
+}
+
+/* Whether nothing was merged into it, by nobody. */
+static bool is_empty(moet_store *into)
+{
+    moet_store_keys keys = {0};
+    const bool empty = moet_store_device_keys(into, &keys) == MOET_OK && keys.count == 0;
+    moet_store_keys_release(&keys);
+    return empty;
 }
 
 static const struct argp argp = {
@@ -85,12 +95,17 @@ static int run_merge(int argc, char **argv)
     moet_store *into = NULL;
     moet_output *out = NULL;
     moet_status status = check_sources(&options);
+    const bool is_new = status == MOET_OK && access(options.db, F_OK) != 0;
     if (status == MOET_OK) status = moet_store_open(options.db, MOET_STORE_WRITE, &into);
     if (status == MOET_OK) status = moet_output_create(stdout, options.format, columns, MOET_COUNT_OF(columns), &out);
     if (status == MOET_OK) status = merge_all(&options, into, out);
     moet_status finished = moet_output_finish(out);
+    status = status != MOET_OK ? status : finished;
+    code = moet_command_fail(status);
+    const bool is_left_over = is_new && status != MOET_OK && into && is_empty(into);
     moet_store_close(into);
-    return moet_command_fail(status != MOET_OK ? status : finished);
+    if (is_left_over) unlink(options.db);
+    return code;
 }
 
 const moet_command moet_command_merge = {

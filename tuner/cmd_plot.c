@@ -87,6 +87,15 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     return 0;
 }
 
+/* On stderr, what the picture's efficiencies cannot say. */
+static void note_doubt(const plot_arguments *a, double best)
+{
+    if (moet_plot_is_doubtful(best)) {
+        moet_command_note("%s: efficiency up to %.0f %%: " MOET_PLOT_DOUBT "%s", a->sources.dbs[0], 100 * best,
+                          a->kind == MOET_PLOT_WATERFALL ? "; such winners are left out" : "");
+    }
+}
+
 static const struct argp_child children[] = {{&moet_plot_sources_argp, 0, NULL, 0}, {0}};
 static const struct argp argp = {
     options,
@@ -118,12 +127,14 @@ static int run(int argc, char **argv)
         a.outs[a.out_count] = names[a.out_count];
     }
     moet_status status = MOET_OK;
+    double best = 0;
     for (int32_t i = 0; i < a.out_count && status == MOET_OK; i++) {
-        status = moet_plot_draw(a.kind, &a.sources, a.outs[i]);
+        status = moet_plot_draw(a.kind, &a.sources, a.outs[i], &best);
         if (status == MOET_OK) {
             puts(a.outs[i]);
         }
     }
+    if (status == MOET_OK) note_doubt(&a, best);
     return moet_command_fail(status);
 }
 

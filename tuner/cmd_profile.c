@@ -322,15 +322,26 @@ static moet_status read_launched(const char *log_path, moet_config *config, char
     return moet_config_parse(text, config);
 }
 
+/* The tool's report: what is kept, or a file of the folder. Tools add their extension where it is not there. */
+static moet_status report_path(const profile_arguments *a, const char *folder, const char *extension, char *path,
+                               size_t size)
+{
+    const size_t length = a->keep ? strlen(a->keep) : 0, end = strlen(extension);
+    const bool has_it = length > end && strcmp(a->keep + length - end, extension) == 0;
+    const int used = a->keep ? snprintf(path, size, "%s%s", a->keep, has_it ? "" : extension)
+                             : snprintf(path, size, "%s/p%s", folder, extension);
+    return (size_t)used < size ? MOET_OK : moet_fail(MOET_INVALID, "--keep: the path is too long");
+}
+
 /* Runs ncu twice: over the program, and over its report, which is then CSV at csv_path. */
 static moet_status run_ncu(profile_arguments *a, const char *folder, const char *csv_path)
 {
     char report[1200], log_path[1200], *ncu = NULL, *metrics = moet_ncu_metric_list(), *log = NULL;
     tool_line line = {.count = 0};
     int code = 0;
-    snprintf(report, sizeof report, "%s%s", a->keep != NULL ? a->keep : folder, a->keep != NULL ? "" : "/p.ncu-rep");
     snprintf(log_path, sizeof log_path, "%s/ncu.log", folder);
     moet_status status = metrics != NULL ? MOET_OK : moet_fail(MOET_NO_MEMORY, "no memory for ncu's metrics");
+    if (status == MOET_OK) status = report_path(a, folder, ".ncu-rep", report, sizeof report);
     if (status == MOET_OK) {
         status = moet_child_find("ncu", ncu_folders,
                                  "install Nsight Compute (CUDA's package cuda-nsight-compute) or add its folder to "
@@ -379,7 +390,7 @@ static moet_status run_nsys(const profile_arguments *a, const char *folder)
     char report[1200], *nsys = NULL;
     tool_line line = {.count = 0};
     int code = 0;
-    snprintf(report, sizeof report, "%s%s", a->keep != NULL ? a->keep : folder, a->keep != NULL ? "" : "/p.nsys-rep");
+    MOET_TRY(report_path(a, folder, ".nsys-rep", report, sizeof report));
     MOET_TRY(moet_child_find("nsys", nsys_folders,
                              "install Nsight Systems (CUDA's package cuda-nsight-systems) or add its folder to PATH",
                              &nsys));

@@ -3,9 +3,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "../src/file.h"
 #include "command.h"
+#include "interrupt.h"
 #include "label.h"
 #include "output.h"
 #include "parse.h"
@@ -236,8 +237,9 @@ typedef struct recheck_state {
     const recheck_arguments *arguments;
     moet_recheck *recheck;
     report shown, saved; /* saved.out NULL: none */
-    FILE *save;          /* beside its place until it is whole */
-    char *save_path;
+    FILE *save;          /* in memory until it is whole */
+    char *save_text;
+    size_t save_bytes;
     char device_key[MOET_DEVICE_KEY_SIZE], checked_at[MOET_MOMENT_SIZE];
     int32_t counts[MOET_VERDICT_COUNT];
     moet_progress progress;
@@ -267,14 +269,9 @@ static moet_status open_save(recheck_state *s)
     if (s->arguments->save == NULL) {
         return MOET_OK;
     }
-    if (asprintf(&s->save_path, "%s.%ld.tmp", s->arguments->save, (long)getpid()) < 0) {
-        s->save_path = NULL;
-        return moet_fail(MOET_NO_MEMORY, "recheck: out of memory");
-    }
-    s->save = fopen(s->save_path, "we");
+    s->save = open_memstream(&s->save_text, &s->save_bytes);
     if (s->save == NULL) {
-        return moet_fail(MOET_IO, "--save: cannot write %s: %m; name a file in a folder that can be written",
-                         s->arguments->save);
+        return moet_fail(MOET_NO_MEMORY, "recheck: out of memory");
     }
     return open_report(s->save, MOET_FORMAT_JSON, &s->saved);
 }
@@ -283,17 +280,13 @@ static moet_status open_save(recheck_state *s)
 static moet_status close_save(recheck_state *s, bool is_whole)
 {
     moet_status status = s->saved.out != NULL ? moet_output_finish(s->saved.out) : MOET_OK;
-    if (s->save != NULL) {
-        const bool is_synced = fflush(s->save) == 0 && fsync(fileno(s->save)) == 0;
-        const bool is_written = fclose(s->save) == 0 && is_synced;
-        if (status == MOET_OK && is_whole && (!is_written || rename(s->save_path, s->arguments->save) != 0)) {
-            status = moet_fail(MOET_IO, "--save: cannot write %s: %m", s->arguments->save);
-        }
-        if (status != MOET_OK || !is_whole) {
-            remove(s->save_path);
-        }
+    if (s->save != NULL && fclose(s->save) != 0 && status == MOET_OK) {
+        status = moet_fail(MOET_NO_MEMORY, "recheck: out of memory");
     }
-    free(s->save_path);
+    if (s->save != NULL && status == MOET_OK && is_whole) {
+        status = moet_file_replace(s->arguments->save, s->save_text, s->save_bytes);
+    }
+    free(s->save_text);
     return status;
 }
 
@@ -304,6 +297,11 @@ static void note_driver(const recheck_state *s)
         moet_command_note("%s: tuned with driver %s, found %s: its entries serve, their times are of the other driver",
                           s->arguments->recheck.table, tuned, found);
     }
+}
+
+static bool is_interrupted(const recheck_state *s)
+{
+    return *s->arguments->recheck.interrupted != 0 && s->counts[MOET_VERDICT_LEFT] > 0;
 }
 
 /* Entries that a new sweep would mend. */
@@ -318,14 +316,22 @@ static void note_summary(const recheck_state *s)
     const recheck_arguments *a = s->arguments;
     int32_t configs, measured;
     moet_recheck_coverage(s->recheck, &configs, &measured);
-    moet_command_note("%s on %s: %d hold, %d lost, %d stale, %d wrong, %d do not run, %d left; %d of %d configurations "
-                      "that win were rechecked",
+    moet_command_note("%s on %s: %d hold, %d lost, %d unclear, %d stale, %d wrong, %d do not run, %d left; %d of %d "
+                      "configurations that win were rechecked",
                       a->recheck.table, moet_recheck_device(s->recheck)->name, s->counts[MOET_VERDICT_HOLDS],
-                      s->counts[MOET_VERDICT_LOST], s->counts[MOET_VERDICT_STALE], s->counts[MOET_VERDICT_WRONG],
-                      s->counts[MOET_VERDICT_FAILED], s->counts[MOET_VERDICT_LEFT], measured, configs);
-    if (s->counts[MOET_VERDICT_LEFT] > 0) {
+                      s->counts[MOET_VERDICT_LOST], s->counts[MOET_VERDICT_UNCLEAR], s->counts[MOET_VERDICT_STALE],
+                      s->counts[MOET_VERDICT_WRONG], s->counts[MOET_VERDICT_FAILED], s->counts[MOET_VERDICT_LEFT],
+                      measured, configs);
+    if (is_interrupted(s)) {
+        moet_command_note("interrupted: %d entries not rechecked; the same command begins anew",
+                          s->counts[MOET_VERDICT_LEFT]);
+    } else if (s->counts[MOET_VERDICT_LEFT] > 0) {
         moet_command_note("out of time: %d entries not rechecked; --seconds 0 takes the time that all of them need",
                           s->counts[MOET_VERDICT_LEFT]);
+    }
+    if (s->counts[MOET_VERDICT_UNCLEAR] > 0) {
+        moet_command_note("%d entries are unclear, for the device is busy: recheck again when nothing else runs on it",
+                          s->counts[MOET_VERDICT_UNCLEAR]);
     }
     if (count_broken(s) == 0) {
         return;
@@ -339,10 +345,12 @@ static void note_summary(const recheck_state *s)
     }
 }
 
-/* As a store has its moments, with which it is compared: UTC, to the millisecond. */
 static int exit_code(const recheck_state *s)
 {
-    return s->counts[MOET_VERDICT_WRONG] > 0 ? MOET_EXIT_WRONG : count_broken(s) > 0 ? MOET_EXIT_SLOWER : MOET_EXIT_OK;
+    return s->counts[MOET_VERDICT_WRONG] > 0                       ? MOET_EXIT_WRONG
+           : count_broken(s) + s->counts[MOET_VERDICT_UNCLEAR] > 0 ? MOET_EXIT_SLOWER
+           : is_interrupted(s)                                     ? MOET_EXIT_FAILED
+                                                                   : MOET_EXIT_OK;
 }
 
 static const struct argp argp = {
@@ -354,9 +362,11 @@ static const struct argp argp = {
         EXAMPLE,
         "Takes the time of --seconds: one point of every winner's configuration first, then others spread over its "
         "points; those left are told. verdict is holds; lost: another is faster by more than max(1 %, noise), twice in "
-        "a row; stale: this device, its libraries or this build refuse the entry; wrong: winner, runner-up or default "
-        "is; failed: the winner does not run; left. Times are medians; tuned_us is the table's. Exit codes: 0 what was "
-        "rechecked holds; 4 a winner is lost or stale or does not run; 3 something is wrong; 1 an error."),
+        "a row; unclear: a noise above 10 % and more than 10 % slower than tuned, on a busy device; stale: this "
+        "device, its libraries or this build refuse the entry; wrong: winner, runner-up or default "
+        "is; failed: the winner does not run; left. Times are medians; tuned_us is the table's. Ctrl-C ends the round: "
+        "the rows so far are printed and saved. Exit codes: 0 what was rechecked holds; 4 a winner is lost, unclear or "
+        "stale or does not run; 3 something is wrong; 1 an error, or interrupted."),
 };
 
 static int run(int argc, char **argv)
@@ -368,14 +378,16 @@ static int run(int argc, char **argv)
     if (code != MOET_EXIT_OK) {
         return code;
     }
-    moet_store_now(s.checked_at);
+    moet_store_now(s.checked_at); /* as a store has its moments, with which it is compared */
     const moet_recheck_visitor visitor = {tell_before, tell_entry, &s};
-    moet_status status = moet_recheck_open(&a.recheck, &s.recheck);
+    moet_status status = a.save != NULL ? moet_file_check(a.save) : MOET_OK;
+    if (status == MOET_OK) status = moet_recheck_open(&a.recheck, &s.recheck);
     if (status == MOET_OK) status = open_report(stdout, a.format, &s.shown);
     if (status == MOET_OK) status = open_save(&s);
     if (status == MOET_OK) {
         moet_device_format_key(moet_recheck_device(s.recheck), s.device_key);
         note_driver(&s);
+        a.recheck.interrupted = moet_interrupt_catch();
         moet_progress_begin(&s.progress, stderr, 1);
         status = moet_recheck_run(s.recheck, &visitor);
         moet_progress_end(&s.progress);

@@ -394,6 +394,7 @@ static moet_status race_all(const regret_arguments *a, const moet_sweep_tasks *t
     sweep.devices = &devices;
     sweep.final_rounds = a->rounds;
     sweep.effort = MOET_EFFORT_EXHAUSTIVE;
+    sweep.races_only = true; /* these are no points of a table */
     sweep.noise = 0.01; /* as of `sweep` */
     sweep.jobs = moet_compile_ahead_jobs();
     sweep.interrupted = &never;

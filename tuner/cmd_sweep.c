@@ -1,11 +1,11 @@
 /* moe-tune sweep: the list of workloads from the command line, and the sweep over it. */
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "command.h"
 #include "compile_ahead.h"
+#include "interrupt.h"
 #include "parse.h"
 #include "progress.h"
 #include "stale.h"
@@ -369,24 +369,6 @@ static moet_status read_stale(sweep_arguments *a, moet_stale *stale)
 
 /* ---- running ---- */
 
-/* Set by the signal handler, the only way out of one. */
-static volatile sig_atomic_t interrupted;
-
-static void on_signal(int number)
-{
-    (void)number;
-    interrupted = 1;
-}
-
-/* The first SIGINT or SIGTERM asks for an end after the current round, the second ends the process at once. */
-static void catch_signals(void)
-{
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-}
-
 static int list_models(void)
 {
     printf("%-20s %7s %5s %6s %6s %6s  %s\n", "model", "experts", "top_k", "hidden", "inter", "layers", "note");
@@ -479,7 +461,7 @@ static int finish(const sweep_arguments *a, const moet_sweep_tasks *tasks, const
     } else if (s->measured == 0 && s->failed == 0 && s->filled == 0) {
         moet_command_note("nothing to do: all of it is in %s", a->sweep.db_path);
     } else {
-        moet_command_note("next: moe-tune show --db %s", a->sweep.db_path);
+        moet_command_note_next(3, (const char *const[]){"moe-tune show", "--db", a->sweep.db_path});
     }
     if (code == MOET_EXIT_OK && (s->failed > 0 || s->interrupted)) {
         code = MOET_EXIT_FAILED;
@@ -492,13 +474,13 @@ static const struct argp argp = {
     options,
     parse_option,
     NULL,
-    MOET_COMMAND_DOC("Measures every applicable kernel configuration on a list of workloads and stores every trial.",
-                     EXAMPLE,
-                     "LIST is numbers and ranges: 512,2048 or 1024..8192x2 (multiplied) or 1024..8192+1024 (added). "
-                     "Interrupted (Ctrl-C, kill, kill -9), the same command goes on where it stopped; no finished "
-                     "trial is measured again. The first Ctrl-C ends the round and stores it (exit 1), a second one "
-                     "ends at once. Exit codes: 0 all measured, or the budget is spent; 1 a workload failed, or "
-                     "interrupted."),
+    MOET_COMMAND_DOC(
+        "Measures every applicable kernel configuration on a list of workloads and stores every trial.", EXAMPLE,
+        "LIST is numbers and ranges: 512,2048 or 1024..8192x2 (multiplied) or 1024..8192+1024 (added). "
+        "Interrupted (Ctrl-C, kill, kill -9), the same command goes on where it stopped; no finished "
+        "trial is measured again. The first Ctrl-C ends the round and stores it (exit 1), one a second "
+        "or more after it ends at once. Exit codes: 0 all measured, or the budget is spent; 1 a workload failed, or "
+        "interrupted."),
     children,
     NULL,
     NULL};
@@ -513,8 +495,7 @@ static int run(int argc, char **argv)
                                    .effort = MOET_EFFORT_NORMAL,
                                    .listed = MOET_SWEEP_LISTED,
                                    .noise = 0.01,
-                                   .jobs = moet_compile_ahead_jobs(),
-                                   .interrupted = &interrupted}};
+                                   .jobs = moet_compile_ahead_jobs()}};
     moet_problem_options_default(&a.sweep.problem);
     moet_workloads workloads = {0};
     moet_sweep_tasks made = {0};
@@ -553,7 +534,7 @@ static int run(int argc, char **argv)
         code = moet_command_fail(print_size(&a, &tasks, workload_count, &device->info));
         goto done;
     }
-    catch_signals();
+    a.sweep.interrupted = moet_interrupt_catch();
     moet_sweep_summary summary;
     status = moet_sweep_run(&a.sweep, &tasks, &summary);
     code = finish(&a, &tasks, &summary, status);

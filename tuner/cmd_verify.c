@@ -270,7 +270,13 @@ static int run_table(const char *table_dir, const verify_arguments *a)
         status = status == MOET_OK ? written : status;
     }
     int code = moet_command_fail(status);
-    if (code == MOET_EXIT_OK) {
+    if (code == MOET_EXIT_OK && tuned.table->problem_count + tuned.table->refusal_count == 0) {
+        moet_command_note("%s has no GEMM entries to verify%s", table_dir,
+                          tuned.table->ep_count > 0
+                              ? ", only how the expert-parallel layer is run: moe-tune ep --check runs it"
+                              : "");
+        code = MOET_EXIT_FAILED;
+    } else if (code == MOET_EXIT_OK) {
         moet_command_note("%s on %s: %d right, %d wrong, %d could not run, %d refused", table_dir, device->info.name,
                           s.right, s.wrong, s.failed, tuned.table->refusal_count);
         code = s.wrong > 0 ? MOET_EXIT_WRONG : s.failed > 0 || s.right == 0 ? MOET_EXIT_FAILED : MOET_EXIT_OK;
@@ -304,7 +310,8 @@ static const struct argp argp = {
         "expert, how many differ in any bit, the largest distance in steps of BF16, and how many are NaN in one of the "
         "two only; "
         "the sum by rows an expert on stderr. Exit codes: 0 all right, 1 some could not run "
-        "or none serves this device, 3 some are wrong or differ."),
+        "or none serves this device (a table may have none but of the expert-parallel layer), 3 some are wrong or "
+        "differ."),
     children,
     NULL,
     NULL};

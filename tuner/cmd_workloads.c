@@ -90,7 +90,7 @@ static const struct argp_option options[] = {
      .doc = "How rows are spread (default balanced, uniform, lognormal:0.2, 0.43 and 0.7, zipf:0.5 and 1, "
             "powerlaw:1.01 and 1.2, hot:0.5, idle:0.5)"},
     {.doc = "Both", .group = 4},
-    {.name = "out", .key = KEY_OUT, .arg = "FILE", .doc = "The workload file (default standard output)"},
+    {.name = "out", .key = KEY_OUT, .arg = "FILE", .doc = "The workload file (default -, standard output)"},
     {0}};
 
 /* The verb says what --model and --ep may be. */
@@ -225,7 +225,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         status = moet_parse_integer(arg, "--seed", 1, MAX_SEED, &a->seed);
         break;
     case KEY_OUT:
-        a->out = arg;
+        a->out = strcmp(arg, "-") == 0 ? NULL : arg; /* standard output, as without it */
         break;
     case ARGP_KEY_ARGS:
         a->files = state->argv + state->next;
@@ -274,13 +274,29 @@ static moet_status add_trace(const workloads_arguments *a, const moet_trace *tra
     return moet_import_trace(trace, path, &shape, list, empty);
 }
 
-static moet_status add_file(const workloads_arguments *a, const char *path, moet_workloads *list, int64_t *empty)
+static moet_status read_workloads(const char *path, char *bytes, size_t size_bytes, moet_workloads *list)
 {
+    FILE *stream = fmemopen(bytes, size_bytes, "r");
+    if (stream == NULL) {
+        return moet_fail(MOET_NO_MEMORY, "%s: no memory for a stream of it", path);
+    }
+    moet_status status = moet_workloads_read_stream(stream, path, list);
+    fclose(stream);
+    return status;
+}
+
+/* Reads it once: a pipe has its content no second time. */
+static moet_status add_file(const workloads_arguments *a, const char *named, moet_workloads *list, int64_t *empty)
+{
+    const char *path = strcmp(named, "-") == 0 ? "stdin" : named;
     const int32_t experts = a->experts > 0 ? (int32_t)a->experts : a->model_name != NULL ? a->model.experts : 0;
     moet_trace_format format = a->format;
     moet_trace trace = {0};
     moet_workloads read = {0};
-    moet_status status = moet_trace_read(path, experts, &format, &trace);
+    char *bytes = NULL;
+    size_t size_bytes = 0;
+    MOET_TRY(moet_trace_load(named, &bytes, &size_bytes));
+    moet_status status = moet_trace_parse(bytes, size_bytes, path, experts, &format, &trace);
     if (status == MOET_OK && format != MOET_TRACE_WORKLOADS) {
         status = add_trace(a, &trace, path, list, empty);
     } else if (status == MOET_OK && (a->model_name != NULL || a->hidden > 0 || a->ranks > 0)) {
@@ -289,10 +305,11 @@ static moet_status add_file(const workloads_arguments *a, const char *path, moet
                            "--inter and --ep",
                            path);
     } else if (status == MOET_OK) {
-        status = moet_workloads_read(path, &read);
+        status = read_workloads(path, bytes, size_bytes, &read);
         move_all(&read, list, &status);
     }
     moet_trace_release(&trace);
+    free(bytes);
     return status;
 }
 
@@ -346,7 +363,8 @@ static void note_result(const workloads_arguments *a, const moet_workloads *all,
     moet_command_note("%d stand for all; the farthest is %.3f from its own (ln of rows, ln of max/mean, Gini)",
                       chosen->count, summary->distance);
     if (a->out != NULL) {
-        moet_command_note("next: moe-tune sweep --workloads %s%s", a->out, a->model.bias ? " --bias" : "");
+        const char *const next[] = {"moe-tune sweep", "--workloads", a->out, "--bias"};
+        moet_command_note_next(a->model.bias ? 4 : 3, next);
     }
 }
 
@@ -366,8 +384,8 @@ static void note_drawn(const workloads_arguments *a, const moet_workloads *drawn
                           biased);
     }
     if (a->out != NULL) {
-        moet_command_note("next: moe-tune regret --table table --workloads %s%s", a->out,
-                          biased == drawn->count ? " --bias" : "");
+        const char *const next[] = {"moe-tune regret", "--table", "table", "--workloads", a->out, "--bias"};
+        moet_command_note_next(biased == drawn->count ? 6 : 5, next);
     }
 }
 
@@ -394,7 +412,8 @@ static const struct argp argp = {
         "FILE is CSV (step,layer,expert,count or step,layer,e0,e1,...), JSON lines "
         "({\"step\":0,\"layer\":0,\"counts\":[...]}), JSON ({\"logical_count\":[[[...]]]}), .npy ([steps, layers, "
         "experts]) or what moet_record_save writes. One workload a step, layer and rank; a few of them stand for "
-        "all, each with its share of them as weight. docs/workloads.md says more. draw: rows are log-uniform and no "
+        "all, each with its share of them as weight; - is standard input. docs/workloads.md says more. draw: rows are "
+        "log-uniform and no "
         "powers "
         "of two, models and skews come up equally often; the same options give the same workloads (docs/tuning.md)."),
     NULL,

@@ -96,3 +96,12 @@ char *moet_command_line(int argc, char *const *argv)
     *at = '\0';
     return line;
 }
+
+void moet_command_note_next(int argc, const char *const *argv)
+{
+    char *line = moet_command_line(argc, (char *const *)argv);
+    if (line != NULL) { /* a hint is not worth an error */
+        moet_command_note("next: %s", line);
+    }
+    free(line);
+}

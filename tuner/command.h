@@ -62,4 +62,7 @@ const char *moet_command_revision(void);
 /* argv as a line that a shell reads back, malloc'd; NULL only without memory. */
 char *moet_command_line(int argc, char *const *argv);
 
+/* "moe-tune: next: LINE" on stderr, of such words. */
+void moet_command_note_next(int argc, const char *const *argv);
+
 #endif

@@ -2,7 +2,6 @@
 #include "compile_ahead.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,8 +28,7 @@ struct moet_compile_ahead {
 
 int32_t moet_compile_ahead_jobs(void)
 {
-    cpu_set_t usable; /* not all that are there: a container or a batch job may have a few of them */
-    const int32_t processors = sched_getaffinity(0, sizeof usable, &usable) == 0 ? CPU_COUNT(&usable) : 1;
+    const int32_t processors = moet_host_processors();
     return processors <= 2 ? 1 : processors > MOET_COMPILE_AHEAD_MOST ? MOET_COMPILE_AHEAD_MOST : processors - 1;
 }
 

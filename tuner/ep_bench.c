@@ -62,9 +62,8 @@ typedef struct inputs {
 static moet_status make_ids(const moet_ep_bench *bench, const moet_ep_shape *p, inputs *in)
 {
     const int32_t k = p->choices, local = p->experts / bench->as.ranks;
-    MOET_TRY(bench->ids_dir
-                 ? moet_ep_ids_read(bench->ids_dir, p, bench->as.rank, bench->as.ranks, in->host_ids)
-                 : moet_ep_ids_draw(p, bench->as.rank, in->host_ids));
+    MOET_TRY(bench->ids_dir ? moet_ep_ids_read(bench->ids_dir, p, bench->as.rank, bench->as.ranks, in->host_ids)
+                            : moet_ep_ids_draw(p, bench->as.rank, in->host_ids));
     for (int64_t t = 0; t < p->tokens; t++) {
         const int32_t *ids = in->host_ids + t * k;
         for (int32_t c = 0; c < k; c++) {

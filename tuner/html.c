@@ -5,10 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-void moet_html_text(FILE *to, const char *text)
+#include "utf8.h"
+
+static void put_text(FILE *to, const char *text, const char *end)
 {
-    for (; text != NULL && *text != '\0'; text++) {
-        switch (*text) {
+    size_t length;
+    while (text < end) {
+        const char *at = moet_utf8_next(&text, &length);
+        switch (*at) {
         case '&':
             fputs("&amp;", to);
             break;
@@ -25,22 +29,25 @@ void moet_html_text(FILE *to, const char *text)
             fputs("&#39;", to);
             break;
         default:
-            fputc(*text, to);
+            fwrite(at, 1, length, to);
         }
+    }
+}
+
+void moet_html_text(FILE *to, const char *text)
+{
+    if (text != NULL) {
+        put_text(to, text, text + strlen(text));
     }
 }
 
 void moet_html_list(FILE *to, const char *text)
 {
     while (text != NULL && *text != '\0') {
-        char part[64];
-        size_t length = strcspn(text, ",");
-        length += text[length] == ',';
-        length = length < sizeof part ? length : sizeof part - 1;
-        snprintf(part, sizeof part, "%.*s", (int)length, text);
-        moet_html_text(to, part);
-        fputs(part[length - 1] == ',' ? "<wbr>" : "", to);
-        text += length;
+        const char *comma = strchr(text, ','), *end = comma != NULL ? comma + 1 : text + strlen(text);
+        put_text(to, text, end);
+        fputs(comma != NULL ? "<wbr>" : "", to);
+        text = end;
     }
 }
 

@@ -6,7 +6,8 @@
 
 #include "../src/moet.h"
 
-/* Text as text: the characters that HTML gives a meaning are escaped, for attributes too. NULL: nothing. */
+/* Text as text: the characters that HTML gives a meaning are escaped, for attributes too, and bytes that are no
+ * UTF-8 are U+FFFD. NULL: nothing. */
 void moet_html_text(FILE *to, const char *text);
 /* The same of a list, which may break behind its commas. */
 void moet_html_list(FILE *to, const char *text);

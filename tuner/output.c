@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "utf8.h"
+
 struct moet_output {
     FILE *stream;
     moet_output_format format;
@@ -70,14 +72,16 @@ failed:
 
 static void write_json_string(FILE *stream, const char *value)
 {
+    size_t length;
     fputc('"', stream);
-    for (const unsigned char *at = (const unsigned char *)value; *at; at++) {
+    while (*value) {
+        const char *at = moet_utf8_next(&value, &length);
         if (*at == '"' || *at == '\\')
             fprintf(stream, "\\%c", *at);
-        else if (*at < 0x20)
+        else if (length == 1 && *at < 0x20)
             fprintf(stream, "\\u%04x", *at);
         else
-            fputc(*at, stream);
+            fwrite(at, 1, length, stream);
     }
     fputc('"', stream);
 }

@@ -7,6 +7,7 @@
 
 #include "../src/file.h"
 #include "child.h"
+#include "utf8.h"
 
 #define MAX_PICTURE_BYTES (64 << 20)
 
@@ -40,12 +41,15 @@ moet_status moet_plot_parse(const char *name, moet_plot_kind *kind)
 
 void moet_plot_put_text(FILE *to, const char *text)
 {
-    for (; *text != '\0'; text++) {
-        if (strchr("\"'`\\", *text) == NULL && (unsigned char)*text >= ' ') fputc(*text, to);
+    size_t length;
+    while (*text != '\0') {
+        const char *at = moet_utf8_next(&text, &length);
+        if (strchr("\"'`\\", *at) == NULL && (unsigned char)*at >= ' ') fwrite(at, 1, length, to);
     }
 }
 
-static moet_status write_data(moet_plot_kind kind, const moet_plot_sources *sources, FILE *data, FILE *settings)
+static moet_status write_data(moet_plot_kind kind, const moet_plot_sources *sources, FILE *data, FILE *settings,
+                              double *best)
 {
     switch (kinds[kind].source) {
     case MOET_PLOT_FROM_BENCH:
@@ -53,8 +57,8 @@ static moet_status write_data(moet_plot_kind kind, const moet_plot_sources *sour
     case MOET_PLOT_FROM_REGRET:
         return moet_plot_write_regret(sources, data, settings);
     default:
-        if (kind == MOET_PLOT_WATERFALL) return moet_plot_write_waterfall(sources, data, settings);
-        return moet_plot_write_db(kind, sources, data, settings);
+        if (kind == MOET_PLOT_WATERFALL) return moet_plot_write_waterfall(sources, data, settings, best);
+        return moet_plot_write_db(kind, sources, data, settings, best);
     }
 }
 
@@ -68,7 +72,7 @@ static moet_status finish(FILE *file, const char *path, moet_status status)
     return status;
 }
 
-static moet_status write_files(moet_plot_kind kind, const moet_plot_sources *sources, const char *folder)
+static moet_status write_files(moet_plot_kind kind, const moet_plot_sources *sources, const char *folder, double *best)
 {
     char paths[2][MOET_CHILD_FOLDER_SIZE + 16];
     snprintf(paths[0], sizeof paths[0], "%s/data", folder);
@@ -78,7 +82,7 @@ static moet_status write_files(moet_plot_kind kind, const moet_plot_sources *sou
         moet_status status = moet_fail(MOET_IO, "%s: %s", folder, strerror(errno));
         return data != NULL ? finish(data, paths[0], status) : status;
     }
-    moet_status status = write_data(kind, sources, data, settings);
+    moet_status status = write_data(kind, sources, data, settings, best);
     status = finish(data, paths[0], status);
     return finish(settings, paths[1], status);
 }
@@ -122,17 +126,18 @@ static moet_status run_gnuplot(const char *gnuplot, moet_plot_kind kind, const c
     return status;
 }
 
-moet_status moet_plot_draw(moet_plot_kind kind, const moet_plot_sources *sources, const char *path)
+moet_status moet_plot_draw(moet_plot_kind kind, const moet_plot_sources *sources, const char *path, double *best)
 {
     char folder[MOET_CHILD_FOLDER_SIZE], *gnuplot = NULL;
     const size_t length = strlen(path);
+    *best = 0;
     if (length < 5 || (strcmp(path + length - 4, ".svg") != 0 && strcmp(path + length - 4, ".png") != 0)) {
         return moet_fail(MOET_INVALID, "'%s': a picture is a file .svg or .png", path);
     }
     MOET_TRY(moet_child_find("gnuplot", NULL, "it draws the pictures: apt install gnuplot-nox", &gnuplot));
     moet_status status = moet_child_folder_make(folder);
     if (status == MOET_OK) {
-        status = write_files(kind, sources, folder);
+        status = write_files(kind, sources, folder, best);
         if (status == MOET_OK) status = run_gnuplot(gnuplot, kind, folder, path);
         moet_child_folder_remove(folder);
     }

@@ -38,7 +38,7 @@ else { set terminal pngcairo size 1.5*wide,1.5*high font "Helvetica,15" backgrou
 if (kind eq "roofline") {
     # The roof is drawn from the least intensity on; the op by colour and shape. A processor does GFLOP/s.
     unit = dense < 1 ? 1000.0 : 1.0
-    set title sprintf("Every winner under the roofline of %s", device)
+    set title doubt eq "" ? sprintf("Every winner under the roofline of %s", device) : sprintf("Winners and measured ceilings of %s\n%s", device, doubt)
     set logscale x 2
     set logscale y
     set xlabel "FLOP / byte, each operand moved once"
@@ -51,8 +51,9 @@ if (kind eq "roofline") {
     set xrange [low:high_x]
     top = 1.6 * (STATS_max_y > roof_top ? STATS_max_y : roof_top) # ceilings are measured: a winner may be above
     set yrange [0.5 * STATS_min_y:top]
-    set for [d = -6:9] ytics add (sprintf("%g", 2 * 10.0 ** d) 2 * 10.0 ** d, sprintf("%g", 5 * 10.0 ** d) 5 * 10.0 ** d)
-    if (top < 10 * STATS_min_y) { unset logscale y; set yrange [0:top] } # else no number would stand at the axis
+    # On a linear axis, which it is where else no number would stand at it, the numbers between decades are all near 0.
+    if (top < 10 * STATS_min_y) { unset logscale y; set yrange [0:top] } \
+    else { set for [d = -6:9] ytics add (sprintf("%g", 2 * 10.0 ** d) 2 * 10.0 ** d, sprintf("%g", 5 * 10.0 ** d) 5 * 10.0 ** d) }
     set samples 400
     roof(x) = x * hbm < dense ? x * hbm * unit : roof_top
     rate(x, of) = x < 1 ? sprintf("%.3g G%s", 1000 * x, of) : sprintf("%.3g T%s", x, of)
@@ -63,7 +64,8 @@ if (kind eq "roofline") {
 }
 
 if (kind eq "efficiency") {
-    set multiplot layout 1,panels title "Efficiency (floor time / time): the best of each family on each workload, and its mean" \
+    claim = doubt eq "" ? "Efficiency (floor time / time): the best of each family on each workload, and its mean" : doubt
+    set multiplot layout 1,panels title claim noenhanced \
         margins screen left, right, bottom, top spacing screen gap
     set logscale x 2
     set offsets graph 0.04, graph 0.04, 0, 0

@@ -42,21 +42,28 @@ moet_plot_source moet_plot_source_of(moet_plot_kind kind);
 /* INVALID names the kinds. */
 moet_status moet_plot_parse(const char *name, moet_plot_kind *kind);
 
-/* Draws into the file path, "svg" or "png" by its end, which is replaced as a whole. NOT_FOUND: gnuplot is missing, or
- * there is nothing to draw. UNSUPPORTED: of this database this kind cannot be drawn, others may. */
-moet_status moet_plot_draw(moet_plot_kind kind, const moet_plot_sources *sources, const char *path);
+/* Nothing is faster than the device: an efficiency that noise does not explain says that its ceilings are too low. */
+#define MOET_PLOT_DOUBT "the ceilings were disturbed or the working set fits a cache; measure again"
+static inline bool moet_plot_is_doubtful(double efficiency) { return efficiency > 1.05; }
+
+/* Draws into the file path, "svg" or "png" by its end, which is replaced as a whole. *best: the greatest efficiency of
+ * what is drawn or, being doubtful, left out; 0 where the kind shows none. NOT_FOUND: gnuplot is missing, or there is
+ * nothing to draw. UNSUPPORTED: of this database this kind cannot be drawn, others may. */
+moet_status moet_plot_draw(moet_plot_kind kind, const moet_plot_sources *sources, const char *path, double *best);
 
 /* ---- the writers of data, for plot.c: rows for gnuplot to data, and what it is told by names to settings ---- */
 
 /* Inside a gnuplot string of double quotes, in which words may stand in single ones: what comes from a file is text.
- * Quotes, backslashes and control characters are left out, and backquotes, whose command gnuplot would run. */
+ * Quotes, backslashes and control characters are left out, and backquotes, whose command gnuplot would run; bytes that
+ * are no UTF-8 are U+FFFD. */
 void moet_plot_put_text(FILE *to, const char *text);
 
 /* The only device of a database, or the one whose key has `part`; the store stays open for the caller. */
 moet_status moet_plot_open(const char *db, const char *part, moet_store **store, char key[MOET_DEVICE_KEY_SIZE]);
 
-moet_status moet_plot_write_db(moet_plot_kind kind, const moet_plot_sources *sources, FILE *data, FILE *settings);
-moet_status moet_plot_write_waterfall(const moet_plot_sources *sources, FILE *data, FILE *settings);
+moet_status moet_plot_write_db(moet_plot_kind kind, const moet_plot_sources *sources, FILE *data, FILE *settings,
+                               double *best);
+moet_status moet_plot_write_waterfall(const moet_plot_sources *sources, FILE *data, FILE *settings, double *best);
 moet_status moet_plot_write_peers(const moet_plot_sources *sources, FILE *data, FILE *settings);
 moet_status moet_plot_write_regret(const moet_plot_sources *sources, FILE *data, FILE *settings);
 

@@ -80,6 +80,7 @@ typedef struct writer {
     series op_families[MOET_OP_COUNT], op_details[MOET_OP_COUNT];
     series of_point; /* EFFICIENCY: families that the workload at hand has had */
     char point[MOET_STORE_PROBLEM_SIZE + 32];
+    double best; /* efficiency */
 } writer;
 
 static moet_status parse_point(const moet_store_trial_row *row, moet_problem *problem, moet_routing *routing)
@@ -134,6 +135,7 @@ static moet_status write_row(writer *w, const moet_store_trial_row *row)
     fprintf(w->data, "%s %.6g %.6g %.6g %s %s %.6g %.6g\n", moet_op_text(problem.op), (double)row->rows / row->experts,
             row->max_over_mean, 100 * row->efficiency, family, detail, flops / bytes,
             flops / (double)row->median_ns * 1e-3);
+    w->best = fmax(w->best, row->efficiency);
     w->rows++;
     w->op_rows[problem.op]++;
     return MOET_OK;
@@ -161,7 +163,8 @@ static moet_status visit_best(void *context, const moet_store_trial_row *row)
     return series_add(&w->of_point, family) ? MOET_OK : write_row(w, row);
 }
 
-static moet_status write_trials(moet_plot_kind kind, const moet_plot_sources *sources, FILE *data, FILE *settings)
+static moet_status write_trials(moet_plot_kind kind, const moet_plot_sources *sources, FILE *data, FILE *settings,
+                                double *best)
 {
     writer w = {.data = data};
     moet_store *store = NULL;
@@ -182,7 +185,11 @@ static moet_status write_trials(moet_plot_kind kind, const moet_plot_sources *so
         const double hbm = fmax(ceilings.copy_bytes_per_s, ceilings.read_bytes_per_s);
         fputs("device = \"", settings);
         moet_plot_put_text(settings, info.name);
-        fprintf(settings, "\"\ndense = %.6g\nhbm = %.6g\n", ceilings.dense_flops_per_s / 1e12, hbm / 1e12);
+        fprintf(settings, "\"\ndense = %.6g\nhbm = %.6g\ndoubt = \"", ceilings.dense_flops_per_s / 1e12, hbm / 1e12);
+        if (moet_plot_is_doubtful(w.best))
+            fprintf(settings, "Efficiency up to %.0f %%: " MOET_PLOT_DOUBT, 100 * w.best);
+        fputs("\"\n", settings);
+        *best = kind != MOET_PLOT_WINNERS ? w.best : 0;
         series_write(&w.families, "families", "", settings);
         series_write(&w.details, "details", "", settings);
         for (int32_t op = 0; op < MOET_OP_COUNT; op++) {
@@ -334,8 +341,9 @@ static moet_status write_sweeps(const moet_plot_sources *sources, FILE *data, FI
     return status;
 }
 
-moet_status moet_plot_write_db(moet_plot_kind kind, const moet_plot_sources *sources, FILE *data, FILE *settings)
+moet_status moet_plot_write_db(moet_plot_kind kind, const moet_plot_sources *sources, FILE *data, FILE *settings,
+                               double *best)
 {
     return kind == MOET_PLOT_SWEEP ? write_sweeps(sources, data, settings)
-                                   : write_trials(kind, sources, data, settings);
+                                   : write_trials(kind, sources, data, settings, best);
 }

@@ -171,7 +171,7 @@ static moet_status read_rows(const char *path, regret_row **read, int32_t *read_
     regret_row *rows = NULL;
     size_t size = 0;
     int32_t count = 0, number = 0;
-    moet_status status = moet_file_read(path, MAX_LINES_BYTES, &text, &size);
+    moet_status status = moet_file_read_any(path, MAX_LINES_BYTES, &text, &size);
     for (char *rest = text, *line; status == MOET_OK && rest != NULL && (line = strsep(&rest, "\n")) != NULL;) {
         number++;
         if (line[strspn(line, " \t\r")] == '\0') {

@@ -17,8 +17,9 @@ typedef struct point {
     char label[LABEL_SIZE], config[MOET_CONFIG_SIZE];
 } point;
 
-/* The worst so far, the least efficient first. */
+/* The worst so far, the least efficient first. best: efficiency, also of what is left out. */
 typedef struct points {
+    double best;
     int32_t count;
     point items[MOST_POINTS];
 } points;
@@ -42,11 +43,15 @@ static moet_status visit(void *context, const moet_store_trial_row *row)
     }
     snprintf(key, sizeof key, "%.*s", (int)moet_store_problem_length(row->problem_key), row->problem_key);
     MOET_TRY(moet_problem_parse(key, &problem));
+    if (problem.op == MOET_OP_FFN || problem.experts != row->experts) {
+        return MOET_OK;
+    }
+    p->best = fmax(p->best, row->efficiency);
     int32_t at = p->count;
     while (at > 0 && row->efficiency < p->items[at - 1].efficiency) {
         at--;
     }
-    if (problem.op == MOET_OP_FFN || problem.experts != row->experts || at == MOST_POINTS) {
+    if (moet_plot_is_doubtful(row->efficiency) || at == MOST_POINTS) { /* a floor above the time has no other parts */
         return MOET_OK;
     }
     int32_t *counts = malloc((size_t)row->experts * sizeof *counts);
@@ -133,7 +138,7 @@ static moet_status write(const points *p, const moet_device_info *device, const 
     return MOET_OK;
 }
 
-moet_status moet_plot_write_waterfall(const moet_plot_sources *sources, FILE *data, FILE *settings)
+moet_status moet_plot_write_waterfall(const moet_plot_sources *sources, FILE *data, FILE *settings, double *best)
 {
     moet_store *store = NULL;
     moet_device_info info;
@@ -154,10 +159,15 @@ moet_status moet_plot_write_waterfall(const moet_plot_sources *sources, FILE *da
     }
     if (status == MOET_OK) status = moet_store_each_trial(store, &filter, visit, &worst);
     moet_store_close(store);
-    if (status == MOET_OK && worst.count == 0) {
+    if (status == MOET_OK && worst.count == 0 && worst.best > 0) {
+        status =
+            moet_fail(MOET_UNSUPPORTED, "%s: no winner to take apart: efficiencies are up to %.0f %%: " MOET_PLOT_DOUBT,
+                      sources->dbs[0], 100 * worst.best);
+    } else if (status == MOET_OK && worst.count == 0) {
         status = moet_fail(MOET_UNSUPPORTED, "%s: no winner of op up or down to take apart: sweep --ops up,down first",
                            sources->dbs[0]);
     }
+    *best = worst.best;
     if (status == MOET_OK) status = write(&worst, &info, &ceilings, &cost.rates, data, settings);
     points_release(&worst);
     return status;

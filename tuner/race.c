@@ -12,6 +12,7 @@
 #define REFINE_ROUNDS 2   /* step 3 */
 #define CLEAR_FACTOR 1.03 /* steps 2 and 3 */
 #define FINALISTS 3       /* of each kind, step 4 */
+#define FILL_FACTOR 1.02  /* what one that fills may be behind by and still be decided */
 
 #define MOST_CENTERS 4    /* of a pass of step 3 */
 #define MORE_ROUNDS 3     /* step 4: times as many as asked, at most, */
@@ -162,7 +163,7 @@ static moet_status find_stored(race_state *s, int32_t first)
         }
         stored += c->stored;
         s->new_count += !c->stored && c->applicable;
-        if (!c->stored && c->applicable) {
+        if ((!c->stored || race->fills) && c->applicable) { /* what is stored may be timed again in final rounds */
             MOET_TRY(moet_compile_ahead_add(race->ahead, race->problem, &c->config, race->device));
         }
     }
@@ -494,12 +495,16 @@ static moet_status run_finals(race_state *s)
     return MOET_OK;
 }
 
-/* Whether one that is new to the store is among the best of a kind. */
+/* Whether one that is new to the store may be the fastest of a kind. */
 static bool has_new_finalist(const race_state *s)
 {
     for (int32_t i = 0; i < s->race->candidates->count; i++) {
         const moet_candidate *c = &s->race->candidates->items[i];
-        if (is_live(s, c) && !c->stored && (is_among_best(s, c, false) || is_among_best(s, c, true))) return true;
+        const moet_candidate *leader = find_leader(s, false, false), *other = find_leader(s, c->device_counts, false);
+        if (is_live(s, c) && !c->stored &&
+            ((double)c->median_ns <= FILL_FACTOR * (double)leader->median_ns ||
+             (double)c->median_ns <= FILL_FACTOR * (double)other->median_ns))
+            return true;
     }
     return false;
 }

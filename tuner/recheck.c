@@ -12,6 +12,8 @@
 #include "store.h"
 #include "tuned.h"
 
+#define UNCLEAR_PERCENT 10 /* of noise, and slower than tuned */
+
 /* A tuned workload with the entries that serve, which lie together. */
 typedef struct work {
     int32_t first, count;
@@ -380,9 +382,14 @@ static moet_status add_contenders(moet_recheck *r, contest *c)
     return MOET_OK;
 }
 
+static bool is_interrupted(const moet_recheck *r)
+{
+    return r->options->interrupted != NULL && *r->options->interrupted != 0;
+}
+
 static moet_status run_rounds(moet_recheck *r)
 {
-    for (int32_t i = 0; i < r->options->rounds; i++) MOET_TRY(moet_bench_round(r->bench));
+    for (int32_t i = 0; i < r->options->rounds && !is_interrupted(r); i++) MOET_TRY(moet_bench_round(r->bench));
     return MOET_OK;
 }
 
@@ -402,6 +409,20 @@ static bool read_times(const moet_recheck *r, contest *c)
         is_behind = is_behind || (counts && is_beyond_tie(winner->median_ns, times[who].median_ns, noise_ns));
     }
     return is_behind;
+}
+
+/* A tie grows with the noise, and hides by how much another is faster. Where the noise is large and the winner is
+ * slower than when it was tuned, by more than any clock explains, nothing can be said of it. */
+static bool is_unclear(moet_recheck_entry *e)
+{
+    const moet_recheck_time *time = &e->times[MOET_CONTENDER_WINNER];
+    const bool is_noisy = 100 * time->noise_ns > UNCLEAR_PERCENT * time->median_ns;
+    const bool is_slow = e->tuned_ns > 0 && 100 * (time->median_ns - e->tuned_ns) > UNCLEAR_PERCENT * e->tuned_ns;
+    if (is_noisy && is_slow && e->reason[0] == '\0') {
+        snprintf(e->reason, sizeof e->reason, "a noise of %.0f %% at %.2f times the tuned time",
+                 100 * (double)time->noise_ns / (double)time->median_ns, (double)time->median_ns / (double)e->tuned_ns);
+    }
+    return is_noisy && is_slow;
 }
 
 /* The verdict after the rounds. */
@@ -429,7 +450,8 @@ static void judge(const moet_recheck *r, contest *c, bool is_behind)
         note_failure(e, who, trial->reason);
     }
     if (e->verdict == MOET_VERDICT_LEFT || verdict == MOET_VERDICT_WRONG) {
-        e->verdict = verdict; /* otherwise the winner could not be added */
+        /* otherwise the winner could not be added */
+        e->verdict = verdict == MOET_VERDICT_HOLDS && is_unclear(e) ? MOET_VERDICT_UNCLEAR : verdict;
     }
 }
 
@@ -449,6 +471,16 @@ static moet_status sustain(moet_recheck *r, const contest *contests, int32_t cou
     return MOET_OK;
 }
 
+/* Of rounds that are not all: they say nothing. */
+static void forget_times(contest *contests, int32_t count)
+{
+    for (int32_t i = 0; i < count; i++) {
+        moet_recheck_time *times = contests[i].entry->times;
+        for (moet_contender who = 0; who < MOET_CONTENDER_COUNT; who++) times[who].median_ns = times[who].noise_ns = 0;
+    }
+}
+
+/* Interrupted, the verdicts stay as they were. */
 static moet_status measure(moet_recheck *r, contest *contests, int32_t count)
 {
     const moet_recheck_entry *first = contests[0].entry;
@@ -458,6 +490,9 @@ static moet_status measure(moet_recheck *r, contest *contests, int32_t count)
     for (int32_t i = 0; i < count; i++) MOET_TRY(add_contenders(r, &contests[i]));
     MOET_TRY(sustain(r, contests, count));
     MOET_TRY(run_rounds(r));
+    if (is_interrupted(r)) {
+        return MOET_OK;
+    }
     for (int32_t i = 0; i < count; i++) {
         is_behind[i] = contests[i].was_behind = read_times(r, &contests[i]);
         again = again || is_behind[i];
@@ -465,6 +500,10 @@ static moet_status measure(moet_recheck *r, contest *contests, int32_t count)
     if (again) {
         moet_bench_clear_samples(r->bench);
         MOET_TRY(run_rounds(r));
+        if (is_interrupted(r)) {
+            forget_times(contests, count);
+            return MOET_OK;
+        }
         for (int32_t i = 0; i < count; i++) is_behind[i] = read_times(r, &contests[i]);
     }
     for (int32_t i = 0; i < count; i++) judge(r, &contests[i], is_behind[i]);
@@ -517,7 +556,7 @@ moet_status moet_recheck_run(moet_recheck *r, const moet_recheck_visitor *visito
     if (r->work_count > 0) {
         MOET_TRY(moet_bench_create(r->device, r->options->seed, true, &r->bench));
     }
-    for (int32_t i = 0; i < r->work_count && !(i > 0 && is_out_of_time(r, longest_ns)); i++) {
+    for (int32_t i = 0; i < r->work_count && !is_interrupted(r) && !(i > 0 && is_out_of_time(r, longest_ns)); i++) {
         const work *w = &r->works[i];
         const int64_t begin_ns = moet_clock_ns();
         if (visitor->before != NULL) {
@@ -525,6 +564,9 @@ moet_status moet_recheck_run(moet_recheck *r, const moet_recheck_visitor *visito
         }
         MOET_TRY(measure_work(r, w));
         for (int32_t e = w->first; e < w->first + w->count; e++) {
+            if (r->entries[e].verdict == MOET_VERDICT_LEFT) {
+                continue; /* interrupted: told with the others that are left */
+            }
             r->is_measured[r->groups[e]] = true;
             tell(visitor, &r->entries[e]);
         }

@@ -10,16 +10,19 @@
 #ifndef MOET_RECHECK_H
 #define MOET_RECHECK_H
 
+#include <signal.h>
+
 #include "../bench/bench.h"
 #include "../src/table.h"
 
 #define MOET_VERDICT_TABLE(X)                                                                                          \
     X(HOLDS, "holds")                                                                                                  \
-    X(LOST, "lost")     /* another is faster */                                                                        \
-    X(STALE, "stale")   /* refused: another version of family, library or architecture */                              \
-    X(WRONG, "wrong")   /* winner, runner-up or default is */                                                          \
-    X(FAILED, "failed") /* the winner does not run */                                                                  \
-    X(LEFT, "left")     /* not rechecked for want of time */
+    X(LOST, "lost")       /* another is faster */                                                                      \
+    X(UNCLEAR, "unclear") /* no other is faster by more than a tie, but the tie is wide: the device is busy */         \
+    X(STALE, "stale")     /* refused: another version of family, library or architecture */                            \
+    X(WRONG, "wrong")     /* winner, runner-up or default is */                                                        \
+    X(FAILED, "failed")   /* the winner does not run */                                                                \
+    X(LEFT, "left")       /* not rechecked, for want of time or interrupted */
 typedef enum moet_verdict {
 #define MOET_X(name, text) MOET_VERDICT_##name,
     MOET_VERDICT_TABLE(MOET_X)
@@ -65,6 +68,7 @@ typedef struct moet_recheck_options {
     int64_t limit_ns;   /* no point begins that would end later than this after opening; 0: none */
     int64_t sustain_ns; /* of the winner's load before the rounds of a point */
     bool no_runner_up;
+    const volatile sig_atomic_t *interrupted; /* may be NULL; once set, no round begins */
 } moet_recheck_options;
 
 typedef struct moet_recheck moet_recheck;

@@ -1,7 +1,6 @@
 /* report.c: see report.h. */
 #include "report.h"
 
-#include <cjson/cJSON.h>
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -13,6 +12,7 @@
 #include "html.h"
 #include "peers.h"
 #include "problem_options.h"
+#include "report_lines.h"
 
 #define MAX_PICTURE_BYTES (64 << 20)
 
@@ -181,41 +181,6 @@ static moet_status put_commands(report *r, const moet_store_winner_row *row, con
     return status;
 }
 
-static moet_status put_json(report *r, cJSON *line, bool complete)
-{
-    char *text = complete ? cJSON_PrintUnformatted(line) : NULL;
-    cJSON_Delete(line);
-    if (text == NULL) {
-        return moet_fail(MOET_NO_MEMORY, "no memory for a point of a report");
-    }
-    fprintf(r->lines, "%s\n", text);
-    free(text);
-    return MOET_OK;
-}
-
-static moet_status put_device_line(report *r)
-{
-    cJSON *line = cJSON_CreateObject();
-    const bool complete = cJSON_AddStringToObject(line, "device", r->device.name) != NULL;
-    return put_json(r, line, complete);
-}
-
-/* The winner as `moe-tune bench` would print it, so that peers are compared with it in one way. */
-static moet_status put_line(report *r, const moet_store_trial_row *t, const moet_problem *problem)
-{
-    const int64_t tokens = moet_store_problem_tokens(t->problem_key);
-    cJSON *line = cJSON_CreateObject();
-    const bool complete = cJSON_AddStringToObject(line, "name", t->workload_name) != NULL &&
-                          cJSON_AddNumberToObject(line, "rows", (double)t->rows) != NULL &&
-                          cJSON_AddStringToObject(line, "skew", t->skew) != NULL &&
-                          cJSON_AddStringToObject(line, "op", moet_op_text(problem->op)) != NULL &&
-                          cJSON_AddStringToObject(line, "peer", MOET_PEER_OURS) != NULL &&
-                          cJSON_AddNumberToObject(line, "time_us", (double)t->median_ns * 1e-3) != NULL &&
-                          cJSON_AddStringToObject(line, "layout", moet_layout_text(problem->layout)) != NULL &&
-                          (tokens == 0 || cJSON_AddNumberToObject(line, "tokens", (double)tokens) != NULL);
-    return put_json(r, line, complete);
-}
-
 static moet_status visit_winner(void *context, const moet_store_winner_row *row)
 {
     report *r = context;
@@ -233,7 +198,7 @@ static moet_status visit_winner(void *context, const moet_store_winner_row *row)
         series_add(&r->efficiency[problem.op], t->efficiency);
         series_add(&r->gain, gain);
         r->default_wins += gain == 1;
-        MOET_TRY(put_line(r, t, &problem));
+        MOET_TRY(moet_report_put_line(r->lines, t, &problem));
         r->rows++;
     }
     FILE *to = r->winners;
@@ -414,6 +379,22 @@ static void put_tile(FILE *to, const char *value, const char *meaning, const cha
     fputs("</div>\n", to);
 }
 
+static void put_efficiency(const report *r, moet_op op, const series *s, const char *show)
+{
+    const char *name = moet_op_text(op);
+    char value[64], meaning[400];
+    snprintf(value, sizeof value, "%.1f %%", 100 * geomean(s));
+    snprintf(meaning, sizeof meaning, "of what the device can do, %s, %d points (least %.1f %%)", name, s->count,
+             100 * s->least);
+    if (moet_plot_is_doubtful(s->most)) {
+        snprintf(value, sizeof value, "unknown");
+        snprintf(meaning, sizeof meaning, "efficiency of %s, %d points, which seems up to %.0f %%: " MOET_PLOT_DOUBT,
+                 name, s->count, 100 * s->most);
+        moet_command_note("%s: efficiency of %s up to %.0f %%: " MOET_PLOT_DOUBT, r->db, name, 100 * s->most);
+    }
+    put_tile(r->to, value, meaning, show);
+}
+
 static void put_summary(report *r, const moet_peers *peers)
 {
     char value[64], meaning[400], *show = format_db_command(r, "moe-tune show", NULL, NULL);
@@ -450,10 +431,7 @@ static void put_summary(report *r, const moet_peers *peers)
     for (int32_t op = 0; op < MOET_OP_COUNT; op++) {
         const series *s = &r->efficiency[op];
         if (s->count > 0) {
-            snprintf(value, sizeof value, "%.1f %%", 100 * geomean(s));
-            snprintf(meaning, sizeof meaning, "of what the device can do, %s, %d points (least %.1f %%)",
-                     moet_op_text((moet_op)op), s->count, 100 * s->least);
-            put_tile(to, value, meaning, show);
+            put_efficiency(r, (moet_op)op, s, show);
         }
     }
     if (r->gain.count > 0) {
@@ -517,8 +495,9 @@ static moet_status put_picture(report *r, moet_plot_kind kind, const moet_plot_s
 {
     char path[MOET_CHILD_FOLDER_SIZE + 16], *svg = NULL;
     size_t size = 0;
+    double best;
     snprintf(path, sizeof path, "%s/picture.svg", folder);
-    MOET_TRY(moet_plot_draw(kind, sources, path));
+    MOET_TRY(moet_plot_draw(kind, sources, path, &best));
     moet_status status = moet_file_read(path, MAX_PICTURE_BYTES, &svg, &size);
     if (status != MOET_OK) {
         return status;
@@ -605,7 +584,7 @@ static moet_status make_page(report *r, moet_store *store, const char *folder, c
     moet_status status = r->lines != NULL ? MOET_OK : moet_fail(MOET_IO, "%s: %s", lines_path, strerror(errno));
     if (status == MOET_OK) {
         const moet_store_filter filter = {.device_key = r->key};
-        status = put_device_line(r);
+        status = moet_report_put_device(r->lines, r->device.name);
         if (status == MOET_OK) status = moet_store_each_winner(store, &filter, visit_winner, r);
         if (status == MOET_OK) status = moet_store_each_run(store, r->key, visit_run, r);
     }

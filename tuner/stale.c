@@ -93,9 +93,10 @@ static moet_status read_object(const cJSON *object, const char *where, stale_lin
     return read_counts(object, where, w);
 }
 
+/* What is unclear wants another recheck, no sweep. */
 static bool is_broken(moet_verdict verdict)
 {
-    return verdict != MOET_VERDICT_HOLDS && verdict != MOET_VERDICT_LEFT;
+    return verdict != MOET_VERDICT_HOLDS && verdict != MOET_VERDICT_LEFT && verdict != MOET_VERDICT_UNCLEAR;
 }
 
 /* A point has up to two winners, and is measured once for both. */

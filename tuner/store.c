@@ -221,6 +221,19 @@ static moet_status find_trial(moet_store *store, const moet_store_key *key, cons
     return release(&b);
 }
 
+static moet_status put_name(moet_store *store, const moet_workload *w, const char *counts)
+{
+    binder b = use(store, STATEMENT_PUT_NAME);
+    bind_text(&b, counts);
+    bind_integer(&b, w->hidden);
+    bind_integer(&b, w->inter);
+    bind_text(&b, w->name);
+    bind_text(&b, w->skew);
+    bind_integer(&b, w->tokens);
+    bind_integer(&b, (int64_t)w->seed);
+    return execute(&b);
+}
+
 /* Rows that a trial or a done mark refers to. */
 static moet_status put_point(moet_store *store, const moet_store_key *key, const key_texts *texts)
 {
@@ -244,15 +257,7 @@ static moet_status put_point(moet_store *store, const moet_store_key *key, const
     bind_real(&b, moet_routing_gini(w->counts, w->experts));
     MOET_TRY(execute(&b));
 
-    b = use(store, STATEMENT_PUT_NAME);
-    bind_text(&b, texts->counts);
-    bind_integer(&b, w->hidden);
-    bind_integer(&b, w->inter);
-    bind_text(&b, w->name);
-    bind_text(&b, w->skew);
-    bind_integer(&b, w->tokens);
-    bind_integer(&b, (int64_t)w->seed);
-    return execute(&b);
+    return put_name(store, w, texts->counts);
 }
 
 /* ---- runs ---- */
@@ -477,6 +482,16 @@ moet_status moet_store_put_done(moet_store *store, int64_t run_id, const moet_st
     moet_status status = moet_store_begin(store);
     if (status == MOET_OK) status = moet_store_end(store, put_done(store, run_id, key, &texts, candidates, effort));
     free(texts.counts);
+    return status;
+}
+
+moet_status moet_store_put_name(moet_store *store, const moet_store_key *key)
+{
+    char *counts = NULL;
+    MOET_TRY(moet_store_counts(key->workload, &counts));
+    moet_status status = moet_store_begin(store);
+    if (status == MOET_OK) status = moet_store_end(store, put_name(store, key->workload, counts));
+    free(counts);
     return status;
 }
 

@@ -26,7 +26,11 @@ int64_t moet_store_problem_tokens(const char *key);
 /* SQLite's version, "3.40.1". */
 const char *moet_store_library(void);
 
-typedef enum moet_store_mode { MOET_STORE_READ, MOET_STORE_WRITE /* creates the file if absent */ } moet_store_mode;
+typedef enum moet_store_mode {
+    MOET_STORE_READ,
+    MOET_STORE_WRITE, /* creates the file if absent */
+    MOET_STORE_SOURCE /* READ of a file that is named by an argument, not by --db, as messages say */
+} moet_store_mode;
 
 /* Opens, checks application_id and user_version, migrates older versions (WRITE) or reads them as they are (READ).
  * Foreign keys on, WAL where the file system can, else a rollback journal; busy timeout 30 s. Errors name the file and
@@ -79,6 +83,8 @@ moet_status moet_store_put_done(moet_store *store, int64_t run_id, const moet_st
                                 moet_effort effort);
 moet_status moet_store_is_done(moet_store *store, const moet_store_key *key, const char *candidates, moet_effort effort,
                                bool *done);
+/* One more name of a workload that is done: it may be there under another, by its counts. */
+moet_status moet_store_put_name(moet_store *store, const moet_store_key *key);
 /* Makes a workload unfinished whose results no longer hold: done marks of runs that began before a moment (as
  * measured_at) go, and trials measured before it stay but no longer count as of final rounds: they win only until others
  * have some. */

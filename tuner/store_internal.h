@@ -19,6 +19,7 @@
 struct moet_store {
     sqlite3 *db;
     char *path;
+    moet_store_mode mode;
     sqlite3_stmt *statements[MOET_STORE_STATEMENTS]; /* prepared when first wanted, by store.c's table */
 };
 

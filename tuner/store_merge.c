@@ -1,6 +1,7 @@
 /* Merging databases by content. Row ids of the two files have nothing to do with each other: every reference goes by
  * the referred row's own identity. */
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "store_internal.h"
@@ -230,13 +231,31 @@ static bool same_file(const char *a, const char *b)
     return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
+static int not_ok(void *damaged, int columns, char **values, char **names)
+{
+    (void)columns;
+    (void)names;
+    *(bool *)damaged = values[0] == NULL || strcmp(values[0], "ok") != 0;
+    return 0;
+}
+
+/* SQLite does not say in which of two attached files it met what it could not read: the source, if it is damaged. */
+static moet_status blame(moet_store *from, moet_status status)
+{
+    bool damaged = false;
+    if (status != MOET_MALFORMED && status != MOET_IO) return status;
+    int code = sqlite3_exec(from->db, "PRAGMA main.quick_check(1)", not_ok, &damaged, NULL);
+    if (code == SQLITE_OK && !damaged) return status;
+    return moet_store_error(from, code == SQLITE_OK ? SQLITE_CORRUPT : code);
+}
+
 moet_status moet_store_merge(moet_store *into, const char *from_path, int64_t *added)
 {
     moet_store *from = NULL;
     int64_t count = 0;
     /* Opened by itself first: it must be one of ours, and it stays open so that it is not gone before it is attached.
      */
-    MOET_TRY(moet_store_open(from_path, MOET_STORE_READ, &from));
+    MOET_TRY(moet_store_open(from_path, MOET_STORE_SOURCE, &from));
     moet_status status = MOET_OK;
     if (!same_file(into->path, from_path)) {
         status = attach(into, from_path);
@@ -245,6 +264,7 @@ moet_status moet_store_merge(moet_store *into, const char *from_path, int64_t *a
             if (status == MOET_OK) status = moet_store_end(into, copy_all(into, &count));
             sqlite3_exec(into->db, "DETACH source", NULL, NULL, NULL);
         }
+        status = blame(from, status);
     }
     moet_store_close(from);
     if (status == MOET_OK && added) *added = count;

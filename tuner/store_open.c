@@ -58,18 +58,22 @@ static const struct {
     int code;
     moet_status status;
     const char *text;
+    bool wants_option; /* behind it, of another file */
 } meanings[] = {
-    {SQLITE_FULL, MOET_IO, "disk full; free space and run the same command again; finished trials are kept"},
-    {SQLITE_BUSY, MOET_BUSY, "locked by another process; wait for it and run the same command again"},
-    {SQLITE_LOCKED, MOET_BUSY, "locked by another process; wait for it and run the same command again"},
-    {SQLITE_READONLY, MOET_IO, "cannot be written; use a file in a folder that can be (--db)"},
-    {SQLITE_CANTOPEN, MOET_IO,
-     "cannot be opened; check that its folder exists and can be written, or name another (--db)"},
-    {SQLITE_PERM, MOET_IO, "cannot be opened; check its permissions, or name another (--db)"},
-    {SQLITE_NOTADB, MOET_MALFORMED, "not a moe-tune database; name another file (--db)"},
-    {SQLITE_CORRUPT, MOET_MALFORMED, "damaged; rescue it with .recover of sqlite3, or name another file (--db)"},
-    {SQLITE_NOMEM, MOET_NO_MEMORY, "out of memory"},
+    {SQLITE_FULL, MOET_IO, "disk full; free space and run the same command again; finished trials are kept", false},
+    {SQLITE_BUSY, MOET_BUSY, "locked by another process; wait for it and run the same command again", false},
+    {SQLITE_LOCKED, MOET_BUSY, "locked by another process; wait for it and run the same command again", false},
+    {SQLITE_READONLY, MOET_IO, "cannot be written; use a file in a folder that can be", true},
+    {SQLITE_CANTOPEN, MOET_IO, "cannot be opened; check that its folder exists and can be written, or name another",
+     true},
+    {SQLITE_PERM, MOET_IO, "cannot be opened; check its permissions, or name another", true},
+    {SQLITE_NOTADB, MOET_MALFORMED, "not a moe-tune database; name another file", true},
+    {SQLITE_CORRUPT, MOET_MALFORMED, "damaged; rescue it with .recover of sqlite3, or name another file", true},
+    {SQLITE_NOMEM, MOET_NO_MEMORY, "out of memory", false},
 };
+
+/* How another file would be named. */
+static const char *option_of(moet_store_mode mode) { return mode == MOET_STORE_SOURCE ? "" : " (--db)"; }
 
 moet_status moet_store_error(const moet_store *store, int code)
 {
@@ -77,7 +81,8 @@ moet_status moet_store_error(const moet_store *store, int code)
     if ((primary == SQLITE_IOERR || primary == SQLITE_CANTOPEN) && disk_is_full(store)) primary = SQLITE_FULL;
     for (int32_t i = 0; i < MOET_COUNT_OF(meanings); i++) {
         if (meanings[i].code == primary)
-            return moet_fail(meanings[i].status, "database '%s': %s", store->path, meanings[i].text);
+            return moet_fail(meanings[i].status, "database '%s': %s%s", store->path, meanings[i].text,
+                             meanings[i].wants_option ? option_of(store->mode) : "");
     }
     return moet_fail(MOET_IO, "database '%s': %s", store->path,
                      store->db ? sqlite3_errmsg(store->db) : sqlite3_errstr(code));
@@ -220,18 +225,19 @@ static const char *open_query(const char *path, moet_store_mode mode)
 
 static moet_status check_path(const char *path, moet_store_mode mode)
 {
+    const char *option = option_of(mode);
     struct stat info;
-    if (!*path) return moet_fail(MOET_INVALID, "database '': a file name is expected (--db)");
+    if (!*path) return moet_fail(MOET_INVALID, "database '': a file name is expected%s", option);
     if (stat(path, &info) != 0) {
         if (errno == ENOENT && mode == MOET_STORE_WRITE) return MOET_OK;
         if (errno == ENOENT)
-            return moet_fail(MOET_NOT_FOUND,
-                             "database '%s': no such file; run moe-tune sweep first, or name another (--db)", path);
+            return moet_fail(MOET_NOT_FOUND, "database '%s': no such file; run moe-tune sweep first, or name another%s",
+                             path, option);
         return moet_fail(MOET_IO, "database '%s': %s", path, strerror(errno));
     }
     if (S_ISDIR(info.st_mode))
-        return moet_fail(MOET_INVALID, "database '%s': is a folder; name a file in it (--db)", path);
-    if (!S_ISREG(info.st_mode)) return moet_fail(MOET_INVALID, "database '%s': is not a file (--db)", path);
+        return moet_fail(MOET_INVALID, "database '%s': is a folder; name a file in it%s", path, option);
+    if (!S_ISREG(info.st_mode)) return moet_fail(MOET_INVALID, "database '%s': is not a file%s", path, option);
     return MOET_OK;
 }
 
@@ -250,22 +256,23 @@ static moet_status read_identity(moet_store *store, int64_t *application, int64_
 /* Whose database it is; *version 0: an empty file. Nothing has been written yet. */
 static moet_status check_identity(moet_store *store, int64_t *version)
 {
+    const char *option = option_of(store->mode);
     int64_t application = 0, objects = 0;
     MOET_TRY(read_identity(store, &application, version, &objects));
     if (application == 0 && *version == 0 && objects == 0) return MOET_OK;
     if (application != MOET_STORE_APPLICATION_ID)
         return moet_fail(MOET_MISMATCH,
                          "database '%s': belongs to another program (application_id 0x%llx, moe-tune's is 0x%x); name "
-                         "another file (--db)",
-                         store->path, (unsigned long long)application, MOET_STORE_APPLICATION_ID);
+                         "another file%s",
+                         store->path, (unsigned long long)application, MOET_STORE_APPLICATION_ID, option);
     if (*version > MOET_STORE_VERSION)
         return moet_fail(MOET_MISMATCH,
                          "database '%s': version %lld was written by a newer moe-tune, this one knows up to %d; update "
-                         "moe-tune or name another file (--db)",
-                         store->path, (long long)*version, MOET_STORE_VERSION);
+                         "moe-tune or name another file%s",
+                         store->path, (long long)*version, MOET_STORE_VERSION, option);
     if (*version < 1)
-        return moet_fail(MOET_MALFORMED, "database '%s': damaged (version %lld); name another file (--db)", store->path,
-                         (long long)*version);
+        return moet_fail(MOET_MALFORMED, "database '%s': damaged (version %lld); name another file%s", store->path,
+                         (long long)*version, option);
     return MOET_OK;
 }
 
@@ -337,8 +344,8 @@ static moet_status open_checked(moet_store *store, moet_store_mode mode)
     MOET_TRY(check_identity(store, &version));
     if (!write) {
         if (version == 0)
-            return moet_fail(MOET_NOT_FOUND,
-                             "database '%s': is empty; run moe-tune sweep first, or name another (--db)", store->path);
+            return moet_fail(MOET_NOT_FOUND, "database '%s': is empty; run moe-tune sweep first, or name another%s",
+                             store->path, option_of(mode));
         if (version < MOET_STORE_VERSION) MOET_TRY(read_older(store, version));
         return moet_store_exec(store, "PRAGMA query_only = ON");
     }
@@ -354,7 +361,7 @@ moet_status moet_store_open(const char *path, moet_store_mode mode, moet_store *
 {
     MOET_TRY(check_path(path, mode));
     moet_store *result = calloc(1, sizeof *result);
-    if (result) result->path = strdup(path);
+    if (result) *result = (moet_store){.path = strdup(path), .mode = mode};
     moet_status status = result && result->path ? open_checked(result, mode)
                                                 : moet_fail(MOET_NO_MEMORY, "database '%s': out of memory", path);
     if (status != MOET_OK) {

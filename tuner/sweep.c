@@ -280,7 +280,7 @@ static moet_status race_task(sweep_state *s, const moet_sweep_task *task, moet_c
     if (done) {
         s->summary->already_done++;
         moet_progress_skip(s->progress, 1);
-        return MOET_OK;
+        return moet_store_put_name(s->store, &key); /* by which it will be asked for */
     }
     moet_effort effort;
     MOET_TRY(begin_measuring(s));
@@ -421,6 +421,31 @@ static moet_status keep_table(const sweep_state *s, const moet_sweep_task *task,
     return MOET_OK;
 }
 
+typedef struct own_visit {
+    moet_candidates *list;
+    const moet_problem *problem;
+    const moet_device_info *device;
+} own_visit;
+
+static moet_status visit_own(void *context, const moet_store_winner_row *row)
+{
+    const own_visit *visit = context;
+    moet_config config;
+    if (moet_config_parse(row->trial.config, &config) != MOET_OK) return MOET_OK;
+    return moet_candidates_add_seed(visit->list, visit->problem, visit->device, &config);
+}
+
+/* What won here is what the others are to beat, and is timed again with them where one of them may. */
+static moet_status add_own(const sweep_state *s, const moet_sweep_task *task, moet_candidates *candidates)
+{
+    char problem_key[MOET_STORE_PROBLEM_SIZE];
+    moet_store_problem_key(&task->problem, task->workload, problem_key);
+    const moet_store_filter filter = {
+        .device_key = moet_worker_key(s->worker), .problem_key = problem_key, .workload = task->workload};
+    own_visit visit = {candidates, &task->problem, moet_worker_info(s->worker)};
+    return moet_store_each_winner(s->store, &filter, visit_own, &visit);
+}
+
 /* Measures what a table takes of the problem at a workload where others won: a lookup between workloads then knows all
  * of them on every side (docs/tuning.md, How the table generalises). */
 static moet_status fill(sweep_state *s, const moet_sweep_task *task, moet_candidates *candidates, bool *measured)
@@ -432,6 +457,7 @@ static moet_status fill(sweep_state *s, const moet_sweep_task *task, moet_candid
     MOET_TRY(list_candidates(s, task, candidates));
     for (int32_t i = 0; i < s->table_count; i++)
         MOET_TRY(moet_candidates_add_seed(candidates, &task->problem, moet_worker_info(s->worker), &s->table[i]));
+    MOET_TRY(add_own(s, task, candidates));
     MOET_TRY(keep_table(s, task, candidates, &lacking));
     if (lacking == 0) return MOET_OK;
     MOET_TRY(begin_measuring(s));
@@ -441,7 +467,7 @@ static moet_status fill(sweep_state *s, const moet_sweep_task *task, moet_candid
     moet_sweep_task_begin(task);
     moet_status status = moet_nvtx_end(moet_race_run(&race, &result, &of_store));
     *measured = status == MOET_OK;
-    s->summary->filled += result.tried;
+    s->summary->filled += lacking;
     return judge(s, task, status, of_store, &result);
 }
 

@@ -24,6 +24,7 @@ typedef struct moet_sweep_options {
     moet_effort effort;
     int32_t listed; /* exhaustive: configs of a family that only its vendor library can enumerate, at most; 0: none */
     double noise; /* of winners, relative: final rounds go on until then or until it stops falling */
+    bool races_only; /* no filling */
     int32_t jobs; /* threads that compile ahead; 0: none */
     bool retune;  /* what is in the database is measured again */
     const moet_text_list *devices; /* each as moet_device_open takes it, or host/N: N parts of the processors; "all" */

@@ -1,7 +1,6 @@
 /* sweep_lanes.c: see sweep_lanes.h. */
 #include "sweep_lanes.h"
 
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,16 +72,22 @@ static bool may_fill(const moet_handout *h, const moet_block *block)
     return h->fills;
 }
 
+/* What a lane looks for, in this order. */
+enum { WANT_RACE, WANT_FILLING, WANT_ANY_RACE, WANT_COUNT };
+
+static bool is_wanted(const moet_handout *h, int32_t task, int32_t want)
+{
+    if (want == WANT_FILLING) return h->states[task] == TASK_RACED && may_fill(h, &h->blocks[h->block_of[task]]);
+    return h->states[task] == TASK_WAITS && (want == WANT_ANY_RACE || !waits_for_gemms(h, &h->tasks->items[task]));
+}
+
 static bool find_task(const moet_handout *h, int32_t *task, moet_task_step *step)
 {
-    for (int32_t pass = 0; pass < 2; pass++) {
+    for (int32_t want = 0; want < WANT_COUNT; want++) {
         for (int32_t i = 0; i < h->tasks->count; i++) {
-            const bool races = h->states[i] == TASK_WAITS && (pass == 1 || !waits_for_gemms(h, &h->tasks->items[i]));
-            const bool fills =
-                h->states[i] == TASK_RACED && (pass == 1 || !h->fills_last) && may_fill(h, &h->blocks[h->block_of[i]]);
-            if (!races && !fills) continue;
+            if (!is_wanted(h, i, want)) continue;
             *task = i;
-            *step = races ? MOET_STEP_RACE : MOET_STEP_FILL;
+            *step = want == WANT_FILLING ? MOET_STEP_FILL : MOET_STEP_RACE;
             return true;
         }
     }
@@ -191,12 +196,24 @@ typedef struct lanes {
     lane items[MOST_LANES];
 } lanes;
 
+/* "cuda", "cuda:0" and "cuda:00" are one. */
+static bool is_same_device(const char *a, const char *b)
+{
+    const size_t length = strcspn(a, ":");
+    const char *first = a + length, *second = b + strcspn(b, ":");
+    return length == (size_t)(second - b) && memcmp(a, b, length) == 0 &&
+           (*first ? strtol(first + 1, NULL, 10) : 0) == (*second ? strtol(second + 1, NULL, 10) : 0);
+}
+
 static moet_status add_lane(lanes *l, const char *spec, int32_t part, int32_t parts, const moet_sweep_options *options)
 {
     for (int32_t i = 0; i < l->count; i++) {
         const lane *other = &l->items[i];
         const moet_worker_options *own = &other->worker_options;
-        if (strcmp(other->spec, spec) == 0 && (parts == 0 || own->parts != parts || own->part == part)) {
+        const bool is_same = is_same_device(other->spec, spec), are_parts = parts > 0 || own->parts > 0;
+        const bool is_twice =
+            strcmp(other->spec, spec) == 0 && (parts == 0 || own->parts != parts || own->part == part);
+        if (is_twice || (is_same && !are_parts)) { /* parts of a device, and all of it, have keys that differ */
             return moet_fail(MOET_INVALID, "--devices: '%s' is named twice; two workers would disturb each other",
                              spec);
         }
@@ -220,10 +237,9 @@ static moet_status add_lane(lanes *l, const char *spec, int32_t part, int32_t pa
 /* "host/N": the processors that this process may use, in N parts. */
 static moet_status add_parts(lanes *l, const char *spec, const moet_sweep_options *options)
 {
-    cpu_set_t processors;
     char *end;
     const long parts = strtol(spec + 5, &end, 10);
-    const int32_t count = sched_getaffinity(0, sizeof processors, &processors) == 0 ? CPU_COUNT(&processors) : 1;
+    const int32_t count = moet_host_processors();
     if (end == spec + 5 || *end != '\0' || parts < 1 || parts > count || parts > MOST_LANES) {
         return moet_fail(MOET_INVALID, "--devices: '%.40s': host/N takes 1 to %d parts here, at least a processor each",
                          spec, count < MOST_LANES ? count : MOST_LANES);
@@ -335,10 +351,9 @@ moet_status moet_sweep_run(const moet_sweep_options *options, const moet_sweep_t
     moet_progress progress;
     lanes *l = calloc(1, sizeof *l);
     moet_status status = l == NULL ? moet_fail(MOET_NO_MEMORY, "no memory for a sweep") : make_lanes(l, options);
-    if (status == MOET_OK)
-        status = moet_handout_create(tasks, moet_effort_rule_of(options->effort)->fills, l->count, &handout);
+    const bool fills = moet_effort_rule_of(options->effort)->fills && !options->races_only;
+    if (status == MOET_OK) status = moet_handout_create(tasks, fills, l->count, &handout);
     if (status == MOET_OK) status = open_workers(l);
-    handout.fills_last = options->budget_ns > 0;
     moet_store_now(handout.began_at);
     if (status == MOET_OK) /* before a database is made */
         status = moet_candidates_check(moet_worker_info(l->items[0].worker), &options->families);

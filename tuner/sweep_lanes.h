@@ -23,8 +23,7 @@ typedef struct moet_block {
 /* Which task is whose, and what else the lanes share. */
 typedef struct moet_handout {
     const moet_sweep_tasks *tasks;
-    bool fills;      /* tasks are filled after they were raced, */
-    bool fills_last; /* after everything is: where time is short */
+    bool fills; /* tasks are filled after they were raced */
     pthread_mutex_t lock;
     pthread_cond_t finished; /* a task: others may wait for it */
     uint8_t *states;         /* of each task */
@@ -41,9 +40,9 @@ moet_status moet_handout_create(const moet_sweep_tasks *tasks, bool fills, int32
 void moet_handout_destroy(moet_handout *handout);
 
 /* The next task for whoever asks, and what to do with it; waits while that depends on what other lanes are at; false:
- * nothing is left. In order, but a path (op FFN) waits for the GEMMs of its workload, from which its candidates follow,
- * while there is anything else to do; and a block is filled when all of it is raced, again until nothing had to be
- * measured. */
+ * nothing is left. Races come first, in order, but a path (op FFN) waits for the GEMMs of its workload, from which its
+ * candidates follow, while there is anything else to do. Then a block of which all is raced is filled, again until
+ * nothing had to be measured. */
 bool moet_handout_take(moet_handout *handout, int32_t *task, moet_task_step *step);
 bool moet_handout_is_over(moet_handout *handout); /* nothing is left, and nobody is at anything */
 /* Whether nobody has taken a task yet, and all that it follows from is measured. */

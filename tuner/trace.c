@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "../src/file.h"
 #include "npz.h"
@@ -242,11 +243,17 @@ moet_status moet_trace_parse(char *bytes, size_t size_bytes, const char *path, i
     return MOET_OK;
 }
 
+moet_status moet_trace_load(const char *path, char **bytes, size_t *size_bytes)
+{
+    return strcmp(path, "-") == 0 ? moet_file_read_open(STDIN_FILENO, "stdin", MAX_FILE_BYTES, bytes, size_bytes)
+                                  : moet_file_read_any(path, MAX_FILE_BYTES, bytes, size_bytes);
+}
+
 moet_status moet_trace_read(const char *path, int32_t experts, moet_trace_format *format, moet_trace *trace)
 {
     char *bytes = NULL;
     size_t size_bytes = 0;
-    MOET_TRY(moet_file_read(path, MAX_FILE_BYTES, &bytes, &size_bytes));
+    MOET_TRY(moet_trace_load(path, &bytes, &size_bytes));
     moet_status status = moet_trace_parse(bytes, size_bytes, path, experts, format, trace);
     free(bytes);
     return status;

@@ -46,8 +46,11 @@ moet_status moet_trace_format_parse(const char *text, moet_trace_format *format)
  * the greatest). MALFORMED names file and line or field; UNSUPPORTED, for files of torch, numpy.savez and safetensors,
  * the command that converts them; NOT_FOUND, IO, NO_MEMORY. */
 moet_status moet_trace_read(const char *path, int32_t experts, moet_trace_format *format, moet_trace *trace);
-/* The same of a file's content, which is written to and has a NUL behind its size_bytes; path is for messages, and
- * how it ends tells formats too. */
+/* A file's content, malloc'd with a NUL behind it; "-" is stdin, and pipes are read to their end: once, so that who
+ * may find workloads in one takes load and parse. NOT_FOUND, IO, MALFORMED (too large), NO_MEMORY. */
+moet_status moet_trace_load(const char *path, char **bytes, size_t *size_bytes);
+/* The same as moet_trace_read of a file's content, which is written to and has a NUL behind its size_bytes; path is for
+ * messages, and how it ends tells formats too. */
 moet_status moet_trace_parse(char *bytes, size_t size_bytes, const char *path, int32_t experts,
                              moet_trace_format *format, moet_trace *trace);
 

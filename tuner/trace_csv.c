@@ -1,5 +1,6 @@
 /* trace_csv.c: traces as comma-separated values, long (a line an expert) or wide (a column an expert). Fields are whole
- * numbers, so that none needs quotes; a column that is not asked for may hold anything without commas. */
+ * numbers, which programs write in quotes or as 5.0 too; a column that is not asked for may hold anything in a line, in
+ * quotes commas as well (RFC 4180). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,17 +40,47 @@ static char *next_line(char **rest)
     return line;
 }
 
-/* The next field without the spaces around it. */
-static char *next_field(char **rest)
+static char *trim(char *field)
 {
-    char *field = strsep(rest, ",");
-    if (field != NULL) {
-        field += strspn(field, " \t");
-        for (size_t n = strlen(field); n > 0 && (field[n - 1] == ' ' || field[n - 1] == '\t'); n--) {
-            field[n - 1] = '\0';
-        }
+    field += strspn(field, " \t");
+    for (size_t n = strlen(field); n > 0 && (field[n - 1] == ' ' || field[n - 1] == '\t'); n--) {
+        field[n - 1] = '\0';
     }
     return field;
+}
+
+/* The quote that ends a field which begins with one, a doubled one being content; NULL where none does: then a quote is
+ * a character like others. */
+static char *closing_quote(char *field)
+{
+    char *at = field;
+    while ((at = strchr(at + 1, '"')) != NULL && at[1] == '"') at++;
+    const size_t spaces = at != NULL ? strspn(at + 1, " \t") : 0;
+    return at != NULL && (at[1 + spaces] == ',' || at[1 + spaces] == '\0') ? at : NULL;
+}
+
+/* The next field without the spaces and quotes around it. */
+static char *next_field(char **rest)
+{
+    char *begin = *rest != NULL ? *rest + strspn(*rest, " \t") : NULL;
+    char *end = begin != NULL && *begin == '"' ? closing_quote(begin) : NULL;
+    if (end != NULL) {
+        *rest = end + 1;
+        strsep(rest, ","); /* nothing but spaces is before it */
+        *end = '\0';
+        return trim(begin + 1);
+    }
+    char *field = strsep(rest, ",");
+    return field != NULL ? trim(field) : NULL;
+}
+
+/* 5.0 is what programs write whose columns are floats: cuts the fraction off where it is none. */
+static void cut_fraction(char *field)
+{
+    const size_t whole = strspn(field, "0123456789");
+    if (whole > 0 && field[whole] == '.' && field[whole + 1 + strspn(field + whole + 1, "0")] == '\0') {
+        field[whole] = '\0';
+    }
 }
 
 /* ---- the header ---- */
@@ -138,6 +169,7 @@ static moet_status read_fields(const csv_header *h, char *line, const char *wher
                              : role == EXPERT              ? MOET_TRACE_MAX_EXPERTS - 1
                                                            : MOET_TRACE_MAX_COUNT;
         int64_t *number = role < OTHER ? &numbers[role] : &counts[role - FIRST_EXPERT];
+        cut_fraction(field);
         if (moet_parse_integer(field, what, 0, most, number) != MOET_OK) {
             char message[MAX_WHERE + 200];
             snprintf(message, sizeof message, "%s", moet_last_error());

@@ -66,15 +66,8 @@ static bool is_blank(const char *line, size_t length)
     return true;
 }
 
-moet_status moet_workloads_read(const char *path, moet_workloads *list)
+moet_status moet_workloads_read_stream(FILE *file, const char *shown, moet_workloads *list)
 {
-    bool is_stdin = strcmp(path, "-") == 0;
-    const char *shown = is_stdin ? "stdin" : path;
-    FILE *file = is_stdin ? stdin : fopen(path, "re");
-    if (file == NULL) {
-        return moet_fail(errno == ENOENT ? MOET_NOT_FOUND : MOET_IO,
-                         "cannot open workloads %s: %s; name another file (--workloads)", path, strerror(errno));
-    }
     moet_workloads read = {0};
     moet_workload workload = {0};
     char *line = NULL;
@@ -106,9 +99,6 @@ moet_status moet_workloads_read(const char *path, moet_workloads *list)
     }
 done:
     free(line);
-    if (!is_stdin) {
-        fclose(file);
-    }
     moet_workload_release(&workload);
     if (status != MOET_OK) {
         moet_workloads_release(&read);
@@ -116,4 +106,19 @@ done:
     }
     *list = read;
     return MOET_OK;
+}
+
+moet_status moet_workloads_read(const char *path, moet_workloads *list)
+{
+    if (strcmp(path, "-") == 0) {
+        return moet_workloads_read_stream(stdin, "stdin", list);
+    }
+    FILE *file = fopen(path, "re");
+    if (file == NULL) {
+        return moet_fail(errno == ENOENT ? MOET_NOT_FOUND : MOET_IO,
+                         "cannot open workloads %s: %s; name another file (--workloads)", path, strerror(errno));
+    }
+    moet_status status = moet_workloads_read_stream(file, path, list);
+    fclose(file);
+    return status;
 }

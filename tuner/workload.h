@@ -3,6 +3,8 @@
 #ifndef MOET_WORKLOAD_H
 #define MOET_WORKLOAD_H
 
+#include <stdio.h>
+
 #include "../src/moet.h"
 
 #define MOET_WORKLOAD_NAME_SIZE 96
@@ -38,6 +40,8 @@ moet_status moet_workload_parse(const char *line, size_t length, const char *whe
 moet_status moet_workload_format(const moet_workload *workload, char **line);
 /* Reads a .jsonl file; blank lines are skipped. All or nothing. "-" reads stdin. */
 moet_status moet_workloads_read(const char *path, moet_workloads *list);
+/* The same of an open stream; name is for messages. */
+moet_status moet_workloads_read_stream(FILE *stream, const char *name, moet_workloads *list);
 
 /* Draws counts[experts] that sum to rows: "balanced", "uniform" (multinomial), "lognormal:S", "zipf:S", "powerlaw:A",
  * "hot:F" (one expert gets fraction F), "idle:F" (fraction F of the experts gets nothing). The same (skew, experts,

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "../src/status.h"
+#include "utf8.h"
 #include "workload.h"
 
 #define MAX_LINE_BYTES (1 << 20)
@@ -19,27 +20,6 @@
 #define MAX_WEIGHT_BYTES 40
 
 /* ---- the scan ---- */
-
-/* Length of the UTF-8 character at text (no overlong forms, no surrogates: RFC 3629), 0 if it is none. */
-static size_t utf8_length(const unsigned char *text, size_t left)
-{
-    unsigned char lead = text[0];
-    if (lead < 0x80) {
-        return 1;
-    }
-    size_t length = lead >= 0xc2 && lead <= 0xdf ? 2 : (lead & 0xf0) == 0xe0 ? 3 : lead >= 0xf0 && lead <= 0xf4 ? 4 : 0;
-    if (length == 0 || length > left) {
-        return 0;
-    }
-    for (size_t i = 1; i < length; i++) {
-        if ((text[i] & 0xc0) != 0x80) {
-            return 0;
-        }
-    }
-    bool overlong = (lead == 0xe0 && text[1] < 0xa0) || (lead == 0xf0 && text[1] < 0x90);
-    bool beyond = (lead == 0xed && text[1] >= 0xa0) || (lead == 0xf4 && text[1] >= 0x90);
-    return overlong || beyond ? 0 : length;
-}
 
 /* Moves *at, a place behind a character, before it where it is that one; spaces are passed first. */
 static bool step_back(const char *line, size_t *at, char character)
@@ -126,7 +106,7 @@ static moet_status scan(const char *line, size_t length, const char *where)
         if (c < 0x20 && (in_string || (c != ' ' && c != '\t' && c != '\r' && c != '\n'))) {
             return moet_fail(MOET_MALFORMED, "%s: column %zu: control character 0x%02x", where, i + 1, c);
         }
-        size_t step = utf8_length((const unsigned char *)line + i, length - i);
+        size_t step = moet_utf8_length(line + i, length - i);
         if (step == 0) {
             return moet_fail(MOET_MALFORMED, "%s: column %zu: not UTF-8", where, i + 1);
         }
@@ -171,6 +151,13 @@ static moet_status read_weight(const cJSON *item, const char *where, double *wei
     return MOET_OK;
 }
 
+/* Also what turns the direction of the text around it, on a terminal or a page. */
+static bool is_control(uint32_t code)
+{
+    return code < 0x20 || (code >= 0x7f && code <= 0x9f) || (code >= 0x202a && code <= 0x202e) ||
+           (code >= 0x2066 && code <= 0x2069);
+}
+
 static moet_status read_text(const cJSON *item, const char *where, char *text, size_t size)
 {
     if (!cJSON_IsString(item) || item->valuestring == NULL) {
@@ -181,10 +168,12 @@ static moet_status read_text(const cJSON *item, const char *where, char *text, s
         return moet_fail(MOET_MALFORMED, "%s: \"%.32s\" must be 1 to %zu bytes long, not %zu", where, item->string,
                          size - 1, length);
     }
-    for (size_t i = 0; i < length; i++) {
-        unsigned char c = (unsigned char)item->valuestring[i];
-        if (c < 0x20 || c == 0x7f) {
-            return moet_fail(MOET_MALFORMED, "%s: \"%.32s\" holds control character 0x%02x", where, item->string, c);
+    size_t step;
+    for (const char *at = item->valuestring; *at != '\0';) {
+        const char *character = moet_utf8_next(&at, &step);
+        const uint32_t code = moet_utf8_code(character, step);
+        if (is_control(code)) {
+            return moet_fail(MOET_MALFORMED, "%s: \"%.32s\" holds control character 0x%02x", where, item->string, code);
         }
     }
     memcpy(text, item->valuestring, length + 1);
