@@ -137,11 +137,9 @@ moet_status moet_bench_add_path_launcher(moet_bench *bench, const char *name, mo
                                          void *context, bool capturable, bool device_counts, int32_t *subject);
 
 /* The time of the launch that was verified, cold and outside any graph: enough to tell a candidate that is far behind.
- * _launch_sample: as a sample, beside the ceilings' latest times; _keep_launch makes it the trial's one sample (eager),
- * for a candidate that is dropped on it. */
+ * _launch_sample: as a sample, beside the ceilings' latest times. */
 int64_t moet_bench_launch_ns(const moet_bench *bench, int32_t subject);
 moet_sample moet_bench_launch_sample(const moet_bench *bench, int32_t subject);
-moet_status moet_bench_keep_launch(moet_bench *bench, int32_t subject);
 /* Launches an active subject once more; the shorter time counts from now on: a kernel may be slow once. A subject that
  * fails retires; an error status is the bench's own. */
 moet_status moet_bench_launch_again(moet_bench *bench, int32_t subject);

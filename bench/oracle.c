@@ -21,14 +21,6 @@ void moet_oracle_release(moet_oracle *oracle)
     *oracle = (moet_oracle){0};
 }
 
-static uint64_t draw(uint64_t *state)
-{
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    return *state;
-}
-
 static int compare_rows(const void *a, const void *b)
 {
     int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
@@ -50,7 +42,7 @@ typedef struct reservoir {
 
 static void offer_row(reservoir *r, int64_t row)
 {
-    int64_t at = r->offered < MOST_ROWS ? r->offered : (int64_t)(draw(&r->state) % (uint64_t)(r->offered + 1));
+    int64_t at = r->offered < MOST_ROWS ? r->offered : (int64_t)(moet_xorshift(&r->state) % (uint64_t)(r->offered + 1));
     if (at < MOST_ROWS) r->rows[at] = row;
     r->offered++;
 }
@@ -110,7 +102,7 @@ static moet_status choose_columns(const moet_bench *bench, bool full, moet_oracl
         else if (i >= count - 32)
             oracle->columns[i] = N - count + i;
         else
-            oracle->columns[i] = (int32_t)(draw(&state) % (uint64_t)N);
+            oracle->columns[i] = (int32_t)(moet_xorshift(&state) % (uint64_t)N);
     }
     qsort(oracle->columns, (size_t)count, sizeof *oracle->columns, compare_columns);
     oracle->column_count = count;

@@ -6,18 +6,10 @@
 
 enum { CHOICES_SEED = 301, USUAL_CHOICES = 8 };
 
-static uint64_t draw(uint64_t *state)
-{
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    return *state;
-}
-
 static void shuffle(int32_t *values, int64_t count, uint64_t *state)
 {
     for (int64_t i = count - 1; i > 0; i--) {
-        int64_t j = (int64_t)(draw(state) % (uint64_t)(i + 1));
+        int64_t j = (int64_t)(moet_xorshift(state) % (uint64_t)(i + 1));
         int32_t swapped = values[i];
         values[i] = values[j];
         values[j] = swapped;
@@ -97,7 +89,8 @@ moet_status moet_path_choices_create(moet_bench *bench)
     memset(last, 0xff, R * sizeof *last);
     memset(c->ids, 0xff, entries * sizeof *c->ids);
     draw_ids(b, order, last, load, &state);
-    for (size_t i = 0; i < entries; i++) c->weights[i] = (float)((draw(&state) >> 40) + 1) * 0x1p-24f; /* (0, 1] */
+    for (size_t i = 0; i < entries; i++)
+        c->weights[i] = (float)((moet_xorshift(&state) >> 40) + 1) * 0x1p-24f; /* (0, 1] */
     status = upload(bench, c->ids, entries * sizeof *c->ids, (void **)&c->device_ids);
     if (status == MOET_OK)
         status = upload(bench, c->weights, entries * sizeof *c->weights, (void **)&c->device_weights);

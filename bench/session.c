@@ -458,11 +458,7 @@ typedef struct entrant {
 static void shuffle(moet_bench *bench, entrant *entrants, int32_t count)
 {
     for (int32_t i = count - 1; i > 0; i--) {
-        uint64_t *state = &bench->order_state; /* Marsaglia's xorshift */
-        *state ^= *state << 13;
-        *state ^= *state >> 7;
-        *state ^= *state << 17;
-        int32_t j = (int32_t)(*state % (uint64_t)(i + 1));
+        int32_t j = (int32_t)(moet_xorshift(&bench->order_state) % (uint64_t)(i + 1));
         entrant swapped = entrants[i];
         entrants[i] = entrants[j];
         entrants[j] = swapped;
@@ -523,14 +519,6 @@ moet_sample moet_bench_launch_sample(const moet_bench *bench, int32_t subject)
                          .dense2_ns = medians_ns[1],
                          .copy_ns = medians_ns[2],
                          .read_ns = medians_ns[3]};
-}
-
-moet_status moet_bench_keep_launch(moet_bench *bench, int32_t subject)
-{
-    moet_subject *s = bench->subjects[subject];
-    const moet_sample sample = moet_bench_launch_sample(bench, subject);
-    s->trial.eager = true;
-    return moet_trial_push(&s->trial, &sample, &s->sample_capacity);
 }
 
 static moet_status keep_round(moet_bench *bench, const entrant *entrants, int32_t count)

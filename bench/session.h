@@ -18,6 +18,15 @@
 #include "../src/nvtx.h"
 #include "bench.h"
 
+/* Marsaglia's xorshift: the next of a state that is never 0. */
+static inline uint64_t moet_xorshift(uint64_t *state)
+{
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    return *state;
+}
+
 /* ---- measure.c: something that can be timed ---- */
 
 typedef struct moet_runner {

@@ -22,7 +22,7 @@ bool moet_stages_source(int32_t cc_major, int32_t cc_minor, moet_source *source)
 /* Bytes that moet_stages_permute needs beside its outputs, a multiple of 256. */
 size_t moet_stages_workspace_bytes(const moet_problem *problem, int32_t choices, int64_t max_tokens, int32_t max_sms,
                                    const moet_device_info *device);
-/* How moet_stages_permute runs for so many tokens; zeros where this build does not know the backend. */
+/* For tests: how moet_stages_permute runs for so many tokens; zeros where this build does not know the backend. */
 typedef struct moet_stages_grid {
     bool is_many;   /* blocks wait for each other (a cooperative launch) and have counts in the workspace */
     int64_t blocks; /* SMs that it takes; 0: not known */

@@ -84,11 +84,14 @@ void moet_record_stop(moet_handle *handle)
     if (handle) recorder_replace(handle, NULL);
 }
 
-/* FNV-1a over 32-bit words: http://www.isthe.com/chongo/tech/comp/fnv/ */
-static uint64_t hash_words(uint64_t hash, const void *words, size_t count)
+/* FNV-1a over 32-bit words, of which the bytes may be any type's: http://www.isthe.com/chongo/tech/comp/fnv/ */
+static uint64_t hash_words(uint64_t hash, const void *bytes, size_t count)
 {
-    const uint32_t *w = words;
-    for (size_t i = 0; i < count; i++) hash = (hash ^ w[i]) * 0x100000001b3ULL;
+    for (size_t i = 0; i < count; i++) {
+        uint32_t word;
+        memcpy(&word, (const char *)bytes + i * sizeof word, sizeof word);
+        hash = (hash ^ word) * 0x100000001b3ULL;
+    }
     return hash ^ hash >> 32; /* the product moves nothing to lower bits, which choose the slot */
 }
 

@@ -86,6 +86,7 @@ bool fill_put(moet_store *store, int64_t run, const fill_trial *t)
     char config[MOET_CONFIG_SIZE], validator[64] = "";
     moet_workload workload = {.name = "test/made-up",
                               .skew = "by hand",
+                              .tokens = t->tokens,
                               .experts = t->problem->experts,
                               .hidden = t->problem->hidden,
                               .inter = t->problem->inter};

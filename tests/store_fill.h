@@ -24,6 +24,7 @@ typedef struct fill_trial {
     const moet_device *device;
     const moet_problem *problem;
     const int32_t *counts; /* [problem->experts] */
+    int64_t tokens;        /* op FFN */
     const moet_config *config;
     bool device_counts, is_default, final_rounds, replace;
     int32_t version; /* 0: the family's */

@@ -137,6 +137,7 @@ cp out bench.jsonl
 grep -qF '"hit":"exact"' bench.jsonl && pass || fail "bench: no exact hit"
 expect 0 "" "$MOE" bench --device host --default --workloads small.jsonl --ops up --rounds 3
 cp out default.jsonl
+SEVERAL_LINES=1 expect 0 "out of time: 1 of 1 points not measured" "$MOE" bench --device host --default --ops up --seconds 0.000000001s --workloads small.jsonl --match small/a
 expect 2 "--match: no workload of small.jsonl has 'elsewhere' in its name" "$MOE" bench --device host --default --workloads small.jsonl --match elsewhere
 expect 0 "" "$MOE" compare bench.jsonl default.jsonl
 expect 4 "" "$MOE" compare bench.jsonl default.jsonl --at-least 1000000

@@ -362,6 +362,30 @@ static void test_heavier_first(void **state)
     moet_workloads_release(&list);
 }
 
+/* Shapes by their first workload, whatever comes between: each is raced as a whole, heavier first in all of it. */
+static void test_shapes_together(void **state)
+{
+    (void)state;
+    static const int32_t order[] = {2, 0, 4, 1, 3};
+    const moet_sweep_options options = {
+        .problem = {.ops = {2, {MOET_OP_UP, MOET_OP_DOWN}}, .layouts = {1, {MOET_LAYOUT_NK}}}, .shard = {1, 1}};
+    moet_workloads list = {0};
+    moet_sweep_tasks tasks = {0};
+    add(&list, 128, 1, 1, 1);
+    add(&list, 64, 2, 2, 9);
+    add(&list, 128, 3, 3, 7);
+    add(&list, 64, 4, 4, 1);
+    add(&list, 128, 5, 5, 1);
+    TEST_OK(moet_sweep_plan(&options, &list, &tasks));
+    assert_int_equal(tasks.count, 10);
+    for (int32_t i = 0; i < 10; i++) {
+        const int32_t shape = i / 6, place = shape == 0 ? i % 3 : 3 + (i - 6) % 2;
+        assert_ptr_equal(tasks.items[i].workload, &list.items[order[place]]);
+    }
+    moet_sweep_tasks_release(&tasks);
+    moet_workloads_release(&list);
+}
+
 static void test_far_first(void **state)
 {
     (void)state;
@@ -382,9 +406,10 @@ static void test_far_first(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_texts),    cmocka_unit_test(test_npy),           cmocka_unit_test(test_malformed),
-        cmocka_unit_test(test_split),    cmocka_unit_test(test_clusters),      cmocka_unit_test(test_equals),
-        cmocka_unit_test(test_distance), cmocka_unit_test(test_heavier_first), cmocka_unit_test(test_far_first),
+        cmocka_unit_test(test_texts),     cmocka_unit_test(test_npy),           cmocka_unit_test(test_malformed),
+        cmocka_unit_test(test_split),     cmocka_unit_test(test_clusters),      cmocka_unit_test(test_equals),
+        cmocka_unit_test(test_distance),  cmocka_unit_test(test_heavier_first), cmocka_unit_test(test_shapes_together),
+        cmocka_unit_test(test_far_first),
     };
     return cmocka_run_group_tests_name("import", tests, group_open, group_close);
 }

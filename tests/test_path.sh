@@ -71,4 +71,20 @@ expect 0 "2 races finished" default_only other.db --ops ffn --experts 4 --hidden
 expect 0 "" "$MOE" emit --db other.db --out joined
 is "rows of the points, ascending" "$(grep -oE '"rows":\s*[0-9]+' joined/table.json | grep -oE '[0-9]+' | xargs)" "32 64 128"
 SEVERAL_LINES=1 expect 1 "not measured" default_only crowded.db --workloads crowded.jsonl
+
+# ---- verify takes a point's tokens from the table ----
+sed 's/"tokens":1,//' crowded.jsonl >apart.jsonl
+expect 0 "1 races finished" default_only apart.db --workloads apart.jsonl
+expect 0 "" "$MOE" emit --db apart.db --out apart
+python3 - apart/table.json <<'EOT'
+import hashlib, re, sys
+text, edits = re.subn(r'("tokens":\s*)null', r"\g<1>1", open(sys.argv[1]).read())
+assert edits == 1
+before, digits, after = re.split(r'(?<="hash":)(\s*"[0-9a-f]{64})', text, maxsplit=1)
+digits = digits[:-64]
+digest = hashlib.sha256((before + digits + after).encode()).hexdigest()
+open(sys.argv[1], "w").write(before + digits + digest + after)
+EOT
+SEVERAL_LINES=1 expect 1 "0 right, 0 wrong, 2 could not run" "$MOE" verify --table apart --device host
+holds "verify's reason" out "20 experts a token"
 finish

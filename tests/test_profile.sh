@@ -75,6 +75,7 @@ is "ten lines of a file" "$(wc -l <out)" 10
 
 # Beside the trial: a winner is found, profiled, and its counters are shown; its times stay what they were.
 small_sweep --db p.db >/dev/null 2>err || fail "sweep: $(tail -n 3 err)"
+cp p.db unprofiled.db
 before=$("$MOE" show --trials --db p.db --format csv | sha256sum)
 PATH=$WORK/bin:$PATH expect 0 "" "$MOE" profile small.jsonl $host --db p.db
 winner=$("$MOE" show --db p.db --format csv --workload small/a | python3 -c 'import csv,sys; print(next(csv.DictReader(sys.stdin))["config"])')
@@ -90,10 +91,9 @@ expect 1 "no trial of the configuration" "$MOE" profile small.jsonl $host --db p
 expect 1 "no winner" "$MOE" profile small.jsonl $host --ops down --db p.db
 expect 2 "which ncu has" "$MOE" profile small.jsonl --db p.db --tool nsys
 expect 2 "neither --trials nor --why" "$MOE" show --counters --trials --db p.db
-small_sweep --db none.db >/dev/null 2>&1
-expect 0 "moe-tune profile --db puts them there" "$MOE" show --counters --db none.db
-"$MOE" merge --db both.db none.db p.db >/dev/null 2>err || fail "merge: $(cat err)"
-"$MOE" merge --db turned.db p.db none.db >/dev/null 2>err || fail "merge: $(cat err)"
+expect 0 "moe-tune profile --db puts them there" "$MOE" show --counters --db unprofiled.db
+"$MOE" merge --db both.db unprofiled.db p.db >/dev/null 2>err || fail "merge: $(cat err)"
+"$MOE" merge --db turned.db p.db unprofiled.db >/dev/null 2>err || fail "merge: $(cat err)"
 "$MOE" show --counters --db both.db --format csv >both
 is "merged, in either order" "$("$MOE" show --counters --db turned.db --format csv | sha256sum)" "$(sha256sum <both)"
 is "merged counters" "$(tail -n +2 both | wc -l)" 28

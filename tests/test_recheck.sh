@@ -209,6 +209,7 @@ MOET_FAULT_SLOW=1 TMPDIR=$WORK/scratch "$MOE" emit --db a.db --out rerun --all-w
 is "emit --rerun of a winner that is slow now" $? 4
 [ $((SECONDS - began)) -ge 4 ] && pass || fail "two points took less than their two seconds of load"
 holds "emit --rerun" err "small/b 64 rows hot up any: under load the default is faster"
+holds "emit --rerun: how many points" err "[0/2] under load: small/"
 grep -qE '"reranked":[1-4],' out && pass || fail "emit --rerun: $(cat out)" # on a busy machine others are reranked too
 cmp -s plain/table.json rerun/table.json && pass || fail "emit --rerun emits another table"
 is "what emit --rerun leaves" "$(ls -A scratch)" ""

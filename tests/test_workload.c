@@ -1,8 +1,9 @@
-/* The text form of workloads, and the models file. */
+/* The text form of workloads, and the models file; problems as options. */
 #include "test.h"
 
 #include <math.h>
 
+#include "../tuner/problem_options.h"
 #include "../tuner/workload.h"
 
 static const char good[] = "{\"name\":\"deepseek-v3/ep32\",\"experts\":4,\"hidden\":64,\"inter\":32,\"rows\":10,"
@@ -277,6 +278,26 @@ static void test_models(void **state)
     TEST_FAILS(MOET_NOT_FOUND, NULL, moet_model_find("", &model));
 }
 
+/* A clamp is printed so that the option takes it, and reads back. */
+static void test_clamp_option(void **state)
+{
+    (void)state;
+    static const double clamps[] = {7, 1.5, 0.00001, 1e6, 123456.789, 1.1920929e-7, 0.1, 1e-30};
+    for (int32_t i = 0; i < MOET_COUNT_OF(clamps); i++) {
+        char text[MOET_PROBLEM_OPTIONS_SIZE];
+        double value = 0;
+        moet_problem problem;
+        moet_problem_init(&problem, MOET_OP_FFN, 4, 64, 32);
+        problem.activation = MOET_ACTIVATION_SWIGLU_CLAMP;
+        problem.clamp = clamps[i];
+        moet_problem_options_format(&problem, text);
+        const char *clamp = strstr(text, " --clamp ");
+        assert_non_null(clamp);
+        TEST_OK(moet_parse_decimal(clamp + strlen(" --clamp "), "--clamp", 0, 1e6, &value));
+        assert_true(value == clamps[i]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -287,6 +308,7 @@ int main(void)
         cmocka_unit_test(test_one_byte_changed),
         cmocka_unit_test(test_lists_and_files),
         cmocka_unit_test(test_models),
+        cmocka_unit_test(test_clamp_option),
     };
     return cmocka_run_group_tests_name("workload", tests, NULL, NULL);
 }

@@ -6,7 +6,7 @@
 
 #include "cost_fit.h"
 
-enum { MOST_POINTS = 4000, CONFIGS = 6, ROUNDS = 3, EXPERTS = 8 };
+enum { CONFIGS = 6, ROUNDS = 3, EXPERTS = 8 };
 
 /* Shapes on which different rates are what takes long: weights from HBM; tiles of a few waves; multiplying; storing, as
  * K is short; a launch. */
@@ -22,9 +22,13 @@ static const shape device_shapes[] = {{MOET_OP_UP, 4096, 2048, 32},
 static const shape host_shapes[] = {
     {MOET_OP_UP, 256, 128, 4}, {MOET_OP_UP, 256, 128, 32}, {MOET_OP_DOWN, 256, 64, 32}, {MOET_OP_DOWN, 64, 64, 1}};
 
+/* Trials leave room for what is measured where they are of too few workloads. */
+enum { MOST_MEASURED = CONFIGS * MOET_COUNT_OF(device_shapes), MOST_POINTS = 4000 };
+_Static_assert(MOET_COUNT_OF(host_shapes) <= MOET_COUNT_OF(device_shapes), "room for those of the host too");
+
 typedef struct points {
     int32_t count, workloads;
-    int64_t workload_id; /* of the latest trial */
+    int64_t workload_ids[MOET_CALIBRATE_WORKLOADS]; /* the first [workloads], each once: more are as good */
     bool is_host;
     moet_cost_point *items; /* [MOST_POINTS] */
 } points;
@@ -33,6 +37,7 @@ static moet_status add(points *p, const moet_problem *problem, const int32_t *co
                        int64_t time_ns)
 {
     const size_t bytes = (size_t)problem->experts * sizeof *counts;
+    if (p->count == MOST_POINTS) return MOET_OK;
     moet_cost_point *point = &p->items[p->count];
     *point = (moet_cost_point){.problem = *problem, .config = *config, .time_ns = (double)time_ns};
     point->counts = malloc(bytes);
@@ -41,6 +46,13 @@ static moet_status add(points *p, const moet_problem *problem, const int32_t *co
     for (int32_t e = 0; e < problem->experts; e++) point->tokens += counts[e];
     p->count++;
     return MOET_OK;
+}
+
+static void add_workload(points *p, int64_t workload_id)
+{
+    for (int32_t i = 0; i < p->workloads; i++)
+        if (p->workload_ids[i] == workload_id) return;
+    if (p->workloads < MOET_CALIBRATE_WORKLOADS) p->workload_ids[p->workloads++] = workload_id;
 }
 
 static void release(points *p)
@@ -57,13 +69,12 @@ static moet_status visit(void *context, const moet_store_trial_row *row)
     moet_config config;
     moet_problem problem;
     /* A single launch outside a graph is not what is estimated. */
-    if (p->count == MOST_POINTS || !row->is_current || row->median_ns <= 0 || (row->eager && !p->is_host) ||
-        moet_config_parse(row->config, &config) != MOET_OK || config.family->estimate_ns == NULL ||
-        config.family->gemm != NULL || moet_problem_parse(row->problem_key, &problem) != MOET_OK ||
-        problem.experts != row->experts)
+    if (p->count == MOST_POINTS - MOST_MEASURED || !row->is_current || row->median_ns <= 0 ||
+        (row->eager && !p->is_host) || moet_config_parse(row->config, &config) != MOET_OK ||
+        config.family->estimate_ns == NULL || config.family->gemm != NULL ||
+        moet_problem_parse(row->problem_key, &problem) != MOET_OK || problem.experts != row->experts)
         return MOET_OK;
-    p->workloads += row->workload_id != p->workload_id;
-    p->workload_id = row->workload_id;
+    add_workload(p, row->workload_id);
     return add(p, &problem, row->counts, &config, row->median_ns);
 }
 
@@ -156,7 +167,7 @@ moet_status moet_calibrate(moet_worker *worker, moet_compile_ahead *ahead, moet_
     moet_status status = moet_store_get_cost(store, key, cost);
     if (status != MOET_NOT_FOUND) return status;
 
-    points p = {.workload_id = -1, .is_host = strcmp(device->backend, "host") == 0};
+    points p = {.is_host = strcmp(device->backend, "host") == 0};
     moet_store_cost result = {.rates = moet_cost_guess(device, ceilings)};
     const moet_device_rates guess = result.rates;
     p.items = malloc(MOST_POINTS * sizeof *p.items);

@@ -531,15 +531,6 @@ void moet_candidates_release(moet_candidates *list)
     *list = (moet_candidates){0};
 }
 
-int32_t moet_candidates_applicable(const moet_candidates *list)
-{
-    int32_t count = 0;
-    for (int32_t i = 0; i < list->count; i++) {
-        count += list->items[i].applicable;
-    }
-    return count;
-}
-
 void moet_candidates_hash(const moet_candidates *list, int32_t rule, int32_t final_rounds, int32_t listed,
                           char text[MOET_SHA256_TEXT_SIZE])
 {

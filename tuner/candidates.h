@@ -86,7 +86,6 @@ int32_t moet_candidates_listers(const moet_candidates *list);
 int32_t moet_candidates_most_known(const moet_family *family);
 /* How many configurations there are around one, at most. */
 int32_t moet_candidates_around(const moet_config *center);
-int32_t moet_candidates_applicable(const moet_candidates *list);
 
 /* Adds a configuration that won on another routing of this problem, or marks it where it is listed already. One of a
  * family that was not chosen is left out. */

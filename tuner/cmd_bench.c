@@ -394,6 +394,13 @@ static moet_status check_match(const bench_arguments *a, const moet_sweep_tasks 
     return moet_fail(MOET_INVALID, "--match: no workload of %s has '%s' in its name", a->workloads, a->match);
 }
 
+static int32_t count_wanted(const bench_arguments *a, const moet_sweep_tasks *tasks, int32_t from)
+{
+    int32_t count = 0;
+    for (int32_t i = from; i < tasks->count; i++) count += is_wanted(a, &tasks->items[i]);
+    return count;
+}
+
 static moet_status run_tasks(bench_state *s, const moet_sweep_tasks *tasks)
 {
     int64_t begin_ns = moet_clock_ns();
@@ -406,7 +413,8 @@ static moet_status run_tasks(bench_state *s, const moet_sweep_tasks *tasks)
         }
         if (s->arguments->limit_ns > 0 && moet_clock_ns() - begin_ns > s->arguments->limit_ns) {
             moet_progress_clear(&s->progress);
-            moet_command_note("out of time: %d of %d points not measured", tasks->count - i, tasks->count);
+            moet_command_note("out of time: %d of %d points not measured", count_wanted(s->arguments, tasks, i),
+                              count_wanted(s->arguments, tasks, 0));
             break;
         }
         moet_progress_update(&s->progress, i, "%s %lld rows %s %s", task->workload->name,

@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "../src/table.h"
 #include "against.h"
 #include "command.h"
 #include "label.h"
@@ -13,6 +12,7 @@
 #include "planned.h"
 #include "progress.h"
 #include "store.h"
+#include "tuned.h"
 
 #define SUMMARY "check every entry of a table against the reference on this device, or one launch against a dump"
 #define EXAMPLE "moe-tune verify --table table"
@@ -103,6 +103,7 @@ typedef struct verify_state {
     moet_output *out;
     moet_output_format format;
     moet_progress progress;
+    int32_t done; /* points */
     int32_t right, wrong, failed;
 } verify_state;
 
@@ -184,13 +185,18 @@ static void print_entry(verify_state *s, const moet_problem *problem, const moet
     moet_output_text(s->out, result->reason);
 }
 
-static moet_status verify_point(verify_state *s, const moet_problem *problem, const moet_table_point *point)
+/* moet_tuned_visit. A point that does not fit, or has more experts a token than a path takes, is its entries' alone. */
+static moet_status verify_point(void *context, const moet_tuned_point *tuned)
 {
-    moet_status status = moet_bench_set_workload(s->bench, problem, point->counts, 0);
-    bool too_big = status == MOET_NO_DEVICE_MEMORY;
+    verify_state *s = context;
+    const moet_problem *problem = &tuned->problem->problem;
+    const moet_table_point *point = tuned->point;
+    moet_progress_update(&s->progress, s->done++, "%d right, %d wrong, %d failed", s->right, s->wrong, s->failed);
+    const moet_status status = moet_bench_set_workload(s->bench, problem, point->counts, tuned->tokens);
+    const bool cannot_run = status == MOET_NO_DEVICE_MEMORY || status == MOET_UNSUPPORTED;
     char reason[MOET_REASON_SIZE];
     snprintf(reason, sizeof reason, "%.255s", moet_last_error());
-    if (status != MOET_OK && !too_big) {
+    if (status != MOET_OK && !cannot_run) {
         return status;
     }
     for (int32_t kind = 0; kind < MOET_TABLE_KIND_COUNT; kind++) {
@@ -198,7 +204,7 @@ static moet_status verify_point(verify_state *s, const moet_problem *problem, co
         if (!point->winner[kind].present) {
             continue;
         }
-        if (too_big) {
+        if (cannot_run) {
             memcpy(result.reason, reason, sizeof reason);
         } else {
             MOET_TRY(verify_entry(s, problem, point, (moet_table_kind)kind, &result));
@@ -211,21 +217,14 @@ static moet_status verify_point(verify_state *s, const moet_problem *problem, co
     return MOET_OK;
 }
 
-static moet_status verify_table(verify_state *s, const moet_table *table)
+static moet_status verify_table(verify_state *s, const moet_tuned *tuned)
 {
-    int32_t total = 0, done = 0;
-    for (int32_t i = 0; i < table->problem_count; i++) {
-        total += table->problems[i].point_count;
+    int32_t total = 0;
+    for (int32_t i = 0; i < tuned->table->problem_count; i++) {
+        total += tuned->table->problems[i].point_count;
     }
     moet_progress_begin(&s->progress, stderr, total);
-    moet_status status = MOET_OK;
-    for (int32_t i = 0; i < table->problem_count && status == MOET_OK; i++) {
-        const moet_table_problem *problem = &table->problems[i];
-        for (int32_t j = 0; j < problem->point_count && status == MOET_OK; j++) {
-            moet_progress_update(&s->progress, done++, "%d right, %d wrong, %d failed", s->right, s->wrong, s->failed);
-            status = verify_point(s, &problem->problem, &problem->points[j]);
-        }
-    }
+    const moet_status status = moet_tuned_each(tuned, verify_point, s);
     moet_progress_clear(&s->progress);
     return status;
 }
@@ -258,32 +257,33 @@ static int run_table(const char *table_dir, const verify_arguments *a)
 {
     verify_state s = {.format = a->against.format};
     moet_device *device = NULL;
-    moet_table *table = NULL;
+    moet_tuned tuned = {0};
     moet_status status = moet_device_open(a->against.device, &device);
-    if (status == MOET_OK) status = moet_table_load(table_dir, device, &table);
+    if (status == MOET_OK) status = moet_tuned_open(table_dir, device, &tuned);
     if (status == MOET_OK) status = moet_planned_open(table_dir, a->against.device, &s.handle);
     if (status == MOET_OK) status = moet_bench_create(device, a->seed, false, &s.bench);
     if (status == MOET_OK) status = moet_output_create(stdout, s.format, columns, MOET_COUNT_OF(columns), &s.out);
     if (status == MOET_OK) {
-        note_refusals(table_dir, table);
-        status = verify_table(&s, table);
+        note_refusals(table_dir, tuned.table);
+        status = verify_table(&s, &tuned);
         moet_status written = moet_output_finish(s.out);
         status = status == MOET_OK ? written : status;
     }
     int code = moet_command_fail(status);
-    if (code == MOET_EXIT_OK && table->problem_count + table->refusal_count == 0) {
-        moet_command_note(
-            "%s has no GEMM entries to verify%s", table_dir,
-            table->ep_count > 0 ? ", only how the expert-parallel layer is run: moe-tune ep --check runs it" : "");
+    if (code == MOET_EXIT_OK && tuned.table->problem_count + tuned.table->refusal_count == 0) {
+        moet_command_note("%s has no GEMM entries to verify%s", table_dir,
+                          tuned.table->ep_count > 0
+                              ? ", only how the expert-parallel layer is run: moe-tune ep --check runs it"
+                              : "");
         code = MOET_EXIT_FAILED;
     } else if (code == MOET_EXIT_OK) {
         moet_command_note("%s on %s: %d right, %d wrong, %d could not run, %d refused", table_dir, device->info.name,
-                          s.right, s.wrong, s.failed, table->refusal_count);
+                          s.right, s.wrong, s.failed, tuned.table->refusal_count);
         code = s.wrong > 0 ? MOET_EXIT_WRONG : s.failed > 0 || s.right == 0 ? MOET_EXIT_FAILED : MOET_EXIT_OK;
     }
     moet_bench_destroy(s.bench);
     moet_close(s.handle);
-    moet_table_close(table);
+    moet_tuned_close(&tuned);
     moet_device_close(device);
     return code;
 }

@@ -24,7 +24,7 @@ moet_status moet_compile_ahead_add(moet_compile_ahead *ahead, const moet_problem
  * next. Nothing to wait for: at once. */
 void moet_compile_ahead_wait(moet_compile_ahead *ahead, const moet_problem *problem, const moet_config *config,
                              const moet_device_info *device);
-/* Kernels that were compiled, those found in the cache not counted. */
+/* For tests: kernels that were compiled, those found in the cache not counted. */
 int32_t moet_compile_ahead_compiled(moet_compile_ahead *ahead);
 
 #endif

@@ -6,18 +6,9 @@
 #include "../src/status.h"
 
 static const moet_effort_rule rules[MOET_EFFORT_COUNT] = {
-    [MOET_EFFORT_QUICK] = {.name = "quick", .summary = "the 4 best estimates", .estimated = 4},
-    [MOET_EFFORT_NORMAL] = {.name = "normal",
-                            .summary = "the 12 best estimates, then around the best",
-                            .estimated = 12,
-                            .centers = {2, 1},
-                            .path_centers = {1},
-                            .fills = true},
-    [MOET_EFFORT_EXHAUSTIVE] = {.name = "exhaustive",
-                                .summary = "all, then around the best",
-                                .centers = {4, 2},
-                                .path_centers = {2, 1},
-                                .fills = true},
+    [MOET_EFFORT_QUICK] = {.name = "quick", .estimated = 4},
+    [MOET_EFFORT_NORMAL] = {.name = "normal", .estimated = 12, .centers = {2, 1}, .path_centers = {1}, .fills = true},
+    [MOET_EFFORT_EXHAUSTIVE] = {.name = "exhaustive", .centers = {4, 2}, .path_centers = {2, 1}, .fills = true},
 };
 
 const moet_effort_rule *moet_effort_rule_of(moet_effort effort) { return &rules[effort]; }

@@ -17,7 +17,6 @@ typedef enum moet_effort {
 /* What an effort tries beside the controls: families' defaults, neighbours' winners, and what has no estimate. */
 typedef struct moet_effort_rule {
     const char *name;
-    const char *summary;
     int32_t estimated;                        /* candidates of the best estimates; 0: all */
     int32_t centers[MOET_EFFORT_PASSES];      /* around how many of the best others are tried, pass by pass */
     int32_t path_centers[MOET_EFFORT_PASSES]; /* of op FFN, whose halves have been looked around for as GEMMs */

@@ -86,12 +86,11 @@ typedef struct writer {
 static moet_status parse_point(const moet_store_trial_row *row, moet_problem *problem, moet_routing *routing)
 {
     char key[MOET_STORE_PROBLEM_SIZE];
-    const size_t length = moet_store_problem_length(row->problem_key);
-    snprintf(key, sizeof key, "%.*s", (int)length, row->problem_key);
+    snprintf(key, sizeof key, "%.*s", (int)moet_store_problem_length(row->problem_key), row->problem_key);
     MOET_TRY(moet_problem_parse(key, problem));
     MOET_TRY(moet_routing_summarize(row->counts, row->experts, routing));
-    const char *tokens = strstr(row->problem_key + length, "tokens=");
-    routing->tokens = tokens != NULL ? strtoll(tokens + 7, NULL, 10) : routing->rows;
+    const int64_t tokens = moet_store_problem_tokens(row->problem_key);
+    routing->tokens = tokens > 0 ? tokens : routing->rows;
     return MOET_OK;
 }
 

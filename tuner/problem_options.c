@@ -1,8 +1,12 @@
 #include "problem_options.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "command.h"
+
+#define MOST_DECIMALS 30 /* behind "0.": 32 characters, as many as moet_parse_decimal reads */
+#define DECIMAL_SIZE 352 /* of any double, printed with so many */
 
 /* Above those of the commands. */
 enum option_key {
@@ -134,6 +138,18 @@ void moet_problem_options_apply(const moet_problem_options *o, moet_problem *pro
     problem->combine = o->combine;
 }
 
+/* As moet_parse_decimal takes it, which knows no exponents: the fewest decimals that read back, else as many as it
+ * takes. */
+static void format_decimal(double value, char text[DECIMAL_SIZE])
+{
+    for (int decimals = 0; decimals <= MOST_DECIMALS; decimals++) {
+        snprintf(text, DECIMAL_SIZE, "%.*f", decimals, value);
+        if (strtod(text, NULL) == value) {
+            return;
+        }
+    }
+}
+
 void moet_problem_options_format(const moet_problem *problem, char *text)
 {
     static const char *const activations[] = {
@@ -159,7 +175,9 @@ void moet_problem_options_format(const moet_problem *problem, char *text)
                                  activations[problem->activation], probs[problem->prob]);
     }
     if (is_path && problem->activation == MOET_ACTIVATION_SWIGLU_CLAMP) {
-        used += (size_t)snprintf(text + used, size - used, " --clamp %.9g", problem->clamp);
+        char clamp[DECIMAL_SIZE];
+        format_decimal(problem->clamp, clamp);
+        used += (size_t)snprintf(text + used, size - used, " --clamp %s", clamp);
     }
     if (is_path && problem->combine == MOET_COMBINE_PADDLE) {
         snprintf(text + used, size - used, " --combine paddle");

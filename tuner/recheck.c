@@ -8,9 +8,9 @@
 #include <string.h>
 
 #include "../src/status.h"
-#include "emit.h"
 #include "planned.h"
 #include "store.h"
+#include "tuned.h"
 
 #define UNCLEAR_PERCENT 10 /* of noise, and slower than tuned */
 
@@ -24,9 +24,7 @@ struct moet_recheck {
     const moet_recheck_options *options;
     int64_t begin_ns;
     moet_device *device;
-    moet_table *table;
-    cJSON *text;                      /* of the table: for what the runtime does not read */
-    const cJSON *section;             /* in it, of this device */
+    moet_tuned points;                /* of the table */
     moet_handle *tuned, *untuned;     /* with the table, without */
     moet_bench *bench;                /* NULL until something is measured */
     moet_recheck_entry *entries;      /* in the table's order */
@@ -64,24 +62,6 @@ static moet_status out_of_memory(void) { return moet_fail(MOET_NO_MEMORY, "reche
 
 /* ---- entries ---- */
 
-static const cJSON *member(const cJSON *object, const char *name)
-{
-    return cJSON_GetObjectItemCaseSensitive(object, name);
-}
-
-static const char *text_of(const cJSON *object, const char *name)
-{
-    const char *text = cJSON_GetStringValue(member(object, name));
-    return text != NULL ? text : "";
-}
-
-static int64_t integer_of(const cJSON *object, const char *name)
-{
-    const cJSON *item = member(object, name);
-    return cJSON_IsNumber(item) && item->valuedouble > -9e15 && item->valuedouble < 9e15 ? (int64_t)item->valuedouble
-                                                                                         : 0;
-}
-
 /* What the table's reader said of a winner that it refused. */
 static void find_refusal(const moet_table *table, const char *problem_key, const moet_recheck_entry *entry,
                          char reason[MOET_REASON_SIZE])
@@ -110,10 +90,9 @@ static bool is_beyond_tie(int64_t time_ns, int64_t other_ns, int64_t noise_ns)
     return other_ns > 0 && 100 * (time_ns - other_ns) > tie;
 }
 
-static moet_status add_entry(moet_recheck *r, const char *problem_key, const moet_table_problem *problem,
-                             const moet_table_point *point, const cJSON *object, moet_table_kind kind)
+static moet_status add_entry(moet_recheck *r, const moet_tuned_point *p, moet_table_kind kind)
 {
-    const cJSON *winner = member(object, moet_store_kind_name(kind));
+    const cJSON *winner = cJSON_GetObjectItemCaseSensitive(p->object, moet_store_kind_name(kind));
     if (!cJSON_IsObject(winner)) {
         return MOET_OK;
     }
@@ -127,48 +106,33 @@ static moet_status add_entry(moet_recheck *r, const char *problem_key, const moe
         r->entry_room = room;
     }
     moet_recheck_entry *e = &r->entries[r->entry_count++];
-    *e = (moet_recheck_entry){.problem = problem,
-                              .point = point,
+    *e = (moet_recheck_entry){.problem = p->problem,
+                              .point = p->point,
                               .kind = kind,
-                              .workload = text_of(object, "workload"),
-                              .skew = text_of(object, "skew"),
-                              .tokens = integer_of(object, "tokens"),
-                              .tuned_ns = integer_of(winner, "time_ns"),
-                              .is_constrained = is_beyond_tie(integer_of(winner, "time_ns"),
-                                                              integer_of(winner, "default_time_ns"),
-                                                              integer_of(winner, "noise_ns")),
+                              .workload = p->workload,
+                              .skew = p->skew,
+                              .tokens = p->tokens,
+                              .tuned_ns = moet_tuned_get_integer(winner, "time_ns"),
+                              .is_constrained = is_beyond_tie(moet_tuned_get_integer(winner, "time_ns"),
+                                                              moet_tuned_get_integer(winner, "default_time_ns"),
+                                                              moet_tuned_get_integer(winner, "noise_ns")),
                               .verdict = MOET_VERDICT_LEFT,
                               .error = (double)NAN};
-    put_config(&e->times[MOET_CONTENDER_WINNER], text_of(winner, "config"));
+    put_config(&e->times[MOET_CONTENDER_WINNER], moet_tuned_get_text(winner, "config"));
     if (!r->options->no_runner_up) {
-        put_config(&e->times[MOET_CONTENDER_RUNNER_UP], text_of(winner, "runner_up"));
+        put_config(&e->times[MOET_CONTENDER_RUNNER_UP], moet_tuned_get_text(winner, "runner_up"));
     }
-    if (!point->winner[kind].present) {
+    if (!p->point->winner[kind].present) {
         e->verdict = MOET_VERDICT_STALE;
-        find_refusal(r->table, problem_key, e, e->reason);
+        find_refusal(r->points.table, p->problem_key, e, e->reason);
     }
     return MOET_OK;
 }
 
-/* The reader keeps a device's points in the order of the text. */
-static moet_status add_entries(moet_recheck *r)
+static moet_status add_entries(void *context, const moet_tuned_point *point)
 {
-    const cJSON *text, *object;
-    cJSON_ArrayForEach(text, member(r->section, "problems"))
-    {
-        moet_problem problem;
-        const moet_status parsed = moet_problem_parse(text_of(text, "key"), &problem);
-        if (parsed == MOET_UNSUPPORTED) continue; /* a newer build's, which the reader refused */
-        MOET_TRY(parsed);
-        const moet_table_problem *found = moet_table_find(r->table, &problem);
-        int32_t at = 0;
-        cJSON_ArrayForEach(object, member(text, "points"))
-        {
-            const moet_table_point *point = &found->points[at++];
-            for (moet_table_kind kind = 0; kind < MOET_TABLE_KIND_COUNT; kind++)
-                MOET_TRY(add_entry(r, text_of(text, "key"), found, point, object, kind));
-        }
-    }
+    moet_recheck *r = context;
+    for (moet_table_kind kind = 0; kind < MOET_TABLE_KIND_COUNT; kind++) MOET_TRY(add_entry(r, point, kind));
     return MOET_OK;
 }
 
@@ -256,32 +220,19 @@ static moet_status plan_visit(moet_recheck *r)
 
 /* ---- open, close ---- */
 
-static moet_status find_section(moet_recheck *r)
-{
-    cJSON_ArrayForEach(r->section, member(r->text, "devices"))
-    {
-        if (strcmp(text_of(r->section, "key"), r->device->key) == 0) {
-            return MOET_OK;
-        }
-    }
-    return moet_fail(MOET_NOT_FOUND,
-                     "%s: no entry was made for this device (%.300s); tune it: moe-tune sweep, then moe-tune emit",
-                     r->options->table, r->device->key);
-}
-
 static moet_status open_all(moet_recheck *r)
 {
     const moet_recheck_options *o = r->options;
     MOET_TRY(moet_device_open(o->device, &r->device));
-    MOET_TRY(moet_table_load(o->table, r->device, &r->table));
-    MOET_TRY(moet_emit_read(o->table, &r->text));
-    if (strcmp(text_of(r->text, "hash"), r->table->hash) != 0) {
-        return moet_fail(MOET_MISMATCH, "%s: replaced while it was read; run the command again", o->table);
+    MOET_TRY(moet_tuned_open(o->table, r->device, &r->points));
+    if (r->points.section == NULL) {
+        return moet_fail(MOET_NOT_FOUND,
+                         "%s: no entry was made for this device (%.300s); tune it: moe-tune sweep, then moe-tune emit",
+                         o->table, r->device->key);
     }
-    MOET_TRY(find_section(r));
     MOET_TRY(moet_planned_open(o->table, o->device, &r->tuned));
     MOET_TRY(moet_planned_open(NULL, o->device, &r->untuned));
-    MOET_TRY(add_entries(r));
+    MOET_TRY(moet_tuned_each(&r->points, add_entries, r));
     MOET_TRY(find_groups(r));
     return plan_visit(r);
 }
@@ -311,9 +262,8 @@ void moet_recheck_close(moet_recheck *r)
     moet_bench_destroy(r->bench);
     moet_close(r->tuned);
     moet_close(r->untuned);
-    moet_table_close(r->table);
+    moet_tuned_close(&r->points);
     moet_device_close(r->device);
-    cJSON_Delete(r->text);
     free(r->entries);
     free(r->works);
     free(r->groups);
@@ -323,7 +273,9 @@ void moet_recheck_close(moet_recheck *r)
 
 const moet_device_info *moet_recheck_device(const moet_recheck *r) { return &r->device->info; }
 
-const char *moet_recheck_driver(const moet_recheck *r) { return text_of(r->section, "driver"); }
+const char *moet_recheck_driver(const moet_recheck *r) { return moet_tuned_get_text(r->points.section, "driver"); }
+
+int32_t moet_recheck_points(const moet_recheck *r) { return r->work_count; }
 
 void moet_recheck_coverage(const moet_recheck *r, int32_t *configs, int32_t *measured)
 {

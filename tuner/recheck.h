@@ -80,6 +80,8 @@ void moet_recheck_close(moet_recheck *recheck);
 const moet_device_info *moet_recheck_device(const moet_recheck *recheck);
 /* The driver that the table's times were measured with, "" unknown. */
 const char *moet_recheck_driver(const moet_recheck *recheck);
+/* Points that have entries to measure. */
+int32_t moet_recheck_points(const moet_recheck *recheck);
 /* Different configurations of winners that serve, and those of them that were measured. */
 void moet_recheck_coverage(const moet_recheck *recheck, int32_t *configs, int32_t *measured);
 

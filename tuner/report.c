@@ -135,12 +135,11 @@ static char *format_db_command(const report *r, const char *command, const char 
 static moet_status make_workload(const moet_store_winner_row *row, const moet_problem *problem, moet_workload *workload)
 {
     const moet_store_trial_row *t = &row->trial;
-    const char *tokens = strstr(t->problem_key, ",tokens=");
     *workload = (moet_workload){.experts = t->experts,
                                 .hidden = problem->hidden,
                                 .inter = problem->inter,
                                 .rows = t->rows,
-                                .tokens = tokens != NULL ? strtoll(tokens + 8, NULL, 10) : 0};
+                                .tokens = moet_store_problem_tokens(t->problem_key)};
     snprintf(workload->name, sizeof workload->name, "%s", t->workload_name);
     snprintf(workload->skew, sizeof workload->skew, "%s", t->skew);
     workload->counts = malloc((size_t)t->experts * sizeof *workload->counts);
@@ -398,7 +397,7 @@ static void put_efficiency(const report *r, moet_op op, const series *s, const c
 
 static void put_summary(report *r, const moet_peers *peers)
 {
-    char value[64], meaning[400], compare[300], *show = format_db_command(r, "moe-tune show", NULL, NULL);
+    char value[64], meaning[400], *show = format_db_command(r, "moe-tune show", NULL, NULL);
     FILE *to = r->to;
     fputs("<h1>moe-tune on ", to);
     moet_html_text(to, r->device.name);
@@ -446,8 +445,7 @@ static void put_summary(report *r, const moet_peers *peers)
         snprintf(value, sizeof value, "%.2f x", best->geomean);
         snprintf(meaning, sizeof meaning, "as fast as the best other program at each of %d points (least %.2f x)",
                  best->count, best->ratios[0].ratio);
-        snprintf(compare, sizeof compare, "table \"Beside other programs\"");
-        put_tile(to, value, meaning, compare);
+        put_tile(to, value, meaning, "table \"Beside other programs\"");
     }
     fputs("</div>\n<p class=\"faint\">This page is one file. It was made by ", to);
     put_command(to, r->options->command);
@@ -590,8 +588,10 @@ static moet_status make_page(report *r, moet_store *store, const char *folder, c
         if (status == MOET_OK) status = moet_store_each_winner(store, &filter, visit_winner, r);
         if (status == MOET_OK) status = moet_store_each_run(store, r->key, visit_run, r);
     }
-    if (r->lines != NULL) fclose(r->lines);
-    if (r->winners != NULL) fclose(r->winners);
+    if (r->lines != NULL && fclose(r->lines) != 0 && status == MOET_OK)
+        status = moet_fail(MOET_IO, "%s: %s", lines_path, strerror(errno));
+    if (r->winners != NULL && fclose(r->winners) != 0 && status == MOET_OK)
+        status = moet_fail(MOET_NO_MEMORY, "no memory for a report");
     if (status == MOET_OK && r->rows == 0) {
         status = moet_fail(MOET_NOT_FOUND, "%s: no winner to report: sweep first", r->db);
     }
@@ -614,7 +614,8 @@ moet_status moet_report_write(const moet_report_options *options, const char *pa
     moet_store *store = NULL;
     size_t size = 0;
     MOET_TRY(moet_plot_open(r.db, options->sources.device, &store, r.key));
-    moet_status status = moet_store_device_info(store, r.key, &r.device, &r.ceilings);
+    moet_status status = moet_store_begin_reading(store); /* numbers of one moment; closing ends it */
+    if (status == MOET_OK) status = moet_store_device_info(store, r.key, &r.device, &r.ceilings);
     if (status == MOET_OK) status = moet_child_folder_make(folder);
     if (status == MOET_OK) {
         status = make_page(&r, store, folder, &page, &size);

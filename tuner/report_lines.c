@@ -3,7 +3,6 @@
 
 #include <cjson/cJSON.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "parse.h"
 #include "peers.h"
@@ -29,7 +28,7 @@ moet_status moet_report_put_device(FILE *to, const char *name)
 
 moet_status moet_report_put_line(FILE *to, const moet_store_trial_row *trial, const moet_problem *problem)
 {
-    const char *tokens = strstr(trial->problem_key, ",tokens=");
+    const int64_t tokens = moet_store_problem_tokens(trial->problem_key);
     cJSON *line = cJSON_CreateObject();
     bool complete = cJSON_AddStringToObject(line, "name", trial->workload_name) != NULL &&
                     cJSON_AddNumberToObject(line, "rows", (double)trial->rows) != NULL &&
@@ -38,8 +37,8 @@ moet_status moet_report_put_line(FILE *to, const moet_store_trial_row *trial, co
                     cJSON_AddStringToObject(line, "peer", MOET_PEER_OURS) != NULL &&
                     cJSON_AddNumberToObject(line, "time_us", (double)trial->median_ns * 1e-3) != NULL &&
                     cJSON_AddStringToObject(line, "layout", moet_layout_text(problem->layout)) != NULL;
-    if (tokens != NULL) {
-        complete = complete && cJSON_AddNumberToObject(line, "tokens", strtod(tokens + 8, NULL)) != NULL;
+    if (tokens > 0) {
+        complete = complete && cJSON_AddNumberToObject(line, "tokens", (double)tokens) != NULL;
     }
     return put_json(to, line, complete);
 }

@@ -12,14 +12,14 @@
 
 typedef struct rerun_state {
     moet_rerun counted;
-    int32_t wrong;
+    int32_t wrong, points;
     moet_progress progress;
 } rerun_state;
 
 static void tell_before(void *context, double part, const moet_recheck_entry *first)
 {
     rerun_state *s = context;
-    moet_progress_update(&s->progress, part, "under load: %s %lld rows %s", first->workload,
+    moet_progress_update(&s->progress, part * s->points, "under load: %s %lld rows %s", first->workload,
                          (long long)first->point->rows, first->skew);
 }
 
@@ -57,7 +57,8 @@ static moet_status run_table(const char *dir, const char *device, rerun_state *s
     const moet_recheck_visitor visitor = {tell_before, tell_entry, s};
     moet_recheck *recheck = NULL;
     MOET_TRY(moet_recheck_open(&options, &recheck));
-    moet_progress_begin(&s->progress, stderr, 1);
+    s->points = moet_recheck_points(recheck);
+    moet_progress_begin(&s->progress, stderr, s->points);
     moet_status status = moet_recheck_run(recheck, &visitor);
     moet_progress_end(&s->progress);
     moet_recheck_close(recheck);

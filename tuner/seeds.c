@@ -45,7 +45,7 @@ moet_status moet_seeds_load(moet_seeds *seeds, moet_store *store, const char *de
 {
     if (strcmp(seeds->problem_key, problem_key) == 0) return MOET_OK;
     moet_seeds loaded = {0};
-    const moet_store_filter filter = {.device_key = device_key, .problem_key = problem_key};
+    const moet_store_filter filter = {.device_key = device_key, .problem_key = problem_key, .any_tokens = true};
     const moet_status status = moet_store_each_winner(store, &filter, visit, &loaded);
     if (status != MOET_OK) {
         moet_seeds_release(&loaded);

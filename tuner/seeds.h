@@ -19,7 +19,8 @@ typedef struct moet_seeds {
     moet_seed *items;
 } moet_seeds;
 
-/* The winners that the store has of a problem; nothing where these are its seeds already. */
+/* The winners that the store has of a problem (its key without tokens), whatever their tokens; nothing where these are
+ * its seeds already. */
 moet_status moet_seeds_load(moet_seeds *seeds, moet_store *store, const char *device_key, const char *problem_key);
 moet_status moet_seeds_add(moet_seeds *seeds, const moet_routing *routing, const moet_config *config);
 /* Different configs that won on the routings nearest in (ln rows, ln max/mean), within a factor of 8 of both, at most

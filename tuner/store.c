@@ -54,7 +54,7 @@
                 "WHERE excluded.effort > done.effort")                                                                 \
     X(REOPEN_DONE, "DELETE FROM done WHERE " IDENTITY " AND run_id IN (SELECT id FROM runs WHERE started_at < ?6)")    \
     X(REOPEN_TRIALS, "UPDATE trials SET final_rounds = 0 WHERE " IDENTITY " AND measured_at < ?6")                     \
-    X(FIND_DONE, "SELECT 1 FROM done WHERE " IDENTITY " AND candidates = ?6 AND effort >= ?7")                         \
+    X(FIND_DONE, "SELECT effort FROM done WHERE " IDENTITY " AND candidates = ?6")                                     \
     X(PUT_COST, "INSERT OR REPLACE INTO cost_models (device_id, points, error, " COST_COLUMNS ") VALUES ("             \
                 "(SELECT id FROM devices WHERE key = ?1), ?2, ?3, ?4, ?5, ?6, ?7, ?8)")                                \
     X(FIND_COST, "SELECT points, error, " COST_COLUMNS " FROM cost_models WHERE device_id = "                          \
@@ -215,7 +215,7 @@ static moet_status find_trial(moet_store *store, const moet_store_key *key, cons
     if (step(&b, &result->found) == MOET_OK && result->found) {
         result->id = sqlite3_column_int64(b.statement, 0);
         result->final_rounds = sqlite3_column_int(b.statement, 1) != 0;
-        result->effort = (moet_effort)sqlite3_column_int(b.statement, 2);
+        b.status = moet_store_read_effort(store, b.statement, 2, &result->effort);
         result->is_since = sqlite3_column_int(b.statement, 3) != 0;
     }
     return release(&b);
@@ -398,11 +398,11 @@ static moet_status put_trial_row(moet_store *store, const put_request *put)
 static moet_status is_kept(moet_store *store, const put_request *put, const found_trial *stored, bool *kept)
 {
     bool found = false;
-    int effort = 0;
+    moet_effort effort = MOET_EFFORT_QUICK;
     binder b = use(store, STATEMENT_FIND_EFFORT);
     bind_integer(&b, put->run_id);
-    if (step(&b, &found) == MOET_OK && found) effort = sqlite3_column_int(b.statement, 0);
-    *kept = stored->final_rounds && (int)stored->effort > effort && put->trial->status == MOET_TRIAL_OK;
+    if (step(&b, &found) == MOET_OK && found) b.status = moet_store_read_effort(store, b.statement, 0, &effort);
+    *kept = stored->final_rounds && stored->effort > effort && put->trial->status == MOET_TRIAL_OK;
     return release(&b);
 }
 
@@ -523,15 +523,15 @@ moet_status moet_store_is_done(moet_store *store, const moet_store_key *key, con
 {
     key_texts texts = {0};
     bool found = false;
+    moet_effort marked = MOET_EFFORT_QUICK;
     MOET_TRY(make_texts(key, &texts));
     binder b = use(store, STATEMENT_FIND_DONE);
     bind_point(&b, key, &texts);
     bind_text(&b, candidates);
-    bind_integer(&b, effort);
-    step(&b, &found);
+    if (step(&b, &found) == MOET_OK && found) b.status = moet_store_read_effort(store, b.statement, 0, &marked);
     moet_status status = release(&b);
     free(texts.counts);
-    if (status == MOET_OK) *done = found;
+    if (status == MOET_OK) *done = found && marked >= effort;
     return status;
 }
 

@@ -139,13 +139,14 @@ typedef struct moet_store_trial_row {
     moet_store_cubin cubins[MOET_MAX_CUBINS];
 } moet_store_trial_row;
 typedef moet_status (*moet_store_visit)(void *context, const moet_store_trial_row *row);
-/* filter texts may be NULL (any). device_key: a key, or a part of one. name matches the workload's name or
+/* filter texts may be NULL (any). device_key: a key, or a part of one. any_tokens: problem_key has none, and those that
+ * differ from it in tokens only are found too. name matches the workload's name or
  * "name/rows/skew" prefix, whole parts of it ("deepseek-v3/ep32/512"). workload (may be NULL): its shape and counts;
  * reading one workload costs little however large the database is. */
 typedef struct moet_store_filter {
     const char *device_key, *problem_key, *name;
     const moet_workload *workload;
-    bool winners_only, ok_only;
+    bool any_tokens, winners_only, ok_only;
 } moet_store_filter;
 /* A visitor's error ends the walk and is returned. filter NULL: all. */
 moet_status moet_store_each_trial(moet_store *store, const moet_store_filter *filter, moet_store_visit visit,

@@ -85,6 +85,9 @@ moet_status moet_store_put_algorithms(moet_store *store, int64_t trial_id, const
     "0 AS sample_count, '' AS measured_at WHERE false"
 #define MOET_STORE_EP_SAMPLES_5 "SELECT 0 AS trial_id, '' AS part, 0 AS round, 0 AS time_ns WHERE false"
 
+/* A column that holds an effort; MALFORMED where it is none. */
+moet_status moet_store_read_effort(const moet_store *store, sqlite3_stmt *statement, int column, moet_effort *effort);
+
 /* Never NULL. */
 const char *moet_store_text(sqlite3_stmt *statement, int column);
 

@@ -94,10 +94,12 @@ static const char *const steps[] = {
     "< (-done.effort, (SELECT uid FROM main.runs WHERE id = done.run_id))",
 
     "INSERT INTO main.cost_models (device_id, points, error, " COSTS ") "
-    "SELECT d.ours, s.points, s.error, " COSTS " FROM source_costs s JOIN device_ids d ON d.theirs = s.device_id WHERE true "
-    "ON CONFLICT DO UPDATE SET (points, error, " COSTS ") = (excluded.points, excluded.error, " COSTS_OF("excluded") ") "
-    "WHERE (-excluded.points, excluded.error, " COSTS_OF("excluded") ") < (-cost_models.points, cost_models.error, "
-    COSTS_OF("cost_models") ")",
+    "SELECT d.ours, s.points, s.error, " COSTS
+    " FROM source_costs s JOIN device_ids d ON d.theirs = s.device_id WHERE true "
+    "ON CONFLICT DO UPDATE SET (points, error, " COSTS ") = (excluded.points, excluded.error, " COSTS_OF(
+        "excluded") ") "
+                    "WHERE (-excluded.points, excluded.error, " COSTS_OF(
+                        "excluded") ") < (-cost_models.points, cost_models.error, " COSTS_OF("cost_models") ")",
 
     "CREATE TEMP TABLE incoming AS "
     "SELECT s.id AS theirs, o.id AS replaced, d.ours AS device_id, p.ours AS problem_id, w.ours AS workload_id, "
@@ -109,12 +111,6 @@ static const char *const steps[] = {
     "AND o.config = s.config AND o.device_counts = s.device_counts AND o.family_version = s.family_version "
     "AND o.validator = s.validator LEFT JOIN main.runs oor ON oor.id = o.run_id "
     "WHERE o.id IS NULL OR " RANK("s", "sr") " < " RANK("o", "oor"),
-
-    /* A profile is of what a trial is of: it goes over to the one that replaces it. */
-    "CREATE TEMP TABLE kept_profiles AS SELECT i.rowid AS place, m.tool, m.measured_at "
-    "FROM incoming i JOIN main.profiles m ON m.trial_id = i.replaced",
-    "CREATE TEMP TABLE kept_counters AS SELECT i.rowid AS place, m.position, m.kernel, m.metric, m.value "
-    "FROM incoming i JOIN main.counters m ON m.trial_id = i.replaced",
 
     "DELETE FROM main.trials WHERE id IN (SELECT replaced FROM incoming WHERE replaced IS NOT NULL)",
     "CREATE TEMP TABLE base AS SELECT coalesce(max(id), 0) AS id FROM main.trials",
@@ -144,17 +140,16 @@ static const char *const steps[] = {
     "s.sm_mhz, s.power_mw, s.throttle_reasons, s.hardware_slowdown "
     "FROM base, incoming i JOIN source.samples s ON s.trial_id = i.theirs",
 
-    "INSERT INTO main.profiles (trial_id, tool, measured_at) SELECT base.id + k.place, k.tool, k.measured_at "
-    "FROM base, kept_profiles k",
-    "INSERT INTO main.counters (trial_id, position, kernel, metric, value) "
-    "SELECT base.id + k.place, k.position, k.kernel, k.metric, k.value FROM base, kept_counters k",
-    /* Of two profiles of one trial the later stays. */
+    /* A profile is of one measurement: a trial that was measured at another time has none of it. Of two profiles of one
+     * trial the later stays. */
     "CREATE TEMP TABLE profiled AS SELECT s.trial_id AS theirs, o.id AS ours FROM source_profiles s "
     "JOIN source.trials t ON t.id = s.trial_id JOIN device_ids d ON d.theirs = t.device_id "
     "JOIN problem_ids p ON p.theirs = t.problem_id JOIN workload_ids w ON w.theirs = t.workload_id "
+    "JOIN run_ids r ON r.theirs = t.run_id "
     "JOIN main.trials o ON o.workload_id = w.ours AND o.problem_id = p.ours AND o.device_id = d.ours "
     "AND o.config = t.config AND o.device_counts = t.device_counts AND o.family_version = t.family_version "
-    "AND o.validator = t.validator LEFT JOIN main.profiles m ON m.trial_id = o.id "
+    "AND o.validator = t.validator AND o.run_id = r.ours AND o.measured_at = t.measured_at "
+    "LEFT JOIN main.profiles m ON m.trial_id = o.id "
     "WHERE m.trial_id IS NULL OR (s.measured_at, s.tool) > (m.measured_at, m.tool)",
     "DELETE FROM main.profiles WHERE trial_id IN (SELECT ours FROM profiled)",
     "INSERT INTO main.profiles (trial_id, tool, measured_at) SELECT p.ours, s.tool, s.measured_at "
@@ -173,9 +168,11 @@ static const char *const steps[] = {
     "WHERE o.id IS NULL OR " EP_RANK("s", "sr") " < " EP_RANK("o", "oor"),
     "DELETE FROM main.ep_trials WHERE id IN (SELECT replaced FROM ep_incoming WHERE replaced IS NOT NULL)",
     "CREATE TEMP TABLE ep_base AS SELECT coalesce(max(id), 0) AS id FROM main.ep_trials",
-    "INSERT INTO main.ep_trials (id, device_id, problem_id, run_id, " MOET_STORE_EP_COLUMNS("") ") "
-    "SELECT ep_base.id + i.rowid, i.device_id, i.problem_id, i.run_id, " MOET_STORE_EP_COLUMNS("s.") " "
-    "FROM ep_base, ep_incoming i JOIN source_ep_trials s ON s.id = i.theirs",
+    "INSERT INTO main.ep_trials (id, device_id, problem_id, run_id, " MOET_STORE_EP_COLUMNS(
+        "") ") "
+            "SELECT ep_base.id + i.rowid, i.device_id, i.problem_id, i.run_id, " MOET_STORE_EP_COLUMNS(
+                "s.") " "
+                      "FROM ep_base, ep_incoming i JOIN source_ep_trials s ON s.id = i.theirs",
     "INSERT INTO main.ep_samples (trial_id, part, round, time_ns) "
     "SELECT ep_base.id + i.rowid, s.part, s.round, s.time_ns "
     "FROM ep_base, ep_incoming i JOIN source_ep_samples s ON s.trial_id = i.theirs",
@@ -207,7 +204,7 @@ static moet_status copy_all(moet_store *into, int64_t *added)
     return moet_store_exec(into, "DROP TABLE device_ids; DROP TABLE problem_ids; DROP TABLE workload_ids; "
                                  "DROP TABLE run_ids; DROP TABLE incoming; DROP TABLE base; DROP VIEW source_cubins; "
                                  "DROP VIEW source_algorithms; DROP VIEW source_runs; DROP VIEW source_done; "
-                                 "DROP VIEW source_costs; DROP TABLE kept_profiles; DROP TABLE kept_counters; "
+                                 "DROP VIEW source_costs; "
                                  "DROP TABLE profiled; DROP VIEW source_profiles; DROP VIEW source_counters; "
                                  "DROP TABLE ep_incoming; DROP TABLE ep_base; DROP VIEW source_ep_trials; "
                                  "DROP VIEW source_ep_samples;");

@@ -16,8 +16,8 @@
     "t.measured_at, t.run_id, run.effort"
 #define TRIAL_COLUMN_COUNT 31
 
-/* ?1 device, ?2 problem, ?3 name; NULL is any. ?4 to ?5: ids of workloads, which reach into the views where a join or a
- * subquery would not. A workload goes by its first name, of those that ?3 asks for. */
+/* ?1 device, ?2 problem (?8: whatever its tokens), ?3 name; NULL is any. ?4 to ?5: ids of workloads, which reach into
+ * the views where a join or a subquery would not. A workload goes by its first name, of those that ?3 asks for. */
 #define NAME_FILTER                                                                                                    \
     "(?3 IS NULL OR substr(m.name || '/' || v.rows || '/' || m.skew || '/', 1, length(?3) + 1) = ?3 || '/')"
 #define NAMES_CTE                                                                                                      \
@@ -31,7 +31,7 @@
     "JOIN workloads w ON w.id = t.workload_id JOIN names n ON n.workload_id = w.id JOIN runs run ON run.id = t.run_id "
 #define TRIAL_FILTER                                                                                                   \
     "(?1 IS NULL OR d.key = ?1 OR (instr(d.key, ?1) AND NOT EXISTS (SELECT 1 FROM devices WHERE key = ?1))) "          \
-    "AND (?2 IS NULL OR p.key = ?2) "
+    "AND (?2 IS NULL OR p.key = ?2 OR (?8 AND substr(p.key, 1, length(?2) + 8) = ?2 || ',tokens=')) "
 #define POINT_ORDER "d.key, p.key, w.rows, w.max_over_mean, w.counts, "
 
 static const char trials_sql[] =
@@ -112,6 +112,16 @@ static double column_real(sqlite3_stmt *s, int column)
     return sqlite3_column_type(s, column) == SQLITE_NULL ? (double)NAN : sqlite3_column_double(s, column);
 }
 
+moet_status moet_store_read_effort(const moet_store *store, sqlite3_stmt *s, int column, moet_effort *effort)
+{
+    const int64_t number = sqlite3_column_int64(s, column);
+    if (number < 0 || number >= MOET_EFFORT_COUNT)
+        return moet_fail(MOET_MALFORMED, "database '%s': damaged: effort %lld, must be 0 to %d", store->path,
+                         (long long)number, MOET_EFFORT_COUNT - 1);
+    *effort = (moet_effort)number;
+    return MOET_OK;
+}
+
 static moet_status read_trial(const moet_store *store, sqlite3_stmt *s, int32_t counts[MOET_MAX_EXPERTS],
                               moet_store_trial_row *row)
 {
@@ -147,7 +157,7 @@ static moet_status read_trial(const moet_store *store, sqlite3_stmt *s, int32_t 
     row->bit_class = moet_store_text(s, i++);
     row->measured_at = moet_store_text(s, i++);
     row->run_id = sqlite3_column_int64(s, i++);
-    row->effort = (moet_effort)sqlite3_column_int(s, i++);
+    MOET_TRY(moet_store_read_effort(store, s, i++, &row->effort));
     assert(i == TRIAL_COLUMN_COUNT);
     row->is_winner[MOET_TABLE_ANY] = sqlite3_column_int(s, i++) != 0;
     row->is_winner[MOET_TABLE_DEVICE_COUNTS] = sqlite3_column_int(s, i++) != 0;
@@ -209,11 +219,12 @@ static moet_status open_query(moet_store *store, const char *sql, const moet_sto
                               sqlite3_stmt **statement)
 {
     static const moet_store_filter all = {0};
-    int64_t numbers[4];
+    int64_t numbers[5];
     if (!filter) filter = &all;
     MOET_TRY(find_range(store, filter, &numbers[0], &numbers[1]));
     numbers[2] = filter->winners_only;
     numbers[3] = filter->ok_only;
+    numbers[4] = filter->any_tokens;
     MOET_TRY(moet_store_prepare(store, sql, statement));
     const char *texts[] = {filter->device_key, filter->problem_key, filter->name};
     int code = SQLITE_OK, count = sqlite3_bind_parameter_count(*statement);

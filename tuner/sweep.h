@@ -49,8 +49,9 @@ typedef struct moet_sweep_tasks {
     moet_sweep_task *items;
 } moet_sweep_tasks;
 
-/* All tasks of this shard, those that share weights together, of these the workloads of greater weight first. A task's
- * shard follows from its problem, counts and (op ffn) tokens alone. INVALID names a workload that cannot be served. */
+/* All tasks of this shard, those that share weights together (shapes in the order of their first workloads), of these
+ * the workloads of greater weight first. A task's shard follows from its problem, counts and (op ffn) tokens alone.
+ * INVALID names a workload that cannot be served. */
 moet_status moet_sweep_plan(const moet_sweep_options *options, const moet_workloads *workloads,
                             moet_sweep_tasks *tasks);
 moet_status moet_sweep_is_in_shard(const moet_shard *shard, const moet_sweep_task *task, bool *inside);

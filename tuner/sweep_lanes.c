@@ -25,6 +25,8 @@ moet_status moet_handout_create(const moet_sweep_tasks *tasks, bool fills, int32
                         .block_of = calloc(count, sizeof *h->block_of),
                         .blocks = calloc(count, sizeof *h->blocks),
                         .lanes = lanes};
+    pthread_mutex_init(&h->lock, NULL);
+    pthread_cond_init(&h->finished, NULL);
     if (!h->states || !h->block_of || !h->blocks) return moet_fail(MOET_NO_MEMORY, "no memory for a sweep");
     char last[MOET_KEY_SIZE] = "", key[MOET_KEY_SIZE];
     for (int32_t i = 0, block = -1; i < tasks->count; i++) {
@@ -34,13 +36,14 @@ moet_status moet_handout_create(const moet_sweep_tasks *tasks, bool fills, int32
         h->block_of[i] = block;
         memcpy(last, key, sizeof last);
     }
-    pthread_mutex_init(&h->lock, NULL);
-    pthread_cond_init(&h->finished, NULL);
     return MOET_OK;
 }
 
 void moet_handout_destroy(moet_handout *h)
 {
+    if (h->tasks == NULL) return;
+    pthread_cond_destroy(&h->finished);
+    pthread_mutex_destroy(&h->lock);
     moet_compile_ahead_destroy(h->ahead);
     free(h->states);
     free(h->block_of);

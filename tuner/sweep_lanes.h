@@ -35,7 +35,7 @@ typedef struct moet_handout {
     moet_compile_ahead *ahead; /* NULL: none */
 } moet_handout;
 
-/* tasks live longer. */
+/* tasks live longer. Destroyed even where it failed; destroy takes one of zeros too. */
 moet_status moet_handout_create(const moet_sweep_tasks *tasks, bool fills, int32_t lanes, moet_handout *handout);
 void moet_handout_destroy(moet_handout *handout);
 

@@ -93,45 +93,94 @@ static moet_status spread(moet_sweep_task *items, int32_t count)
     return MOET_OK;
 }
 
+/* A workload, and the first of its shape. */
+typedef struct shaped {
+    const moet_workload *workload, *first;
+} shaped;
+
+static int by_shape(const void *a, const void *b)
+{
+    const moet_workload *x = ((const shaped *)a)->workload, *y = ((const shaped *)b)->workload;
+    return x->experts != y->experts ? (x->experts > y->experts) - (x->experts < y->experts)
+           : x->hidden != y->hidden ? (x->hidden > y->hidden) - (x->hidden < y->hidden)
+           : x->inter != y->inter   ? (x->inter > y->inter) - (x->inter < y->inter)
+                                    : (x > y) - (x < y);
+}
+
+static int by_first(const void *a, const void *b)
+{
+    const shaped *x = a, *y = b;
+    return x->first != y->first ? (x->first > y->first) - (x->first < y->first)
+                                : (x->workload > y->workload) - (x->workload < y->workload);
+}
+
+/* Workloads of a shape one behind the other, shapes by their first, otherwise as they came; malloc'd. */
+static shaped *order_by_shape(const moet_workloads *workloads)
+{
+    const size_t count = (size_t)workloads->count;
+    shaped *order = malloc((count + 1) * sizeof *order);
+    if (order == NULL) {
+        return NULL;
+    }
+    for (size_t i = 0; i < count; i++) order[i].workload = &workloads->items[i];
+    qsort(order, count, sizeof *order, by_shape);
+    for (size_t i = 0; i < count; i++) {
+        const bool goes_on = i > 0 && same_shape(order[i - 1].workload, order[i].workload);
+        order[i].first = goes_on ? order[i - 1].first : order[i].workload;
+    }
+    qsort(order, count, sizeof *order, by_first);
+    return order;
+}
+
+/* Tasks of one shape, op and layout, behind those that are there. */
+static moet_status plan_kind(const moet_sweep_options *options, const shaped *order, int32_t count, moet_op op,
+                             moet_layout layout, moet_sweep_tasks *tasks)
+{
+    const int32_t first = tasks->count;
+    for (int32_t i = 0; i < count; i++) {
+        bool inside = false;
+        moet_sweep_task *task = &tasks->items[tasks->count];
+        MOET_TRY(make_task(options, order[i].workload, op, layout, task));
+        MOET_TRY(moet_sweep_is_in_shard(&options->shard, task, &inside));
+        tasks->count += inside;
+    }
+    qsort(tasks->items + first, (size_t)(tasks->count - first), sizeof *tasks->items, by_weight);
+    return spread(tasks->items + first, tasks->count - first);
+}
+
+/* Weights belong to a shape, op and layout, and are kept from one workload to the next. */
+static moet_status plan_all(const moet_sweep_options *options, const shaped *order, int32_t count,
+                            moet_sweep_tasks *tasks)
+{
+    const int32_t kinds = options->problem.ops.count * options->problem.layouts.count;
+    for (int32_t begin = 0, end = 0; begin < count; begin = end) {
+        while (end < count && order[end].first == order[begin].first) {
+            end++;
+        }
+        for (int32_t kind = 0; kind < kinds; kind++) {
+            const moet_op op = options->problem.ops.ops[kind / options->problem.layouts.count];
+            const moet_layout layout = options->problem.layouts.layouts[kind % options->problem.layouts.count];
+            MOET_TRY(plan_kind(options, order + begin, end - begin, op, layout, tasks));
+        }
+    }
+    return MOET_OK;
+}
+
 moet_status moet_sweep_plan(const moet_sweep_options *options, const moet_workloads *workloads, moet_sweep_tasks *tasks)
 {
     size_t most =
         (size_t)workloads->count * (size_t)options->problem.ops.count * (size_t)options->problem.layouts.count;
-    moet_sweep_task *items = calloc(most > 0 ? most : 1, sizeof *items);
-    if (items == NULL) {
-        return moet_fail(MOET_NO_MEMORY, "no memory for %zu tasks", most);
+    moet_sweep_tasks planned = {.items = calloc(most > 0 ? most : 1, sizeof *planned.items)};
+    shaped *order = order_by_shape(workloads);
+    moet_status status = planned.items != NULL && order != NULL
+                             ? plan_all(options, order, workloads->count, &planned)
+                             : moet_fail(MOET_NO_MEMORY, "no memory for %zu tasks", most);
+    free(order);
+    if (status != MOET_OK) {
+        moet_sweep_tasks_release(&planned);
+        return status;
     }
-    moet_status status = MOET_OK;
-    int32_t count = 0;
-    for (int32_t begin = 0, end = 0; begin < workloads->count; begin = end) {
-        while (end < workloads->count && same_shape(&workloads->items[begin], &workloads->items[end])) {
-            end++;
-        }
-        /* Weights belong to a shape, op and layout, and are kept from one workload to the next. */
-        int32_t kinds = options->problem.ops.count * options->problem.layouts.count;
-        for (int32_t kind = 0; kind < kinds; kind++) {
-            moet_op op = options->problem.ops.ops[kind / options->problem.layouts.count];
-            moet_layout layout = options->problem.layouts.layouts[kind % options->problem.layouts.count];
-            const int32_t first = count;
-            for (int32_t i = begin; i < end; i++) {
-                bool inside = false;
-                status = make_task(options, &workloads->items[i], op, layout, &items[count]);
-                if (status == MOET_OK) status = moet_sweep_is_in_shard(&options->shard, &items[count], &inside);
-                if (status != MOET_OK) {
-                    free(items);
-                    return status;
-                }
-                count += inside;
-            }
-            qsort(items + first, (size_t)(count - first), sizeof *items, by_weight);
-            status = spread(items + first, count - first);
-            if (status != MOET_OK) {
-                free(items);
-                return status;
-            }
-        }
-    }
-    *tasks = (moet_sweep_tasks){count, items};
+    *tasks = planned;
     return MOET_OK;
 }
 

@@ -37,7 +37,7 @@ const moet_device_info *moet_worker_info(const moet_worker *worker);
 const char *moet_worker_key(const moet_worker *worker);
 const char *moet_worker_libraries(const moet_worker *worker); /* moet_libraries_format */
 int32_t moet_worker_device_count(const moet_worker *worker);  /* devices of its backend on this machine */
-/* How many processes were replaced so far. */
+/* For tests: how many processes were replaced so far. */
 int32_t moet_worker_restarts(const moet_worker *worker);
 
 /* Makes the bench and measures its ceilings, once. */
@@ -56,6 +56,7 @@ moet_status moet_worker_add_config(moet_worker *worker, const moet_config *confi
                                    int32_t *subject);
 moet_status moet_worker_launch_again(moet_worker *worker, int32_t subject);
 int64_t moet_worker_launch_ns(const moet_worker *worker, int32_t subject);
+/* Makes the verified launch the trial's one sample (eager), for a candidate that is dropped on it. */
 moet_status moet_worker_keep_launch(moet_worker *worker, int32_t subject);
 moet_status moet_worker_set_racing(moet_worker *worker, bool is_racing);
 moet_status moet_worker_round(moet_worker *worker);
