@@ -81,8 +81,8 @@ KERNEL(PLAN_THREADS, 1) moet_ep_plan(const moet_ep_pass p)
         const int pairs_before = __reduce_add_sync(ALL_LANES, lane < warp ? all_pairs : 0);
         rows = __reduce_add_sync(ALL_LANES, rows), all_pairs = __reduce_add_sync(ALL_LANES, all_pairs);
         const u64 word = (u64)(p.epochs[WORDS] + 1) << 32 | (u32)rows;
-        for (int s = threadIdx.x; s < p.ranks && p.is_lsa;
-             s += PLAN_THREADS) /* the sooner, the better: all wait for it */
+        /* As soon as can be: all wait for it. */
+        for (int s = threadIdx.x; s < p.ranks && p.is_lsa; s += PLAN_THREADS)
             store_relaxed(&p.peer_words[s][p.rank * p.ranks + q], word);
         for (int token = first + lane; token < end; token += 32) { /* what this lane wrote */
             if (slots[token] >= 0) slots[token] += rows_before;

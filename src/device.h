@@ -56,8 +56,8 @@ struct moet_backend {
     moet_status (*open)(int32_t ordinal, moet_device *device);
     void (*close)(moet_device *device);
     moet_status (*activate)(moet_device *device); /* makes its context current on the calling thread */
-    moet_status (*enter)(
-        moet_device *device); /* whether kernels may run in this process; NULL: in any. Each launch asks */
+    /* Whether kernels may run in this process; NULL: in any. Each launch asks. */
+    moet_status (*enter)(moet_device *device);
 
     moet_status (*alloc)(moet_device *device, size_t size_bytes, void **memory); /* NO_DEVICE_MEMORY says the size */
     void (*free)(moet_device *device, void *memory);                             /* NULL is fine */

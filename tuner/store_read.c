@@ -29,9 +29,10 @@
 #define TRIAL_JOINS                                                                                                    \
     "JOIN devices d ON d.id = t.device_id JOIN problems p ON p.id = t.problem_id "                                     \
     "JOIN workloads w ON w.id = t.workload_id JOIN names n ON n.workload_id = w.id JOIN runs run ON run.id = t.run_id "
+#define PROBLEM_FILTER "(?2 IS NULL OR p.key = ?2 OR (?8 AND substr(p.key, 1, length(?2) + 8) = ?2 || ',tokens=')) "
 #define TRIAL_FILTER                                                                                                   \
     "(?1 IS NULL OR d.key = ?1 OR (instr(d.key, ?1) AND NOT EXISTS (SELECT 1 FROM devices WHERE key = ?1))) "          \
-    "AND (?2 IS NULL OR p.key = ?2 OR (?8 AND substr(p.key, 1, length(?2) + 8) = ?2 || ',tokens=')) "
+    "AND " PROBLEM_FILTER
 #define POINT_ORDER "d.key, p.key, w.rows, w.max_over_mean, w.counts, "
 
 static const char trials_sql[] =
@@ -184,23 +185,28 @@ static moet_store_rival read_rival(sqlite3_stmt *s, int column)
                               sqlite3_column_int64(s, column + 2)};
 }
 
-/* The first and the last id of the workloads that a filter may find; none: first above last. */
+/* The first and the last id of the workloads that a filter may find; none: first above last. The views are evaluated for
+ * all that lies between, whatever problem and device it is of. */
 static moet_status find_range(moet_store *store, const moet_store_filter *filter, int64_t *first, int64_t *last)
 {
     static const char sql[] =
         "SELECT coalesce(min(v.id), 1), coalesce(max(v.id), 0) FROM workloads v JOIN workload_names m ON m.workload_id "
         "= v.id "
-        "WHERE " NAME_FILTER " AND (?4 IS NULL OR v.counts = ?4 AND v.hidden = ?5 AND v.inter = ?6)";
+        "WHERE " NAME_FILTER " AND (?4 IS NULL OR v.counts = ?4 AND v.hidden = ?5 AND v.inter = ?6) "
+        "AND (?2 IS NULL OR v.id IN (SELECT t.workload_id FROM trials t JOIN problems p ON p.id = t.problem_id "
+        "WHERE " PROBLEM_FILTER "))";
     const moet_workload *w = filter->workload;
     sqlite3_stmt *s = NULL;
     char *counts = NULL;
     *first = INT64_MIN;
     *last = INT64_MAX;
-    if (!filter->name && !w) return MOET_OK;
+    if (!filter->name && !w && !filter->problem_key) return MOET_OK;
     moet_status status = w ? moet_store_counts(w, &counts) : MOET_OK;
     if (status == MOET_OK) status = moet_store_prepare(store, sql, &s);
     if (status != MOET_OK) goto done;
-    int code = sqlite3_bind_text(s, 3, filter->name, -1, SQLITE_STATIC);
+    int code = sqlite3_bind_text(s, 2, filter->problem_key, -1, SQLITE_STATIC);
+    if (code == SQLITE_OK) code = sqlite3_bind_text(s, 3, filter->name, -1, SQLITE_STATIC);
+    if (code == SQLITE_OK) code = sqlite3_bind_int(s, 8, filter->any_tokens);
     if (code == SQLITE_OK) code = sqlite3_bind_text(s, 4, counts, -1, SQLITE_STATIC);
     if (code == SQLITE_OK) code = sqlite3_bind_int(s, 5, w ? w->hidden : 0);
     if (code == SQLITE_OK) code = sqlite3_bind_int(s, 6, w ? w->inter : 0);
