@@ -181,7 +181,8 @@ static void test_files_streamed(void **state)
     test_folder_make(folder);
     snprintf(fifo, sizeof fifo, "%s/fifo", folder);
     assert_int_equal(mkfifo(fifo, 0666), 0);
-    TEST_FAILS(MOET_IO, "not a regular file", moet_file_read(fifo, 100, &bytes, &size)); /* and does not wait for a writer */
+    TEST_FAILS(MOET_IO, "not a regular file",
+               moet_file_read(fifo, 100, &bytes, &size)); /* and does not wait for a writer */
     assert_int_equal(pthread_create(&writer, NULL, pour, fifo), 0);
     TEST_OK(moet_file_read_any(fifo, 200000, &bytes, &size));
     pthread_join(writer, NULL);

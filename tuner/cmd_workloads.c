@@ -372,8 +372,9 @@ static void note_result(const workloads_arguments *a, const moet_workloads *all,
     moet_command_note("%d stand for all; the farthest is %.3f from its own (ln of rows, ln of max/mean, Gini)",
                       chosen->count, summary->distance);
     if (has_paths(all)) {
-        moet_command_note("they are of plans of op ffn: the sweep must be told the plan's --prob, --layout, --activation "
-                          "and --bias, where they are not its defaults");
+        moet_command_note(
+            "they are of plans of op ffn: the sweep must be told the plan's --prob, --layout, --activation "
+            "and --bias, where they are not its defaults");
     }
     if (a->out != NULL) {
         const char *const paths[] = {"moe-tune sweep", "--ops", "ffn", "--workloads", a->out};

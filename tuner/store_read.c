@@ -185,8 +185,8 @@ static moet_store_rival read_rival(sqlite3_stmt *s, int column)
                               sqlite3_column_int64(s, column + 2)};
 }
 
-/* The first and the last id of the workloads that a filter may find; none: first above last. The views are evaluated for
- * all that lies between, whatever problem and device it is of. */
+/* The first and the last id of the workloads that a filter may find; none: first above last. The views are evaluated
+ * for all that lies between, whatever problem and device it is of. */
 static moet_status find_range(moet_store *store, const moet_store_filter *filter, int64_t *first, int64_t *last)
 {
     static const char sql[] =
