@@ -111,13 +111,6 @@ __device__ __forceinline__ int moet_next_ticket(unsigned taken)
     return (MOET_CHAIN ? 0 : moet_clusters()) + (int)taken;
 }
 
-/* Of the copying warp; in a chain in lane 0 only, when the launch before is done. */
-__device__ __forceinline__ int moet_first_ticket(void)
-{
-    if (!MOET_CHAIN) return blockIdx.x / MOET_CLUSTER;
-    return (threadIdx.x & 31) == 0 ? moet_next_ticket(atomicAdd(&moet_taken, 1u)) : 0;
-}
-
 /* All K blocks of a tile, by one thread, from the stage at `ring`. Shortly before the end a ticket is taken, so that it
  * is there when the next tile begins. */
 __device__ __forceinline__ int moet_copy_tile(const struct moet_job *job, const struct moet_tile *at, int rank,
@@ -209,13 +202,14 @@ __device__ __forceinline__ int moet_copy_product(const struct moet_job *job, str
     return ticket - end;
 }
 
-/* The copying warp's whole life, from its first ticket, of lane 0. A chain's tickets count from one product to the
- * next. */
+/* The copying warp's whole life. A chain's tickets count from one product to the next; `taken`: its first, in one lane,
+ * 0 in the others. */
 __device__ __forceinline__ void moet_copy_tiles(const struct moet_job *job, struct moet_job *second,
-                                                struct moet_ring *ring, const struct moet_gather *gather, int first)
+                                                struct moet_ring *ring, const struct moet_gather *gather, unsigned taken)
 {
     const int up_tickets = MOET_CHAIN ? job->tickets->whole + job->tickets->split : 0;
-    int ticket = moet_copy_product(job, ring, gather, __shfl_sync(0xffffffffu, first, 0), 0);
+    const int first = MOET_CHAIN ? (int)__reduce_max_sync(0xffffffffu, taken) : blockIdx.x / MOET_CLUSTER;
+    int ticket = moet_copy_product(job, ring, gather, first, 0);
     if (MOET_CHAIN) {
         second->all_signals = up_tickets * MOET_TILE_GROUPS * MOET_MATH_WARPS;
         moet_copy_product(second, ring, gather, ticket, up_tickets);
@@ -416,10 +410,11 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, struct moet_job 
     /* Uniform over a warp, and the compiler sees it. */
     const int warp = __shfl_sync(0xffffffffu, (int)threadIdx.x / 32, 0), warpgroup = warp / MOET_MATH_WARPS;
     if (job->choice.allows_next) moet_next_allow();
-    int first = 0;
+    unsigned taken = 0;
     if (warp == 0) {
         if (!counts_by_value || MOET_CHAIN) moet_previous_wait();
-        first = moet_first_ticket(); /* is there when it is needed: after all that follows */
+        /* Is there when it is needed, after all that follows. */
+        if (MOET_CHAIN && threadIdx.x == 0) taken = atomicAdd(&moet_taken, 1u);
         moet_schedule(counts, job, max_rows);
         if (MOET_CHAIN) {
             __syncwarp();
@@ -450,7 +445,7 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, struct moet_job 
         asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(MOET_COPY_REGISTERS));
         if (warp == 0) {
             moet_previous_wait();
-            moet_copy_tiles(job, second, &ring, &gather, first);
+            moet_copy_tiles(job, second, &ring, &gather, taken);
         }
 #if MOET_GATHER
         if (warp > 0) {
