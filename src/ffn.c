@@ -119,6 +119,8 @@ static moet_status launch(moet_plan *plan, const moet_ffn_args *args, const moet
     MOET_TRY(check_choices(plan, args, true, call));
     MOET_TRY(check_weights(plan, args, call));
     if (!rows) MOET_TRY(check_out(plan, args, call));
+    if (!rows && args->out == args->x)
+        return moet_fail(MOET_INVALID, "%s: out is x, which is read while it is written", call);
     MOET_TRY(moet_handle_enter(plan->handle));
 
     moet_ffn_args ffn = *args;

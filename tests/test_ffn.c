@@ -425,6 +425,7 @@ static void test_refused_launches(void **state)
     REFUSE(a.down = SHIFTED(a.down, 4), "down must be 16-byte");
     REFUSE(a.down_bias = SHIFTED(a.down_bias, 8), "down_bias must be 16-byte");
     REFUSE(a.out = SHIFTED(a.out, 8), "out must be 16-byte");
+    REFUSE(a.x = a.out, "out is x");
     REFUSE(a.x_stride = path.problem.hidden - 8, "x_stride");
     REFUSE(a.x_stride = path.problem.hidden + 4, "x_stride");
     REFUSE(a.x_stride = -a.x_stride, "x_stride");

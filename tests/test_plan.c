@@ -382,6 +382,7 @@ static void test_refusals_of_launches(void **state)
     REFUSE(w, w + 4, "16-byte aligned");
     REFUSE(bias, bias + 2, "16-byte aligned");
     REFUSE(out, out + 1, "16-byte aligned");
+    REFUSE(x, out, "out is x");
     TEST_FAILS(MOET_INVALID, "at most 64", moet_plan_query(plan, many, &choice));
     TEST_FAILS(MOET_INVALID, "NULL", moet_plan_query(plan, NULL, &choice));
     for (int32_t i = 0; i < MOET_COUNT_OF(out); i++) assert_int_equal(out[i], 0xffff);
