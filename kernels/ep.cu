@@ -3,7 +3,8 @@
  * ep_host.c is this in plain C.
  *
  * Pointers of `peer` arrays, of `to` and of `from` may be another GPU's memory. A word that another rank waits for is
- * stored with release, and read with acquire, at system scope. Every wait looks at the clock. */
+ * stored with release, and read with acquire, at system scope; counts are their own words and need neither (ep.cuh).
+ * Every wait looks at the clock. */
 
 /* ---- plan ---- */
 

@@ -91,7 +91,9 @@ static __device__ __forceinline__ u32 load_acquire(const u32 *from)
     return value;
 }
 
-/* For words that say all there is to say: nothing else is read because of them. */
+/* For words that say all there is to say: nothing else is read because of them. Rows are stored to this rank because of
+ * its word, where it has read those of the run before: its kernels that did are over when the one that stores the word
+ * begins (launches_chain). */
 static __device__ __forceinline__ u64 load_relaxed(const u64 *from)
 {
     u64 value;

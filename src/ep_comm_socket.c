@@ -211,9 +211,11 @@ static moet_status accept_rank(moet_ep_comm *comm, int32_t low, int64_t deadline
         socklen_t size = sizeof address;
         const int fd = accept(impl->listener, (struct sockaddr *)&address, &size);
         if (fd < 0) {
-            const bool is_gone = errno == EINTR || errno == EAGAIN || errno == ECONNABORTED; /* it, not this listener */
-            if (is_gone && left_ms(deadline_ms) > 0) continue;
-            return moet_fail(MOET_IO, "rendezvous: %s", strerror(errno));
+            /* Of this process or its listener; else of the one that is gone. */
+            const bool is_own = errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM ||
+                                errno == EBADF || errno == EINVAL || errno == ENOTSOCK;
+            if (is_own || left_ms(deadline_ms) == 0) return moet_fail(MOET_IO, "rendezvous: %s", strerror(errno));
+            continue;
         }
         socket_tune(fd);
         /* Somebody else's connection is ended, and does not use up the time. */

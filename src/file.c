@@ -88,8 +88,11 @@ moet_status moet_file_read_any(const char *path, size_t limit_bytes, char **byte
 /* What is at a path, links followed. */
 typedef struct file_target {
     char path[PATH_MAX];
-    bool is_new, is_in_place; /* in_place: a device, a FIFO or a socket */
-    mode_t mode;              /* of what is there */
+    bool is_new, is_in_place; /* in_place: a device, a FIFO or a socket, or open as fd */
+    int fd;                   /* -1: none */
+    mode_t mode;              /* of what is there, and whose it is */
+    uid_t owner;
+    gid_t group;
 } file_target;
 
 /* Replaces the name of a link by what it points to, which need not exist. */
@@ -104,12 +107,26 @@ static moet_status follow(const char *path, char points_to[PATH_MAX], char targe
     return MOET_OK;
 }
 
+/* The N of "/proc/self/fd/N" or "/dev/fd/N", which /dev/stdout points to: what is open there is written to from where
+ * it is; -1: another path. */
+static int fd_of(const char *path)
+{
+    static const char *const folders[] = {"/proc/self/fd/", "/dev/fd/"};
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+        const size_t length = strlen(folders[i]),
+                     digits = strspn(path + (strlen(path) < length ? 0 : length), "0123456789");
+        if (strncmp(path, folders[i], length) == 0 && digits > 0 && digits < 7 && !path[length + digits])
+            return atoi(path + length);
+    }
+    return -1;
+}
+
 /* A device must stay one, and a link must stay a link, whose target is replaced. */
 static moet_status find_target(const char *path, file_target *target)
 {
     char points_to[PATH_MAX];
     struct stat info;
-    *target = (file_target){0};
+    *target = (file_target){.fd = -1};
     if (!*path) return moet_fail(MOET_IO, "'': the name of a file is expected");
     target->is_new = stat(path, &info) != 0;
     if (target->is_new && errno != ENOENT)
@@ -118,9 +135,14 @@ static moet_status find_target(const char *path, file_target *target)
         return moet_fail(MOET_IO, "%s: %s; nothing was changed", path, strerror(EISDIR));
     if (snprintf(target->path, sizeof target->path, "%s", path) >= (int)sizeof target->path)
         return moet_fail(MOET_IO, "%s: the path is too long", path);
-    target->mode = target->is_new ? 0 : info.st_mode & 07777;
+    target->mode = target->is_new ? 0 : info.st_mode & 0777;
+    target->owner = target->is_new ? (uid_t)-1 : info.st_uid;
+    target->group = target->is_new ? (gid_t)-1 : info.st_gid;
     target->is_in_place = !target->is_new && !S_ISREG(info.st_mode);
     for (int32_t i = 0; i < MOST_LINKS && !target->is_in_place; i++) {
+        target->fd = fd_of(target->path);
+        target->is_in_place = target->fd >= 0;
+        if (target->is_in_place) break;
         const ssize_t n = readlink(target->path, points_to, sizeof points_to - 1);
         if (n < 0) break; /* no link, or not there yet */
         points_to[n] = '\0';
@@ -141,12 +163,12 @@ static int write_bytes(int fd, const void *bytes, size_t size_bytes)
     return 0;
 }
 
-static moet_status write_in_place(const char *path, const void *bytes, size_t size_bytes)
+static moet_status write_in_place(const char *path, int open_fd, const void *bytes, size_t size_bytes)
 {
-    int fd = open(path, O_WRONLY | O_NOCTTY | O_CLOEXEC);
+    const int fd = open_fd >= 0 ? open_fd : open(path, O_WRONLY | O_NOCTTY | O_CLOEXEC);
     if (fd < 0) return moet_fail(MOET_IO, "%s: %s", path, strerror(errno));
     int error = write_bytes(fd, bytes, size_bytes);
-    if (close(fd) != 0 && !error) error = errno;
+    if (open_fd < 0 && close(fd) != 0 && !error) error = errno;
     return error ? moet_fail(MOET_IO, "%s: %s", path, strerror(error)) : MOET_OK;
 }
 
@@ -172,14 +194,19 @@ moet_status moet_file_replace(const char *path, const void *bytes, size_t size_b
     char temporary[PATH_MAX];
     file_target target;
     MOET_TRY(find_target(path, &target));
-    if (target.is_in_place) return write_in_place(path, bytes, size_bytes);
+    if (target.is_in_place) return write_in_place(path, target.fd, bytes, size_bytes);
     /* The process id keeps two writers apart; the last rename wins. */
     if (snprintf(temporary, sizeof temporary, "%s.%ld.tmp", target.path, (long)getpid()) >= (int)sizeof temporary)
         return moet_fail(MOET_IO, "%s: the path is too long", path);
-    /* Until it has the mode of the old one nobody else reads it. */
-    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, target.is_new ? 0666 : 0600);
+    /* Until it has the mode of the old one nobody else reads it. What is there by this name is an interrupted writer's,
+     * or was put there by somebody else: it is neither followed nor kept. */
+    const int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode = target.is_new ? 0666 : 0600;
+    int fd = open(temporary, flags, mode);
+    if (fd < 0 && errno == EEXIST && unlink(temporary) == 0) fd = open(temporary, flags, mode);
     if (fd < 0) return write_error(path, errno);
     int error = write_bytes(fd, bytes, size_bytes);
+    const int is_kept = target.is_new ? 0 : fchown(fd, target.owner, target.group);
+    (void)is_kept; /* who may not give it away owns it now */
     if (!error && !target.is_new && fchmod(fd, target.mode) != 0) error = errno;
     if (!error && fsync(fd) != 0) error = errno;
     if (close(fd) != 0 && !error) error = errno;

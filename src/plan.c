@@ -416,7 +416,8 @@ moet_status moet_launch(moet_plan *plan, const moet_launch_args *args)
         return moet_fail(MOET_INVALID, "moet_launch: x, w, out or the problem's bias is NULL");
     if (((uintptr_t)args->x | (uintptr_t)args->w | (uintptr_t)args->out | (uintptr_t)args->bias) & 15)
         return moet_fail(MOET_INVALID, "moet_launch: x, w, bias and out must be 16-byte aligned");
-    if (args->out == args->x) return moet_fail(MOET_INVALID, "moet_launch: out is x, which is read while it is written");
+    if (args->out == args->x)
+        return moet_fail(MOET_INVALID, "moet_launch: out is x, which is read while it is written");
     MOET_TRY(moet_handle_enter(plan->handle));
     moet_family_launch_args launch = {.x = args->x,
                                       .w = args->w,

@@ -417,6 +417,7 @@ static moet_status read_problem(reader *r, const cJSON *object, moet_table_probl
     const cJSON *points, *defaults;
     MOET_TRY(get_text(r, object, "key", MOET_KEY_SIZE - 1, &key));
     const moet_status parsed = moet_problem_parse(key, &problem->problem);
+    if (parsed == MOET_UNSUPPORTED && r->other_device) return MOET_OK;
     if (parsed == MOET_UNSUPPORTED) return refuse(r, key, "this libmoet is older than the table");
     if (parsed != MOET_OK) return malformed(r, "%s", moet_last_error());
     MOET_TRY(get(r, object, "points", cJSON_Array, &points));

@@ -244,47 +244,6 @@ static void test_edge_of_tie(void **state)
     moet_store_close(store);
 }
 
-/* What fails at one workload serves only where nothing else can. */
-static void test_broken(void **state)
-{
-    (void)state;
-    static const int64_t times[3][2] = {{100000, 120000}, {0, 130000}, {90000, -1}}; /* 0: fails, -1: not measured */
-    char db[512], dir[512];
-    moet_store *store;
-    moet_emitted emitted;
-    moet_table *table;
-    moet_problem problem;
-    moet_config configs[2];
-    fill_path("broken.db", db);
-    fill_path("broken", dir);
-    moet_problem_init(&problem, MOET_OP_UP, 2, 64, 32);
-    TEST_OK(moet_store_open(db, MOET_STORE_WRITE, &store));
-    const int64_t run = fill_run(store, fill_host);
-    for (int32_t i = 0; i < 6; i++) {
-        const int64_t time_ns = times[i / 2][i % 2];
-        const int32_t counts[2] = {8 << i / 2, 8};
-        fill_config(fill_host, &problem, i % 2, &configs[i % 2]);
-        const fill_trial t = {.device = fill_host,
-                              .problem = &problem,
-                              .counts = counts,
-                              .config = &configs[i % 2],
-                              .status = time_ns > 0 ? MOET_TRIAL_OK : MOET_TRIAL_FAILED,
-                              .final_rounds = time_ns > 0,
-                              .median_ns = time_ns};
-        if (time_ns >= 0) assert_true(fill_put(store, run, &t));
-    }
-    TEST_OK(moet_emit(store, dir, &(moet_emit_options){0}, &emitted));
-    assert_int_equal(emitted.entries, 3);
-    TEST_OK(moet_table_load(dir, fill_host, &table));
-    for (int32_t p = 0; p < 3; p++) {
-        const moet_table_winner *winner = &table->problems[0].points[p].winner[MOET_TABLE_ANY];
-        assert_true(moet_config_equal(&winner->config, &configs[p < 2]));
-        assert_int_equal(winner->time_ns, times[p][p < 2]);
-    }
-    moet_table_close(table);
-    moet_store_close(store);
-}
-
 /* Tables of one bit class: what takes the place of winners with other bits, and what it costs. */
 static void test_bits(void **state)
 {
@@ -636,12 +595,11 @@ static void test_kernels(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_emit_and_load),  cmocka_unit_test(test_byte_stable),
-        cmocka_unit_test(test_few_configs),    cmocka_unit_test(test_bits),
-        cmocka_unit_test(test_edge_of_tie),    cmocka_unit_test(test_broken),
-        cmocka_unit_test(test_one_device),     cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_merged),         cmocka_unit_test(test_several_kernels),
-        cmocka_unit_test(test_over_version_1),
+        cmocka_unit_test(test_emit_and_load),   cmocka_unit_test(test_byte_stable),
+        cmocka_unit_test(test_few_configs),     cmocka_unit_test(test_bits),
+        cmocka_unit_test(test_edge_of_tie),     cmocka_unit_test(test_one_device),
+        cmocka_unit_test(test_refusals),        cmocka_unit_test(test_merged),
+        cmocka_unit_test(test_several_kernels), cmocka_unit_test(test_over_version_1),
 #ifdef MOET_CUDA
         cmocka_unit_test(test_kernels),
 #endif

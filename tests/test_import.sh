@@ -70,6 +70,9 @@ expect 0 "" import long.csv "${shape[@]}" --clusters 0 --out -
 is "--out -" "$(cat out)" "$(cat long.csv.out)"
 expect 0 "" "$MOE" workloads draw --count 3 --out -
 is "workloads drawn to --out -" "$(wc -l <out)" 3
+# Where standard output is a file, what is there stays, and what comes after too.
+{ echo first; "$MOE" workloads draw --count 1 --out /dev/stdout 2>err; echo last; } >stdout.txt
+is "--out /dev/stdout" "$(sed 's/^{.*/a workload/' stdout.txt | tr '\n' ,)" "first,a workload,last,"
 is "files called -" "$(ls ./-* 2>/dev/null)" ""
 printf '{"counts":[%s]}\n' "$(seq -s, 256)" >model.jsonl
 expect 0 "" import model.jsonl --model deepseek-v3 --ep 32 --out model.out

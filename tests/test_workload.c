@@ -165,6 +165,8 @@ static void test_malformed(void **state)
     refuse("deepseek-v3/ep32", "a\xe2\x80\xae", "control character 0x202e");
     refuse("deepseek-v3/ep32", "a\\u202a", "control character 0x202a");
     refuse("zipf:1", "a\xe2\x81\xa6", "control character 0x2066");
+    refuse("zipf:1", "a\xe2\x80\x8f", "control character 0x200f");
+    refuse("zipf:1", "a\xe2\x80\xa8", "control character 0x2028");
     refuse("deepseek-v3/ep32", "a\xe2\x81\xa9", "control character 0x2069");
     refuse("deepseek-v3/ep32", "\xff", "UTF-8");
     refuse("deepseek-v3/ep32", "\xc0\x80", "UTF-8");

@@ -50,7 +50,6 @@ typedef struct group {
     point *points;
     int32_t point_count, point_room;
     char **configs; /* that won somewhere, each once */
-    bool *broken;   /* [configs] wrong, failed or timed out somewhere */
     int32_t config_count, config_room;
 } group;
 
@@ -88,7 +87,6 @@ static void release(finder *f)
         for (int32_t c = 0; c < g->config_count; c++) free(g->configs[c]);
         free(g->points);
         free(g->configs);
-        free(g->broken);
         free(g->device_key);
         free(g->problem_key);
     }
@@ -250,8 +248,7 @@ static void put_rivals(finder *f, moet_bits_cost *cost)
 static moet_status make_cells(finder *f)
 {
     for (int32_t i = 0; i < f->group_count; i++) {
-        group *g = &f->groups[i];
-        if (!(g->broken = calloc((size_t)g->config_count + 1, sizeof *g->broken))) return out_of_memory();
+        const group *g = &f->groups[i];
         for (int32_t p = 0; p < g->point_count; p++) {
             if (!(g->points[p].cells = calloc((size_t)g->config_count, sizeof(cell)))) return out_of_memory();
         }
@@ -264,19 +261,14 @@ static void keep_faster(cell *best, const cell *other)
     if (best->time_ns == 0 || comparable_ns(other) < comparable_ns(best)) *best = *other;
 }
 
-static bool is_broken(moet_trial_status status)
-{
-    return status == MOET_TRIAL_WRONG || status == MOET_TRIAL_FAILED || status == MOET_TRIAL_TIMEOUT;
-}
-
 static moet_status visit_trial(void *context, const moet_store_trial_row *t)
 {
     finder *f = context;
-    const group *g = t->is_current ? find_group(f, t) : NULL;
+    if (!t->is_current || t->status != MOET_TRIAL_OK || t->median_ns <= 0 || !is_allowed(f, t->trial_id))
+        return MOET_OK;
+    const group *g = find_group(f, t);
     if (!g) return MOET_OK;
     const int32_t config = find_config(g, t->config);
-    if (config >= 0 && is_broken(t->status)) g->broken[config] = true;
-    if (t->status != MOET_TRIAL_OK || t->median_ns <= 0 || !is_allowed(f, t->trial_id)) return MOET_OK;
     for (int32_t p = 0; p < g->point_count; p++) {
         point *own = &g->points[p];
         if (!is_of_point(own, t)) continue;
@@ -294,22 +286,6 @@ static void put_winner(point *p)
 {
     p->cells[p->winner_config] = p->winner;
     if (p->fastest.time_ns == 0 || comparable_ns(&p->winner) < comparable_ns(&p->fastest)) p->fastest = p->winner;
-}
-
-/* What is wrong or fails at one workload would be chosen for workloads beside it too, by way of those where it won: it
- * serves none that another can serve. */
-static void leave_broken(const group *g, point *p)
-{
-    int32_t best = -1;
-    for (int32_t c = 0; c < g->config_count; c++) {
-        if (g->broken[c] || p->cells[c].time_ns == 0) continue;
-        if (best < 0 || comparable_ns(&p->cells[c]) < comparable_ns(&p->cells[best])) best = c;
-    }
-    if (best < 0) return;
-    if (g->broken[p->winner_config]) p->winner = p->fastest = p->cells[best], p->winner_config = best;
-    for (int32_t c = 0; c < g->config_count; c++) {
-        if (g->broken[c]) p->cells[c] = (cell){0};
-    }
 }
 
 /* Costs of a kind's points and what is allowed of them; the number of points. */
@@ -465,10 +441,7 @@ static moet_status load(finder *f, moet_store *store, const moet_store_filter *f
     MOET_TRY(make_cells(f));
     MOET_TRY(moet_store_each_trial(store, filter, visit_trial, f));
     for (int32_t i = 0; i < f->group_count; i++) {
-        for (int32_t p = 0; p < f->groups[i].point_count; p++) {
-            put_winner(&f->groups[i].points[p]);
-            leave_broken(&f->groups[i], &f->groups[i].points[p]);
-        }
+        for (int32_t p = 0; p < f->groups[i].point_count; p++) put_winner(&f->groups[i].points[p]);
     }
     return MOET_OK;
 }
@@ -478,7 +451,7 @@ moet_status moet_emit_winners_find(moet_store *store, const char *device, const 
 {
     finder f = {.skews = skews, .bits = bits};
     moet_emit_winners found = {0};
-    const moet_store_filter filter = {.device_key = device};
+    const moet_store_filter filter = {.device_key = device, .ok_only = true};
     double regret_sum = 0;
     int64_t points = 0;
     moet_status status = load(&f, store, &filter, &found.bits_cost);
@@ -526,7 +499,7 @@ moet_status moet_emit_winners_each_config(moet_store *store, const char *device_
 {
     const moet_text_list any = {0};
     finder f = {.skews = &any};
-    const moet_store_filter filter = {.device_key = device_key, .problem_key = problem_key};
+    const moet_store_filter filter = {.device_key = device_key, .problem_key = problem_key, .ok_only = true};
     moet_bits_cost none;
     moet_status status = load(&f, store, &filter, &none);
     for (int32_t i = 0; i < f.group_count && status == MOET_OK; i++)

@@ -68,19 +68,18 @@ static moet_status take_ids(const moet_array *array, const char *path, const moe
         return moet_fail(MOET_MALFORMED, "%s is of shape %s, must be [ranks, tokens, choices], here [%d, %lld, %lld]",
                          path, text, ranks, (long long)T, (long long)k);
     }
-    for (int64_t t = 0; t < T; t++) {
-        for (int64_t c = 0; c < k; c++) {
-            const int64_t id = moet_array_integer(array, (rank * T + t) * k + c);
-            if (id < -1 || id >= point->experts)
-                return moet_fail(MOET_MALFORMED, "%s: rank %d, token %lld: expert %lld is none of %d, nor -1", path,
-                                 rank, (long long)t, (long long)id, point->experts);
-            for (int64_t j = 0; j < c && id >= 0; j++) {
-                if (ids[t * k + j] == id)
-                    return moet_fail(MOET_MALFORMED, "%s: rank %d, token %lld names expert %lld twice", path, rank,
-                                     (long long)t, (long long)id);
-            }
-            ids[t * k + c] = (int32_t)id;
+    /* All ranks' choices are looked at, so that all ranks come to the same. */
+    for (int64_t i = 0; i < array->elements; i++) {
+        const int64_t id = moet_array_integer(array, i), of = i / (T * k), t = i / k % T;
+        if (id < -1 || id >= point->experts)
+            return moet_fail(MOET_MALFORMED, "%s: rank %lld, token %lld: expert %lld is none of %d, nor -1", path,
+                             (long long)of, (long long)t, (long long)id, point->experts);
+        for (int64_t j = i - i % k; j < i && id >= 0; j++) {
+            if (moet_array_integer(array, j) == id)
+                return moet_fail(MOET_MALFORMED, "%s: rank %lld, token %lld names expert %lld twice", path,
+                                 (long long)of, (long long)t, (long long)id);
         }
+        if (of == rank) ids[i - rank * T * k] = (int32_t)id;
     }
     return MOET_OK;
 }

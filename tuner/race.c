@@ -500,10 +500,10 @@ static bool has_new_finalist(const race_state *s)
 {
     for (int32_t i = 0; i < s->race->candidates->count; i++) {
         const moet_candidate *c = &s->race->candidates->items[i];
+        if (!is_live(s, c) || c->stored || !is_timed(c)) continue; /* then there is a fastest */
         const moet_candidate *leader = find_leader(s, false, false), *other = find_leader(s, c->device_counts, false);
-        if (is_live(s, c) && !c->stored &&
-            ((double)c->median_ns <= FILL_FACTOR * (double)leader->median_ns ||
-             (double)c->median_ns <= FILL_FACTOR * (double)other->median_ns))
+        if ((double)c->median_ns <= FILL_FACTOR * (double)leader->median_ns ||
+            (double)c->median_ns <= FILL_FACTOR * (double)other->median_ns)
             return true;
     }
     return false;

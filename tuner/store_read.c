@@ -204,7 +204,8 @@ static moet_status find_range(moet_store *store, const moet_store_filter *filter
     moet_status status = w ? moet_store_counts(w, &counts) : MOET_OK;
     if (status == MOET_OK) status = moet_store_prepare(store, sql, &s);
     if (status != MOET_OK) goto done;
-    int code = sqlite3_bind_text(s, 2, filter->problem_key, -1, SQLITE_STATIC);
+    /* One workload is found at once; its problem's trials need not be looked through. */
+    int code = w ? sqlite3_bind_null(s, 2) : sqlite3_bind_text(s, 2, filter->problem_key, -1, SQLITE_STATIC);
     if (code == SQLITE_OK) code = sqlite3_bind_text(s, 3, filter->name, -1, SQLITE_STATIC);
     if (code == SQLITE_OK) code = sqlite3_bind_int(s, 8, filter->any_tokens);
     if (code == SQLITE_OK) code = sqlite3_bind_text(s, 4, counts, -1, SQLITE_STATIC);

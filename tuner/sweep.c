@@ -467,7 +467,7 @@ static moet_status fill(sweep_state *s, const moet_sweep_task *task, moet_candid
     moet_sweep_task_begin(task);
     moet_status status = moet_nvtx_end(moet_race_run(&race, &result, &of_store));
     *measured = status == MOET_OK;
-    s->summary->filled += lacking;
+    if (status == MOET_OK && !result.stopped) s->summary->filled += lacking;
     return judge(s, task, status, of_store, &result);
 }
 

@@ -151,11 +151,11 @@ static moet_status read_weight(const cJSON *item, const char *where, double *wei
     return MOET_OK;
 }
 
-/* Also what turns the direction of the text around it, on a terminal or a page. */
+/* Also what ends a line, or turns the direction of the text around it, on a terminal or a page. */
 static bool is_control(uint32_t code)
 {
-    return code < 0x20 || (code >= 0x7f && code <= 0x9f) || (code >= 0x202a && code <= 0x202e) ||
-           (code >= 0x2066 && code <= 0x2069);
+    return code < 0x20 || (code >= 0x7f && code <= 0x9f) || code == 0x61c || code == 0x200e || code == 0x200f ||
+           (code >= 0x2028 && code <= 0x202e) || (code >= 0x2066 && code <= 0x2069);
 }
 
 static moet_status read_text(const cJSON *item, const char *where, char *text, size_t size)
