@@ -14,7 +14,7 @@ BUILD=$(cd "$1" && pwd)
 [ -x "$BUILD/moe-tune" ] && [ -x "$BUILD/test_bits" ] && [ -d "$BUILD/testlib" ] ||
     { echo "gpu_pack: $BUILD has no moe-tune, test_bits or testlib: build with tests (libcmocka-dev)" >&2; exit 1; }
 mkdir -p "$(dirname "$2")"
-OUT=$(cd "$(dirname "$2")" && pwd)/$(basename "$2")
+ARCHIVE=$(cd "$(dirname "$2")" && pwd)/$(basename "$2")
 WORK=$(mktemp -d)
 trap 'rm -rf "$WORK"' EXIT
 mkdir "$WORK/pack"
@@ -32,6 +32,6 @@ done | sort -u | while read -r library; do
     [ -e "$WORK/pack/testlib/$name" ] || cp -L "$library" "$WORK/pack/testlib/$name"
 done
 # Programs share most of their code: one dictionary over all of them keeps it once.
-tar --sort=name -C "$WORK/pack" -c . | xz -T1 --lzma2=preset=1,dict=64MiB >"$WORK/out"
-mv "$WORK/out" "$OUT"
-echo "$OUT: $(($(stat -c %s "$OUT") / 1000)) kB, of $(du -sm "$WORK/pack" | cut -f1) MB" >&2
+tar --sort=name -C "$WORK/pack" -c . | xz -T1 --lzma2=preset=1,dict=64MiB >"$WORK/packed"
+mv "$WORK/packed" "$ARCHIVE"
+echo "$ARCHIVE: $(($(stat -c %s "$ARCHIVE") / 1000)) kB, of $(du -sm "$WORK/pack" | cut -f1) MB" >&2

@@ -7,6 +7,12 @@
 #include "counts.h"
 #include "record.h"
 
+static const char *const op_texts[] = {
+#define MOET_X(name, text) text,
+    MOET_OP_TABLE(MOET_X)
+#undef MOET_X
+};
+
 /* ---- handle ---- */
 
 moet_status moet_open(const char *table_dir, const char *device, moet_handle **handle)
@@ -86,18 +92,13 @@ __attribute__((format(printf, 2, 3))) static void refuse_late(moet_handle *handl
 /* The table has nothing for a problem: where that is for a field's sake, and may be a slip, it is said. */
 static void refuse_alike(moet_handle *handle, const moet_problem *problem)
 {
-    static const char *const ops[] = {
-#define MOET_X(name, text) text,
-        MOET_OP_TABLE(MOET_X)
-#undef MOET_X
-    };
     const moet_table_problem *alike = moet_table_find_alike(handle->table, problem);
     char has[MOET_KEY_SIZE], asked[MOET_KEY_SIZE];
     if (!alike) return;
     moet_problem_differences(&alike->problem, problem, has);
     moet_problem_differences(problem, &alike->problem, asked);
     refuse_late(handle, "op=%s,experts=%d,hidden=%d,inter=%d: the table has %.200s; the plan asks %.200s",
-                ops[problem->op], problem->experts, problem->hidden, problem->inter, has, asked);
+                op_texts[problem->op], problem->experts, problem->hidden, problem->inter, has, asked);
 }
 
 /* ---- plan ---- */
@@ -515,11 +516,6 @@ moet_status moet_plan_replay_command(const moet_plan *plan, const int32_t *count
 {
     MOET_NEED(plan);
     MOET_NEED(text);
-    static const char *const op_texts[] = {
-#define MOET_X(name, text) text,
-        MOET_OP_TABLE(MOET_X)
-#undef MOET_X
-    };
     const moet_problem *p = &plan->problem;
     moet_routing routing;
     moet_decision d;
