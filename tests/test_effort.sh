@@ -61,7 +61,7 @@ walk(json.load(open(sys.argv[2])))
 for (point,) in db.execute("SELECT id FROM workloads").fetchall():
     tried = {c for (c,) in db.execute("SELECT config FROM trials WHERE workload_id = ? AND measured_at >= ?", (point, sys.argv[3]))}
     lacking += len(configs - tried)
-print(len(configs) > 1, lacking)
+print(len(configs) > 0, lacking) # which win is a matter of times: more than one mostly, and not always
 END
 is "configurations of the table that are not measured somewhere" "$(python3 lacking.py six.db six/table.json "")" "True 0"
 before=$(query six.db 'SELECT count(*), max(id) FROM trials')

@@ -146,7 +146,7 @@ typedef moet_status (*moet_store_visit)(void *context, const moet_store_trial_ro
 typedef struct moet_store_filter {
     const char *device_key, *problem_key, *name;
     const moet_workload *workload;
-    bool any_tokens, winners_only, ok_only;
+    bool any_tokens, winners_only, ok_only, wrong_only;
 } moet_store_filter;
 /* A visitor's error ends the walk and is returned. filter NULL: all. */
 moet_status moet_store_each_trial(moet_store *store, const moet_store_filter *filter, moet_store_visit visit,
@@ -166,7 +166,7 @@ typedef struct moet_store_winner_row {
     moet_store_rival runner_up, default_trial;
 } moet_store_winner_row;
 typedef moet_status (*moet_store_visit_winner)(void *context, const moet_store_winner_row *row);
-/* Sorted like trials, then by kind. winners_only and ok_only of the filter say nothing here. */
+/* Sorted like trials, then by kind. winners_only, ok_only and wrong_only of the filter say nothing here. */
 moet_status moet_store_each_winner(moet_store *store, const moet_store_filter *filter, moet_store_visit_winner visit,
                                    void *context);
 /* Device keys, sorted. Freed by moet_store_keys_release. */

@@ -43,7 +43,7 @@ static const char trials_sql[] =
     "SELECT " TRIAL_COLUMNS ", coalesce(won.any_won, 0), coalesce(won.device_won, 0), t.id IN (SELECT id FROM current) "
     "FROM trials t " TRIAL_JOINS "LEFT JOIN won ON won.trial_id = t.id "
     "WHERE t.workload_id BETWEEN ?4 AND ?5 AND " TRIAL_FILTER
-    "AND (NOT ?6 OR won.trial_id IS NOT NULL) AND (NOT ?7 OR t.status = 'ok') "
+    "AND (NOT ?6 OR won.trial_id IS NOT NULL) AND (NOT ?7 OR t.status = 'ok') AND (NOT ?9 OR t.status = 'wrong') "
     "ORDER BY " POINT_ORDER "t.status <> 'ok', t.median_ns, t.config, t.device_counts, t.family_version, t.validator";
 
 static const char winners_sql[] =
@@ -226,12 +226,13 @@ static moet_status open_query(moet_store *store, const char *sql, const moet_sto
                               sqlite3_stmt **statement)
 {
     static const moet_store_filter all = {0};
-    int64_t numbers[5];
+    int64_t numbers[6];
     if (!filter) filter = &all;
     MOET_TRY(find_range(store, filter, &numbers[0], &numbers[1]));
     numbers[2] = filter->winners_only;
     numbers[3] = filter->ok_only;
     numbers[4] = filter->any_tokens;
+    numbers[5] = filter->wrong_only;
     MOET_TRY(moet_store_prepare(store, sql, statement));
     const char *texts[] = {filter->device_key, filter->problem_key, filter->name};
     int code = SQLITE_OK, count = sqlite3_bind_parameter_count(*statement);
