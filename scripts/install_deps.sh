@@ -58,9 +58,10 @@ done < <(needs "$@")
 # A browser that opens reports in a test, where it is a plain package (Ubuntu has a snap): the test does without.
 browser() {
     [ "${1:-}" = --test ] && ! is_there chromium && apt-cache show chromium >/dev/null 2>&1 || return 0
-    "${as_root[@]}" apt-get install -y -q --no-install-recommends chromium >/dev/null ||
+    "${as_root[@]}" timeout 300 "${apt[@]}" install -y -q --no-install-recommends chromium >/dev/null ||
         echo "install_deps: no chromium: reports will not be opened in a browser" >&2
 }
+apt=(apt-get -o Acquire::Retries=3 -o Acquire::http::Timeout=30 -o DPkg::Lock::Timeout=120)
 as_root=()
 [ "$(id -u)" = 0 ] || as_root=(sudo -n)
 [ ${#missing[@]} -gt 0 ] || { browser "$@"; exit 0; }
@@ -75,6 +76,6 @@ if [ "$(id -u)" != 0 ]; then
 fi
 echo "installing: ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
-"${as_root[@]}" apt-get update -q >/dev/null
-"${as_root[@]}" apt-get install -y -q --no-install-recommends "${missing[@]}" >/dev/null
+"${as_root[@]}" "${apt[@]}" update -q >/dev/null
+"${as_root[@]}" "${apt[@]}" install -y -q --no-install-recommends "${missing[@]}" >/dev/null
 browser "$@"

@@ -177,7 +177,7 @@ static void test_times(void **state)
     assert_int_equal(moet_bench_median_ns(bench, subject), 0);
     for (int32_t i = 0; i < 7; i++) TEST_OK(moet_bench_round(bench));
     assert_true(moet_bench_median_ns(bench, subject) >= 2000000);
-    assert_true(moet_bench_median_ns(bench, subject) < 20000000); /* a busy machine is slower, not ten times */
+    assert_true(moet_bench_median_ns(bench, subject) < 100000000); /* a busy machine is slower, not fifty times */
     moet_trial trial;
     TEST_OK(moet_bench_trial(bench, subject, &trial));
     assert_int_equal(trial.sample_count, 7);
@@ -186,7 +186,7 @@ static void test_times(void **state)
     moet_trial_release(&trial);
     TEST_OK(moet_bench_trial(bench, config_subject, &trial));
     assert_int_equal(trial.status, MOET_TRIAL_OK);
-    assert_true(trial.median_ns > 0 && trial.median_ns < 50000000);
+    assert_true(trial.median_ns > 0 && trial.median_ns < 200000000);
     assert_true(trial.bit_class[0]);
     assert_true(trial.noise_ns >= 0);
     moet_trial_release(&trial);

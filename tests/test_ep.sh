@@ -106,7 +106,7 @@ expect 2 "--choices 9 are more than 8 experts" "$MOE" ep --ranks 2 $small --choi
 expect 0 "" "$MOE" ep --ranks 2 $small --skew zipf:0.50
 is "a skew in one spelling" "$(grep -c '"skew":"zipf:0.5"' out)" 1
 # A rank that cannot take connections says so, and ends.
-SEVERAL_LINES=1 expect 1 "rendezvous" bash -c "ulimit -n 9; exec '$MOE' ep --ranks 8 --timeout 2s $small"
+SEVERAL_LINES=1 expect 1 "rendezvous" bash -c "ulimit -n 9; exec '$MOE' ep --ranks 8 --timeout 10s $small"
 SEVERAL_LINES=1 expect 2 "no transport 'pigeon'" "$MOE" ep --ranks 2 --transport pigeon $small
 SEVERAL_LINES=1 expect 1 "sums only" "$MOE" ep --ranks 2 --transport bound --returns rows $small
 
@@ -147,25 +147,30 @@ else
 fi
 
 # ---- ranks that differ, that do not come, that are killed ----
-launched 1 $small --timeout 5 >one.out 2>one.err &
+launched 1 $small --timeout 60 >one.out 2>one.err &
 other=$!
-expect 1 "ranks differ: rank 0 has problem=" launched 0 $small --hidden 128 --timeout 5
+expect 1 "ranks differ: rank 0 has problem=" launched 0 $small --hidden 128 --timeout 60
 wait $other && fail "rank 1 of two that differ ended well" || holds "rank 1 of two that differ" one.err "hidden=64"
 began=$SECONDS
 expect 1 "1 of 2 ranks did not come" launched 0 $small --timeout 1
 expect 1 "nobody listened" launched 1 $small --timeout 1
-[ $((SECONDS - began)) -le 8 ] && pass || fail "ranks that do not come: $((SECONDS - began)) s"
+[ $((SECONDS - began)) -le 25 ] && pass || fail "ranks that do not come: $((SECONDS - began)) s" # 60 without --timeout
 RANK=1 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=$port "$MOE" ep --device host $small --rounds 1000 --tokens 2048 \
-    --timeout 5 >one.out 2>one.err &
+    --timeout 60 >one.out 2>one.err &
 other=$! # the program itself, no shell around it
-launched 0 $small --rounds 1000 --tokens 2048 --timeout 5 >zero.out 2>zero.err &
+launched 0 $small --rounds 1000 --tokens 2048 --timeout 60 >zero.out 2>zero.err &
 first=$!
-sleep 2
+# Once they have met: state 01 is an established connection.
+for _ in $(seq 600); do
+    cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | grep -qi ":$(printf %04X "$port") [0-9A-F]*:[0-9A-F]* 01 " && break
+    sleep 0.1
+done
+sleep 1
 kill -9 $other
 began=$SECONDS code=0
 wait $first || code=$?
 is "the rank that is left" "$code" 1
 holds "the rank that is left" zero.err "rank 1 ended"
-[ $((SECONDS - began)) -le 7 ] && pass || fail "a rank that is killed: $((SECONDS - began)) s"
+[ $((SECONDS - began)) -le 30 ] && pass || fail "a rank that is killed: $((SECONDS - began)) s"
 wait $other 2>/dev/null
 finish

@@ -11,7 +11,7 @@ family=faulty
 
 # Two experts: on the host sixty calls of a candidate take a millisecond, and nothing but a hang takes seconds.
 echo '{"name":"small","experts":2,"hidden":64,"inter":32,"rows":48,"skew":"balanced","counts":[24,24]}' >small.jsonl
-sweep=("$MOE" sweep --effort exhaustive --noise 100 --device "$DEVICE" --families $family --workloads small.jsonl --ops up --rounds 3 --watchdog 5s)
+sweep=("$MOE" sweep --effort exhaustive --noise 100 --device "$DEVICE" --families $family --workloads small.jsonl --ops up --rounds 3 --watchdog 8s)
 sweep() { "${sweep[@]}" "$@"; }
 # field NAME DB FAULT: of the trial of a fault
 field() { query "$2" "SELECT $1 FROM trials WHERE config = '$family:fault=$3' UNION ALL SELECT 'none' LIMIT 1"; }
@@ -38,8 +38,8 @@ if [ "$DEVICE" = host ]; then
     fault crash_prepare failed "while preparing"
     fault abort failed "was killed by signal 6"
     fault exit failed "ended with exit code 7"
-    fault hang timeout "no end within 5 s while verifying"
-    fault hang_late timeout "no end within 5 s"
+    fault hang timeout "no end within 8 s while verifying"
+    fault hang_late timeout "no end within 8 s"
     fault wrong wrong "1 of 3072 elements are wrong"
     fault outside wrong "memory was written past the output"
     fault slow_once ok ""
@@ -47,7 +47,7 @@ if [ "$DEVICE" = host ]; then
     fault starved failed "no host memory is left"
     fault error failed "no lasting one"
     # Slow once, 0.4 s, and then as fast as the others: it was raced.
-    [ "$(field median_ns sweep.db slow_once)" -lt 100000000 ] && pass || fail "slow_once was judged by its first launch"
+    [ "$(field median_ns sweep.db slow_once)" -lt 300000000 ] && pass || fail "slow_once was judged by its first launch"
     # Right, and of other bits than what computes for them, on rows of one scale only; emit tells them apart.
     class() { query sweep.db "SELECT coalesce(max(bit_class), 'none') FROM trials WHERE config LIKE '$1' AND is_default = 1 OR config = '$1'"; }
     is "the bits of none" "$(class "$family:fault=none")" "$(class 'host_tile:%')"
@@ -64,8 +64,8 @@ else
     fault illegal failed "ILLEGAL_ADDRESS"
     fault illegal_late failed "ILLEGAL_ADDRESS"
     fault trap failed "LAUNCH_FAILED"
-    fault hang timeout "no end within 5 s while verifying"
-    fault hang_late timeout "no end within 5 s"
+    fault hang timeout "no end within 8 s while verifying"
+    fault hang_late timeout "no end within 8 s"
     fault greedy failed "memory"
     faults=8
 fi
@@ -130,14 +130,14 @@ begin_hanging() {
         sleep 0.1
     done
 }
-begin_hanging 5s
+begin_hanging 8s
 kill -INT "$worker" $pid
 wait $pid
 is "an interrupted sweep" $? 1
 holds "its words" log "the same command goes on"
 # timeout signals the process and then its group: twice within microseconds, which is one wish. A
 # terminal that goes away signals too.
-begin_hanging 5s
+begin_hanging 8s
 for signal in HUP TERM TERM; do kill -$signal $pid; done
 wait $pid
 is "a sweep interrupted three times at once" $? 1

@@ -8,9 +8,10 @@ small="--experts 8 --choices 2 --hidden 64 --inter 32 --tokens 16 --skew uniform
 # ep TRANSPORT [OPTION...]
 ep() { LD_LIBRARY_PATH=${FAKES-$BUILD/testlib/fake_nccl}:${LD_LIBRARY_PATH:-} "$MOE" ep --ranks 2 --returns sums $small --transport "$@"; }
 export SEVERAL_LINES=1 # one of each rank
-# says EXIT WORDS TRANSPORT [OPTION...]: both ranks do
+# says EXIT WORDS TRANSPORT [OPTION...]: both ranks do, unless one is so late that it finds the other gone
 says() {
     expect "$1" "$2" ep "${@:3}"
+    [ "$(grep -oF -- "$2" err | wc -l)" = 2 ] || expect "$1" "$2" ep "${@:3}"
     is "${*:3}: both ranks say '$2'" "$(grep -oF -- "$2" err | wc -l)" 2 # lines of both may run into each other
 }
 
@@ -69,9 +70,9 @@ other=$!
 expect 1 "transport nccl_ep: rank 1 cannot" launched 0
 wait $other && fail "a rank with an old NCCL ended well" || holds "a rank with an old NCCL" one.err "NCCL 2.28.9"
 began=$SECONDS
-FAKE_NCCL_SLEEPS=1 expect 1 "creating a group did not end within 1000 ms" ep nccl_ep --timeout 1
-[ $((SECONDS - began)) -le 6 ] && pass || fail "a rank that sleeps: $((SECONDS - began)) s"
+FAKE_NCCL_SLEEPS=1 expect 1 "creating a group did not end within 4000 ms" ep nccl_ep --timeout 4
+[ $((SECONDS - began)) -le 25 ] && pass || fail "a rank that sleeps: $((SECONDS - began)) s"
 began=$SECONDS
-FAKE_NCCL_DISPATCH_SLEEPS=1 expect 1 "the first launch did not end within 1000 ms" ep nccl_ep --timeout 1
-[ $((SECONDS - began)) -le 6 ] && pass || fail "a rank that sleeps in its first launch: $((SECONDS - began)) s"
+FAKE_NCCL_DISPATCH_SLEEPS=1 expect 1 "the first launch did not end within 4000 ms" ep nccl_ep --timeout 4
+[ $((SECONDS - began)) -le 25 ] && pass || fail "a rank that sleeps in its first launch: $((SECONDS - began)) s"
 finish

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Regret on the host: of a table whose choice is made slow, of a good one, with a database, with races.
 . "$(dirname "$0")/lib.sh"
+MOE=$BUILD/moe-tune-faulty
+export MOET_FAULTS=none # the family that is slow when it is told, and nothing else of these
 
 # One processor, one thread: threads that wait for each other are slow by chance where others run too.
 taskset -cp "$(taskset -cp $$ | sed 's/.*: //; s/[,-].*//')" $$ >pinned
@@ -17,29 +19,31 @@ member() { python3 -c 'import json,sys; print(json.loads(open("out").readline())
 above() { if python3 -c 'import sys; sys.exit(not float(sys.argv[1]) > float(sys.argv[2]))' "$2" "$3"; then pass; else fail "$1: $2 is not above $3"; fi; }
 
 expect 0 "2 races finished" small_sweep --db small.db
-# One that is several times slower becomes the winner of every point.
-slow='host_blas:block=8,panel=64'
-python3 - "$slow" <<'PY'
+# One whose launches will take 20 ms, and not microseconds as the others', becomes the winner of every point.
+slow='faulty:fault=none'
+python3 - "$slow" <<'PY' && pass || fail "the slow configuration is not there"
 import sqlite3, sys
 db = sqlite3.connect("small.db")
 db.execute("UPDATE trials SET median_ns = 1, noise_ns = 0, final_rounds = 1 WHERE status = 'ok' AND config = ?", sys.argv[1:])
 assert db.total_changes == 2
+db.execute("UPDATE trials SET noise_ns = 0") # or what is noisy would tie with it
 db.commit()
 PY
 expect 0 "" "$MOE" emit --db small.db --out slow
+export MOET_FAULT_SLOW=1
 expect 0 "" regret --table slow --workloads unseen.jsonl --format json
 is "the choice" "$(member config)" "$slow"
 is "hit" "$(member hit)" nearest
 above "regret of a slow choice" "$(member regret_pct)" 50
 above "candidates" "$(member candidates)" 1
 [ "$(member best_config)" != "$slow" ] && pass || fail "the slow choice is the best"
-# One is a median of ratios, the other a ratio of medians: close to each other in many rounds.
-expect 0 "" regret --table slow --workloads unseen.jsonl --rounds 101 --format json
+# One is a median of ratios, the other a ratio of medians.
+expect 0 "" regret --table slow --workloads unseen.jsonl --rounds 11 --format json
 python3 - <<'PY' && pass || fail "regret_pct is not time over best: $(cat out)"
 import json
 row = json.loads(open("out").readline())
 ratio = 100 * (row["time_us"] / row["best_us"] - 1)
-assert abs(row["regret_pct"] - ratio) < 0.5 * ratio, ratio
+assert ratio / 4 < row["regret_pct"] < 4 * ratio, ratio
 PY
 SEVERAL_LINES=1 expect 4 "slower than asked" regret --table slow --workloads unseen.jsonl --at-most 20,20,20
 
@@ -54,6 +58,7 @@ is "rows" "$(grep -c '^unseen/\|^small/' out)" 3
 SEVERAL_LINES=1 expect 1 "no workload that was not tuned" regret --table slow --workloads small.jsonl
 
 # ---- races tell rivals that neither the table nor the defaults have; what is stored needs no race ----
+unset MOET_FAULT_SLOW
 expect 0 "races: 1 finished" regret --table slow --workloads unseen.jsonl --exhaustive --db raced.db --format csv
 is "trials of races" "$([ "$(query raced.db "SELECT count(*) FROM trials WHERE status = 'ok'")" -gt 10 ] && echo many)" many
 raced=$(python3 -c 'import csv; print(next(csv.DictReader(open("out")))["candidates"])')

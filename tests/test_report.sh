@@ -151,8 +151,13 @@ if [ -z "$browser" ]; then
     exit
 fi
 # browse OPTIONS... FILE: no sandbox, as tests may run as root in a container.
-browse() { timeout 60 "$browser" --headless --no-sandbox --disable-gpu --disable-dev-shm-usage --user-data-dir="$WORK/profile" \
-    --hide-scrollbars --enable-logging=stderr "$@" 2>browser.err; }
+browse() {
+    for _ in 1 2; do # it may hang when it starts on a busy machine
+        timeout 150 "$browser" --headless --no-sandbox --disable-gpu --disable-dev-shm-usage --user-data-dir="$WORK/profile" \
+            --hide-scrollbars --enable-logging=stderr "$@" >browsed 2>browser.err && { cat browsed; return; }
+    done
+    return 1
+}
 # Errors are caught from before the page's own script on; then the time column is sorted up and down and a word filtered.
 python3 - <<'PY'
 text = open("page.html").read()

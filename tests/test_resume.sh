@@ -105,13 +105,9 @@ is "configs of a family that is not chosen" "$(query sweep.db "SELECT max(n) FRO
 
 # Killed in refinement. One expert of 256 columns: nc=256 is no default and, where there are two threads, slow enough
 # for its trials to be stored at once.
-rm -f sweep.db* kept.*
 echo '{"name":"refine","experts":1,"hidden":512,"inter":128,"rows":64,"skew":"balanced","counts":[64]}' >refine.jsonl
 sweep=("$MOE" sweep --device host --effort exhaustive --families host_tile --workloads refine.jsonl --ops up --rounds 3 --db sweep.db)
-"${sweep[@]}" >log 2>&1 &
-pid=$!
-# One process that looks often: the step is short.
-python3 - $pid <<'EOF'
+cat >kill_refining.py <<'EOF'
 import os, sqlite3, sys, time
 pid = int(sys.argv[1])
 for _ in range(30000):
@@ -125,15 +121,27 @@ for _ in range(30000):
     time.sleep(0.002)
 os.kill(pid, 9)
 EOF
-wait $pid 2>/dev/null
-is "the sweep killed in refinement" $? 137
-is "the database after it" "$(query sweep.db 'PRAGMA integrity_check')" ok
-before=$(trials)
-snapshot kept.1
-"${sweep[@]}" >log 2>&1
-is "the sweep that goes on refining" $? 0
-check_kept kept.1
-[ "$(trials)" -gt "$before" ] && pass || fail "the kill came after refinement: the test tests nothing"
+# On a busy machine a kill may come too late to say anything.
+in_refinement=
+for _ in 1 2 3 4 5; do
+    rm -f sweep.db* kept.*
+    "${sweep[@]}" >log 2>&1 &
+    pid=$!
+    python3 kill_refining.py $pid 2>/dev/null # one process that looks often: the step is short
+    wait $pid 2>/dev/null
+    code=$?
+    is "the database after it" "$(query sweep.db 'PRAGMA integrity_check')" ok
+    before=$(trials)
+    snapshot kept.1
+    "${sweep[@]}" >log 2>&1
+    is "the sweep that goes on refining" $? 0
+    [ ! -s kept.1 ] || check_kept kept.1
+    if [ "$code" = 137 ] && [ "$(trials)" -gt "$before" ]; then
+        in_refinement=yes
+        break
+    fi
+done
+is "a sweep killed in refinement" "$in_refinement" yes
 # mr and nr not the default's, and another nc or schedule than any first candidate has.
 default=$(query sweep.db "SELECT substr(config, 1, instr(config, ',kc=')) FROM trials WHERE is_default = 1")
 refined=$(query sweep.db "SELECT count(*) FROM trials WHERE status = 'ok' AND config LIKE 'host_tile:%' AND config NOT LIKE '$default%' AND (config NOT LIKE '%,nc=64,%' OR config NOT LIKE '%,schedule=static')")
