@@ -58,7 +58,9 @@ done < <(needs "$@")
 # A browser that opens reports in a test, where it is a plain package (Ubuntu has a snap): the test does without.
 browser() {
     [ "${1:-}" = --test ] && ! is_there chromium && apt-cache show chromium >/dev/null 2>&1 || return 0
-    "${as_root[@]}" timeout 300 "${apt[@]}" install -y -q --no-install-recommends chromium >/dev/null ||
+    # What is slow may be ended, what installs may not.
+    "${as_root[@]}" timeout 300 "${apt[@]}" install -y -q --download-only --no-install-recommends chromium >/dev/null &&
+        "${as_root[@]}" "${apt[@]}" install -y -q --no-download --no-install-recommends chromium >/dev/null ||
         echo "install_deps: no chromium: reports will not be opened in a browser" >&2
 }
 apt=(apt-get -o Acquire::Retries=3 -o Acquire::http::Timeout=30 -o DPkg::Lock::Timeout=120)

@@ -197,7 +197,7 @@ void fill_random(moet_store *store, const moet_device *host, const moet_device *
     for (int32_t i = 0; i < 4; i++) fill_config(host, problem, i, &configs[i]);
     int64_t runs[2] = {fill_run(store, host), fill_run(store, elsewhere)};
     for (int32_t i = 0; i < 40; i++) {
-        int32_t which = (int32_t)test_between(&random, 0, 1);
+        const int32_t which = (int32_t)test_between(&random, 0, 1), outcome = (int32_t)test_between(&random, 0, 23);
         fill_trial t = {.device = which ? elsewhere : host,
                         .problem = problem,
                         .counts = counts[test_between(&random, 0, 3)],
@@ -208,7 +208,9 @@ void fill_random(moet_store *store, const moet_device *host, const moet_device *
                         .median_ns = test_between(&random, 1000, 1010),
                         .noise_ns = 3,
                         .samples = (int32_t)test_between(&random, 3, 5),
-                        .status = test_between(&random, 0, 5) ? MOET_TRIAL_OK : MOET_TRIAL_FAILED};
+                        .status = outcome == 0  ? MOET_TRIAL_WRONG
+                                  : outcome < 5 ? MOET_TRIAL_FAILED
+                                                : MOET_TRIAL_OK};
         int32_t cubins = (int32_t)test_between(&random, 0, most);
         for (int32_t j = 0; j < cubins; j++) t.cubins[j] = kernels[2 * test_between(&random, 0, 2) + (j & 1)];
         fill_put(store, runs[which], &t);

@@ -183,14 +183,17 @@ expect 1 "99" "$MOE" show --db newer.db
 expect 1 "99" small_sweep --db newer.db
 # A database of the first version: read and merged from as it is, migrated by what writes.
 cp good.db older.db
-python3 - <<'EOF'
-import sqlite3
+python3 - "$SOURCE/tuner/schema.sql" <<'EOF'
+import sqlite3, sys
 c = sqlite3.connect("older.db", isolation_level=None)
 c.execute("PRAGMA journal_mode = DELETE")
 c.execute("ALTER TABLE trials ADD COLUMN cubin_sha256 TEXT REFERENCES cubins (sha256)")
 c.execute("DROP TABLE trial_cubins")
 for table in "trial_algorithms", "algorithms", "cost_models", "counters", "profiles", "ep_samples", "ep_trials": c.execute("DROP TABLE " + table)
 for table in "runs", "done": c.execute(f"ALTER TABLE {table} DROP COLUMN effort")
+for part in "VIEW winners", "VIEW candidates", "VIEW suspects", "VIEW wrong_trials", "INDEX wrong_by_config": c.execute("DROP " + part)
+first = open(sys.argv[1]).read()
+c.executescript(first[first.index("CREATE VIEW candidates"):])
 c.execute("PRAGMA user_version = 1")
 EOF
 sum=$(sha256sum <older.db)
@@ -203,7 +206,7 @@ expect 0 "" "$MOE" show --db from-older.db --trials --format csv
 is "trials merged from an older database" "$(cat out)" "$(cat good.csv)"
 is "the older database" "$(sha256sum <older.db)" "$sum"
 expect 0 "" small_sweep --db older.db
-is "the version after a sweep" "$(query older.db "PRAGMA user_version")" 7
+is "the version after a sweep" "$(query older.db "PRAGMA user_version")" 8
 echo "this is a diary" >diary.db
 expect 2 "diary.db" "$MOE" show --db diary.db
 is "a text as database" "$(cat diary.db)" "this is a diary"

@@ -67,20 +67,21 @@ END
 is "configurations of the table that are not measured somewhere" "$(python3 lacking.py six.db six/table.json "")" 0
 # Whatever won: what no race tries first wins at one workload, and is then measured at the others.
 forced=host_tile:mr=4,nr=16,kc=512,nc=256,schedule=dynamic
-python3 - $forced <<'END' && pass || fail "no default to copy"
+cat >force.py <<'END'
 import sqlite3, sys
 db = sqlite3.connect("six.db")
 db.execute("PRAGMA foreign_keys = ON") # samples go along
 at = "workload_id = (SELECT workload_id FROM workload_names WHERE name = 'f8')"
 columns = [r[1] for r in db.execute("PRAGMA table_info(trials)") if r[1] != "id"]
-new = {"config": f"'{sys.argv[1]}'", "median_ns": "1", "final_rounds": "1", "is_default": "0"}
-db.execute("DELETE FROM trials WHERE config = ?", sys.argv[1:])
+new = {"config": f"'{sys.argv[1]}'", "measured_at": sys.argv[2], "median_ns": "1", "final_rounds": "1", "is_default": "0"}
+db.execute("DELETE FROM trials WHERE config = ?" + sys.argv[3], sys.argv[1:2])
 rows = db.execute(f"INSERT INTO trials ({','.join(columns)}) SELECT {','.join(new.get(n, n) for n in columns)} "
                   f"FROM trials WHERE is_default AND device_counts AND {at}").rowcount
 db.execute(f"UPDATE trials SET noise_ns = 0 WHERE {at}")
 db.commit()
 assert rows == 1
 END
+python3 force.py $forced measured_at "" && pass || fail "no default to copy"
 expect 0 "0 races finished, 6 were finished before" "${six[@]}"
 expect 0 "" "$MOE" emit --db six.db --out six
 holds "a table with what wins at one workload" six/table.json "$forced"
@@ -89,6 +90,8 @@ before=$(query six.db 'SELECT count(*), max(id) FROM trials')
 expect 0 "nothing to do" "${six[@]}"
 is "trials after the same again" "$(query six.db 'SELECT count(*), max(id) FROM trials')" "$before"
 # Nor does another day's time stay beside today's.
+python3 force.py $forced "'9999-01-01T00:00:00.000Z'" " AND workload_id = (SELECT workload_id FROM workload_names WHERE name = 'f8')" &&
+    pass || fail "no default to copy: it wins with a time that --retune keeps"
 expect 0 "6 races finished" "${six[@]}" --retune
 expect 0 "" "$MOE" emit --db six.db --out six
 is "configurations of the table that --retune left as they were" "$(python3 lacking.py six.db six/table.json "$(query six.db 'SELECT max(started_at) FROM runs')")" 0

@@ -244,63 +244,6 @@ static void test_edge_of_tie(void **state)
     moet_store_close(store);
 }
 
-/* What was wrong at one workload of a problem is taken at none of it; the fastest other one is, a tie the default's. */
-static void test_suspects(void **state)
-{
-    (void)state;
-    static const int64_t times[3][3] = {/* of a configuration; 0: wrong, -1: not measured */
-                                        {100000, 120000, 119500},
-                                        {0, 130000, 110000},
-                                        {90000, -1, -1}};
-    char db[512], dir[512];
-    moet_store *store;
-    moet_emitted emitted;
-    moet_table *table;
-    moet_problem problem;
-    moet_config configs[3];
-    fill_path("suspects.db", db);
-    fill_path("suspects", dir);
-    moet_problem_init(&problem, MOET_OP_UP, 2, 64, 32);
-    TEST_OK(moet_store_open(db, MOET_STORE_WRITE, &store));
-    const int64_t run = fill_run(store, fill_host);
-    for (int32_t i = 0; i < 9; i++) {
-        const int64_t time_ns = times[i / 3][i % 3];
-        const int32_t counts[2] = {8 << i / 3, 8};
-        fill_config(fill_host, &problem, i % 3, &configs[i % 3]);
-        const fill_trial t = {.device = fill_host,
-                              .problem = &problem,
-                              .counts = counts,
-                              .config = &configs[i % 3],
-                              .status = time_ns > 0 ? MOET_TRIAL_OK : MOET_TRIAL_WRONG,
-                              .final_rounds = time_ns > 0,
-                              .is_default = i % 3 == 1,
-                              .median_ns = time_ns};
-        if (time_ns >= 0) assert_true(fill_put(store, run, &t));
-    }
-    TEST_OK(moet_emit(store, dir, &(moet_emit_options){.all_winners = true}, &emitted));
-    assert_int_equal(emitted.entries, 2);
-    assert_int_equal(emitted.suspect_winners, 2);
-    TEST_OK(moet_table_load(dir, fill_host, &table));
-    for (int32_t p = 0; p < 2; p++) {
-        const moet_table_winner *winner = &table->problems[0].points[p].winner[MOET_TABLE_ANY];
-        assert_true(moet_config_equal(&winner->config, &configs[1 + p]));
-        assert_int_equal(winner->time_ns, times[p][1 + p]);
-    }
-    moet_table_close(table);
-    /* Nothing is left of a problem all of whose configurations are. */
-    for (int32_t c = 1; c < 3; c++) {
-        const int32_t counts[2] = {8, 4};
-        const fill_trial t = {.device = fill_host,
-                              .problem = &problem,
-                              .counts = counts,
-                              .config = &configs[c],
-                              .status = MOET_TRIAL_WRONG};
-        assert_true(fill_put(store, run, &t));
-    }
-    TEST_FAILS(MOET_NOT_FOUND, "wrong at another", moet_emit(store, dir, &(moet_emit_options){0}, &emitted));
-    moet_store_close(store);
-}
-
 /* Tables of one bit class: what takes the place of winners with other bits, and what it costs. */
 static void test_bits(void **state)
 {
@@ -652,12 +595,11 @@ static void test_kernels(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_emit_and_load),  cmocka_unit_test(test_byte_stable),
-        cmocka_unit_test(test_few_configs),    cmocka_unit_test(test_bits),
-        cmocka_unit_test(test_edge_of_tie),    cmocka_unit_test(test_suspects),
-        cmocka_unit_test(test_one_device),     cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_merged),         cmocka_unit_test(test_several_kernels),
-        cmocka_unit_test(test_over_version_1),
+        cmocka_unit_test(test_emit_and_load),   cmocka_unit_test(test_byte_stable),
+        cmocka_unit_test(test_few_configs),     cmocka_unit_test(test_bits),
+        cmocka_unit_test(test_edge_of_tie),     cmocka_unit_test(test_one_device),
+        cmocka_unit_test(test_refusals),        cmocka_unit_test(test_merged),
+        cmocka_unit_test(test_several_kernels), cmocka_unit_test(test_over_version_1),
 #ifdef MOET_CUDA
         cmocka_unit_test(test_kernels),
 #endif

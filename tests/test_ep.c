@@ -258,7 +258,8 @@ static int misbehaves(const moet_ep_options *as, const char *transport, enum dee
         status = moet_ep_run(ep, &args);
         if (status == MOET_OK) status = moet_ep_wait(ep, stream);
     }
-    if (status != MOET_OK) return judge("good runs", as->rank, status, (expectation){.status = MOET_OK}, 0);
+    if (status != MOET_OK)
+        return judge("good runs", as->rank, status, (expectation){.status = MOET_OK}, moet_ep_now_ms());
     if (as->rank == 1) {
         if (deed == SLEEPS) poll(NULL, 0, short_ms + LATE_MS + 2000 /* more than is allowed */);
         _exit(0);

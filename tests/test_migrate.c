@@ -90,6 +90,7 @@ static void test_version_1(void **state)
     moet_store_close(store);
     snprintf(old, sizeof old, "%s/old.db", fill_folder);
     make_version_1(path, old);
+    assert_true(fill_number(path, "SELECT count(*) FROM suspects JOIN trials USING (id) WHERE status = 'ok'") > 0);
     const int64_t samples = fill_number(path, "SELECT count(*) FROM samples");
     const int64_t cubins = fill_number(path, "SELECT count(*) FROM trial_cubins");
     assert_true(cubins > 5);

@@ -19,6 +19,14 @@ member() { python3 -c 'import json,sys; print(json.loads(open("out").readline())
 above() { if python3 -c 'import sys; sys.exit(not float(sys.argv[1]) > float(sys.argv[2]))' "$2" "$3"; then pass; else fail "$1: $2 is not above $3"; fi; }
 
 expect 0 "2 races finished" small_sweep --db small.db
+expect 0 "" "$MOE" emit --db small.db --out good
+expect 0 "" regret --table good --workloads unseen.jsonl --format json
+python3 - <<'PY' && pass || fail "regret of a good choice: $(cat out)"
+import json
+row = json.loads(open("out").readline())
+assert row["hit"] == "nearest" and row["regret_pct"] >= 0
+assert row["config"] != row["best_config"] or row["regret_pct"] == 0
+PY
 # One whose launches will take 20 ms, and not microseconds as the others', becomes the winner of every point.
 slow='faulty:fault=none'
 python3 - "$slow" <<'PY' && pass || fail "the slow configuration is not there"

@@ -150,10 +150,6 @@ static int run_emit(int argc, char **argv)
         status = moet_rerun_winners(store, &options.emit, options.rerun, &rerun);
     if (status == MOET_OK) status = moet_emit(store, options.out, &options.emit, &emitted);
     if (status == MOET_OK && options.emit.bits) note_bits(options.emit.bits, &emitted.bits_cost);
-    if (status == MOET_OK && emitted.suspect_winners > 0)
-        moet_command_note("%d winners gave wrong results at other workloads of their problem: others took their place "
-                          "(moe-tune show --trials says which)",
-                          emitted.suspect_winners);
     if (status == MOET_OK) status = print_summary(&options, &emitted, options.rerun ? &rerun : NULL);
     moet_store_close(store);
     moet_text_list_release(&options.emit.skews);

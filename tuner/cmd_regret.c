@@ -294,7 +294,7 @@ static moet_status visit_stored(void *context, const moet_store_trial_row *row)
 {
     stored_visit *visit = context;
     moet_config config;
-    if (visit->added == STORED_RIVALS || !row->is_current || row->median_ns <= 0 ||
+    if (visit->added == STORED_RIVALS || !row->is_current || row->is_suspect || row->median_ns <= 0 ||
         (visit->device_counts && !row->device_counts) || moet_config_parse(row->config, &config) != MOET_OK ||
         config.family->version != row->family_version) {
         return MOET_OK;

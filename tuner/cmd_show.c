@@ -91,7 +91,11 @@ static void put_status(moet_output *out, const shown *s)
 {
     moet_output_text(out, moet_trial_status_name(s->trial->status));
 }
-static void put_reason(moet_output *out, const shown *s) { moet_output_text(out, s->trial->reason); }
+static void put_reason(moet_output *out, const shown *s)
+{
+    const bool is_suspect = s->trial->is_suspect && s->trial->status == MOET_TRIAL_OK;
+    moet_output_text(out, is_suspect ? "wrong at another workload of the problem: it wins nothing" : s->trial->reason);
+}
 static void put_counts_on(moet_output *out, const shown *s)
 {
     moet_output_text(out, s->trial->device_counts ? "device" : "host");

@@ -1,6 +1,5 @@
-/* Walks over the store, whose rows come sorted by device and problem: what was wrong anywhere, which wins nothing;
- * winners make the groups, with their points and configurations; trials fill in what each of these took at each of
- * those. */
+/* Two walks over the store, whose rows come sorted by device and problem: winners make the groups, with their points
+ * and configurations; trials fill in what each of these took at each of those. */
 #include "emit_winners.h"
 
 #include <math.h>
@@ -22,7 +21,7 @@ typedef struct cell {
 
 static double comparable_ns(const cell *took) { return (double)took->time_ns * (took->is_final ? 1 : RACING_FACTOR); }
 
-/* Of what is allowed at a point: what may take the winner's place. */
+/* Of a bit class at a point: what may take the winner's place. */
 typedef struct rival {
     cell took;
     int32_t config;
@@ -35,13 +34,14 @@ typedef struct point {
     moet_table_kind kind;
     cell winner;
     int32_t winner_config;
-    char *default_text; /* NULL: none was measured */
+    char *default_text; /* NULL: none was measured that may be chosen */
     int64_t default_ns;
+    bool is_default_suspect;
     int32_t default_config; /* -1: not among the winners' */
     char *runner_up;        /* NULL: none */
     cell fastest;           /* of those that may win */
-    rival best, standard;   /* where the winner is not allowed: the fastest that is, and the default if it is */
-    int64_t free_ns;        /* of the winner of all */
+    rival best, standard;   /* with bits, of the class: the fastest, the default */
+    int64_t free_ns;        /* with bits: the winner of all */
     cell *cells;            /* [configs] */
 } point;
 
@@ -54,20 +54,12 @@ typedef struct group {
     int32_t config_count, config_room;
 } group;
 
-/* A configuration that computed wrong at a workload of a device's problem. */
-typedef struct suspect {
-    char *device_key, *problem_key, *config;
-} suspect;
-
 typedef struct finder {
     const moet_text_list *skews;
     const moet_emit_bits *bits; /* NULL: all */
-    suspect *suspects;
     group *groups;
-    int32_t suspect_count, suspect_room;
     int32_t group_count, group_room;
     int32_t at; /* of the walk over trials */
-    int32_t suspect_winners;
 } finder;
 
 static moet_status out_of_memory(void) { return moet_fail(MOET_NO_MEMORY, "emit: out of memory"); }
@@ -99,13 +91,7 @@ static void release(finder *f)
         free(g->device_key);
         free(g->problem_key);
     }
-    for (int32_t i = 0; i < f->suspect_count; i++) {
-        free(f->suspects[i].device_key);
-        free(f->suspects[i].problem_key);
-        free(f->suspects[i].config);
-    }
     free(f->groups);
-    free(f->suspects);
 }
 
 static bool is_wanted(const moet_text_list *skews, const char *skew)
@@ -140,32 +126,12 @@ static moet_status put_config(group *g, const char *text, int32_t *config)
     return MOET_OK;
 }
 
-static moet_status visit_wrong(void *context, const moet_store_trial_row *t)
-{
-    finder *f = context;
-    if (!t->is_current) return MOET_OK;
-    if (!grow((void **)&f->suspects, f->suspect_count, &f->suspect_room, sizeof *f->suspects)) return out_of_memory();
-    suspect *s = &f->suspects[f->suspect_count++];
-    *s = (suspect){strdup(t->device_key), strdup(t->problem_key), strdup(t->config)};
-    return s->device_key && s->problem_key && s->config ? MOET_OK : out_of_memory();
-}
+static bool is_allowed(const finder *f, int64_t trial_id) { return !f->bits || moet_emit_bits_has(f->bits, trial_id); }
 
-/* Whether a configuration was wrong at any workload of the row's problem: right where it was measured, it may be wrong
- * at workloads between. */
-static bool is_suspect(const finder *f, const moet_store_trial_row *t, const char *config)
+static bool may_win(const finder *f, const moet_store_trial_row *t)
 {
-    for (int32_t i = 0; i < f->suspect_count; i++) {
-        const suspect *s = &f->suspects[i];
-        if (strcmp(s->config, config) == 0 && strcmp(s->problem_key, t->problem_key) == 0 &&
-            strcmp(s->device_key, t->device_key) == 0)
-            return true;
-    }
-    return false;
-}
-
-static bool is_allowed(const finder *f, const moet_store_trial_row *t)
-{
-    return (!f->bits || moet_emit_bits_has(f->bits, t->trial_id)) && !is_suspect(f, t, t->config);
+    return t->is_current && !t->is_suspect && t->status == MOET_TRIAL_OK && t->median_ns > 0 &&
+           is_allowed(f, t->trial_id);
 }
 
 static moet_status visit_winner(void *context, const moet_store_winner_row *row)
@@ -182,15 +148,14 @@ static moet_status visit_winner(void *context, const moet_store_winner_row *row)
     group *g = &f->groups[f->group_count - 1];
     if (!grow((void **)&g->points, g->point_count, &g->point_room, sizeof *g->points)) return out_of_memory();
     int32_t config = -1;
-    const bool is_good = is_allowed(f, t);
-    if (is_good) MOET_TRY(put_config(g, t->config, &config));
-    f->suspect_winners += is_suspect(f, t, t->config);
-    /* Of another class than the table's it must not be taken. */
+    if (is_allowed(f, t->trial_id)) MOET_TRY(put_config(g, t->config, &config));
+    /* Of another class than the table's it must not be taken, nor where it was wrong beside. */
     const moet_store_rival *fallback = &row->default_trial;
-    char *default_text = fallback->config && !f->bits ? strdup(fallback->config) : NULL;
-    if (fallback->config && !f->bits && !default_text) return out_of_memory();
-    /* With bits, the fastest of all may be of another class. Where another takes the winner's place it may be this. */
-    const bool has_runner_up = row->runner_up.config && !f->bits && is_good && !is_suspect(f, t, row->runner_up.config);
+    const bool has_default = fallback->config && !f->bits && !fallback->is_suspect;
+    char *default_text = has_default ? strdup(fallback->config) : NULL;
+    if (has_default && !default_text) return out_of_memory();
+    /* With bits, the fastest of all may be of another class. */
+    const bool has_runner_up = row->runner_up.config && !f->bits;
     char *runner_up = has_runner_up ? strdup(row->runner_up.config) : NULL;
     if (has_runner_up && !runner_up) {
         free(default_text);
@@ -202,6 +167,7 @@ static moet_status visit_winner(void *context, const moet_store_winner_row *row)
                                           .winner_config = config,
                                           .default_text = default_text,
                                           .default_ns = fallback->config ? fallback->median_ns : 0,
+                                          .is_default_suspect = fallback->is_suspect,
                                           .free_ns = t->median_ns,
                                           .default_config = -1,
                                           .runner_up = runner_up};
@@ -232,7 +198,7 @@ static bool is_default_of(const point *p, const moet_store_trial_row *t)
 static moet_status visit_rival(void *context, const moet_store_trial_row *t)
 {
     finder *f = context;
-    if (!t->is_current || t->status != MOET_TRIAL_OK || t->median_ns <= 0 || !is_allowed(f, t)) return MOET_OK;
+    if (!may_win(f, t)) return MOET_OK;
     group *g = find_group(f, t);
     for (int32_t p = 0; g && p < g->point_count; p++) {
         point *own = &g->points[p];
@@ -255,7 +221,7 @@ static double tie_of(const cell *a, const cell *fastest)
     return tie < 1.01 ? 1.01 : tie;
 }
 
-/* Puts the best of what is allowed where the winner is not; a tie is the default's. Points without one go. */
+/* Puts the class's best where the winner is of another; a tie is the default's. Points without one go. */
 static void put_rivals(finder *f, moet_bits_cost *cost)
 {
     double log_sum = 0;
@@ -265,9 +231,7 @@ static void put_rivals(finder *f, moet_bits_cost *cost)
         for (int32_t p = 0; p < g->point_count; p++) {
             point own = g->points[p];
             if (own.winner_config < 0 && own.best.took.time_ns == 0) {
-                cost->left_out++;
-                free(own.default_text);
-                free(own.runner_up);
+                cost->left_out++; /* it has no runner-up: with bits none is taken */
                 continue;
             }
             if (own.winner_config < 0) {
@@ -308,7 +272,7 @@ static void keep_faster(cell *best, const cell *other)
 static moet_status visit_trial(void *context, const moet_store_trial_row *t)
 {
     finder *f = context;
-    if (!t->is_current || t->status != MOET_TRIAL_OK || t->median_ns <= 0 || !is_allowed(f, t)) return MOET_OK;
+    if (!may_win(f, t)) return MOET_OK;
     const group *g = find_group(f, t);
     if (!g) return MOET_OK;
     const int32_t config = find_config(g, t->config);
@@ -344,7 +308,7 @@ static int32_t fill_costs(const group *g, moet_table_kind kind, double *cost, do
             const cell *took = &own->cells[c];
             const double tie = tie_of(took, &own->fastest);
             const double ratio = comparable_ns(took) / fastest;
-            const bool is_slower = own->default_ns > 0 && took->time_ns > own->default_ns;
+            const bool is_slower = own->default_ns > 0 && !own->is_default_suspect && took->time_ns > own->default_ns;
             /* The store judged the winner, in integers: what its ratio is rounded to must not overrule that. */
             const bool is_good = c == own->winner_config || (ratio <= tie && !is_slower);
             /* One that is a tie costs what it costs, the others more than is allowed. */
@@ -475,12 +439,8 @@ static moet_status add_group(const group *g, bool all, double *regret_sum, moet_
 /* Groups with their points, and what each configuration that won took at each point. */
 static moet_status load(finder *f, moet_store *store, const moet_store_filter *filter, moet_bits_cost *cost)
 {
-    moet_store_filter wrong = *filter;
-    wrong.ok_only = false;
-    wrong.wrong_only = true;
-    MOET_TRY(moet_store_each_trial(store, &wrong, visit_wrong, f));
     MOET_TRY(moet_store_each_winner(store, filter, visit_winner, f));
-    if (f->bits || f->suspect_winners > 0) {
+    if (f->bits) {
         MOET_TRY(moet_store_each_trial(store, filter, visit_rival, f));
         f->at = 0;
         put_rivals(f, cost);
@@ -512,7 +472,6 @@ moet_status moet_emit_winners_find(moet_store *store, const char *device, const 
         status = add_group(&f.groups[i], all, &regret_sum, &found);
     if (status != MOET_OK) goto done;
     if (points > 0) found.mean_regret = regret_sum / (double)points;
-    found.suspect_winners = f.suspect_winners;
     qsort(found.items, (size_t)found.count, sizeof *found.items, compare_choices);
     *winners = found;
     found = (moet_emit_winners){0};

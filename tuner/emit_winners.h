@@ -36,13 +36,11 @@ typedef struct moet_emit_winners {
     int32_t winner_configs, configs;
     double mean_regret, most_regret;
     moet_bits_cost bits_cost;
-    int32_t suspect_winners; /* winners that were wrong at another workload of the problem: others took their place */
 } moet_emit_winners;
 
 /* device: as moet_store_filter's device_key. skews (count 0: all): only points whose skew's text is one of these, or
  * begins with one and a ':'. bits (NULL: all): only trials of these; a winner that is none of them gives its place to
- * the fastest that is, of final rounds if there is one. So does one that was wrong at any workload of the device's
- * problem. all: each point's own winner, else those that moet_cover
+ * the fastest that is, of final rounds if there is one. all: each point's own winner, else those that moet_cover
  * chooses among a problem's winners, a time within max(1 %, both noises) of the fastest being as good. */
 moet_status moet_emit_winners_find(moet_store *store, const char *device, const moet_text_list *skews,
                                    const moet_emit_bits *bits, bool all, moet_emit_winners *winners);

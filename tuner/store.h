@@ -9,7 +9,7 @@
 #include "workload.h"
 
 #define MOET_STORE_APPLICATION_ID 0x6d6f6574 /* "moet" */
-#define MOET_STORE_VERSION 7
+#define MOET_STORE_VERSION 8
 
 typedef struct moet_store moet_store;
 
@@ -126,6 +126,7 @@ typedef struct moet_store_trial_row {
     bool device_counts, eager, final_rounds, is_default;
     bool is_winner[MOET_TABLE_KIND_COUNT];
     bool is_current; /* of its family's newest version and validator on this workload: only such ones may win */
+    bool is_suspect; /* the same candidate was wrong at a workload of the problem, whatever its tokens: it may not */
     moet_trial_status status;
     const char *reason;
     int64_t median_ns, noise_ns;
@@ -146,7 +147,7 @@ typedef moet_status (*moet_store_visit)(void *context, const moet_store_trial_ro
 typedef struct moet_store_filter {
     const char *device_key, *problem_key, *name;
     const moet_workload *workload;
-    bool any_tokens, winners_only, ok_only, wrong_only;
+    bool any_tokens, winners_only, ok_only;
 } moet_store_filter;
 /* A visitor's error ends the walk and is returned. filter NULL: all. */
 moet_status moet_store_each_trial(moet_store *store, const moet_store_filter *filter, moet_store_visit visit,
@@ -159,6 +160,7 @@ const char *moet_store_kind_name(moet_table_kind kind);
 typedef struct moet_store_rival {
     const char *config; /* NULL: none was measured */
     int64_t median_ns, noise_ns;
+    bool is_suspect; /* a default only: as above */
 } moet_store_rival;
 typedef struct moet_store_winner_row {
     moet_table_kind kind;
@@ -166,7 +168,7 @@ typedef struct moet_store_winner_row {
     moet_store_rival runner_up, default_trial;
 } moet_store_winner_row;
 typedef moet_status (*moet_store_visit_winner)(void *context, const moet_store_winner_row *row);
-/* Sorted like trials, then by kind. winners_only, ok_only and wrong_only of the filter say nothing here. */
+/* Sorted like trials, then by kind. winners_only and ok_only of the filter say nothing here. */
 moet_status moet_store_each_winner(moet_store *store, const moet_store_filter *filter, moet_store_visit_winner visit,
                                    void *context);
 /* Device keys, sorted. Freed by moet_store_keys_release. */

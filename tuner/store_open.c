@@ -15,10 +15,10 @@
 
 /* migrations[v] takes a database from user_version v to v + 1. Steps are never edited once released. */
 extern const char moet_source_schema[], moet_source_schema_2[], moet_source_schema_3[], moet_source_schema_4[],
-    moet_source_schema_5[], moet_source_schema_6[], moet_source_schema_7[];
-static const char *const migrations[] = {moet_source_schema, moet_source_schema_2, moet_source_schema_3,
-                                         moet_source_schema_4, moet_source_schema_5,
-                                         moet_source_schema_6, moet_source_schema_7};
+    moet_source_schema_5[], moet_source_schema_6[], moet_source_schema_7[], moet_source_schema_8[];
+static const char *const migrations[] = {moet_source_schema,   moet_source_schema_2, moet_source_schema_3,
+                                         moet_source_schema_4, moet_source_schema_5, moet_source_schema_6,
+                                         moet_source_schema_7, moet_source_schema_8};
 _Static_assert(sizeof migrations / sizeof migrations[0] == MOET_STORE_VERSION, "one step a version");
 
 /* older_views[v] lets a reader, who changes nothing, find in a database of version v what the newest one has: temporary
@@ -40,6 +40,7 @@ static const char *const older_views[MOET_STORE_VERSION] = {
     [4] = VIEWS_4,
     [5] = VIEWS_5,
     [6] = "",
+    [7] = "",
 };
 
 /* ---- errors ---- */
@@ -319,12 +320,20 @@ static moet_status migrate(moet_store *store)
 /* What a reader of an older database sees under the newer names; also who wins, by the newest rule. */
 static moet_status read_older(moet_store *store, int64_t version)
 {
-    static const char view[] = "CREATE VIEW winners AS";
+    static const char *const views[] = {"VIEW suspects AS", "VIEW candidates AS", "VIEW winners AS"};
     MOET_TRY(moet_store_exec(store, older_views[version]));
-    char *sql = sqlite3_mprintf("CREATE TEMP VIEW winners AS%s", strstr(moet_source_schema_7, view) + strlen(view));
-    const moet_status status = sql ? moet_store_exec(store, sql) : moet_store_error(store, SQLITE_NOMEM);
-    sqlite3_free(sql);
-    return status;
+    /* Looked up by an index in newer databases. */
+    MOET_TRY(moet_store_exec(store, "CREATE TEMP TABLE wrong_trials AS SELECT device_id, problem_id, config, "
+                                    "family_version, validator FROM main.trials WHERE status = 'wrong';"
+                                    "CREATE INDEX temp.wrong_by_config ON wrong_trials (device_id, config)"));
+    for (int32_t i = 0; i < MOET_COUNT_OF(views); i++) {
+        const char *text = strstr(moet_source_schema_8, views[i]);
+        char *sql = sqlite3_mprintf("CREATE TEMP %.*s", (int)strcspn(text, ";"), text);
+        const moet_status status = sql ? moet_store_exec(store, sql) : moet_store_error(store, SQLITE_NOMEM);
+        sqlite3_free(sql);
+        MOET_TRY(status);
+    }
+    return MOET_OK;
 }
 
 static moet_status open_checked(moet_store *store, moet_store_mode mode)

@@ -33,6 +33,7 @@
 #define TRIAL_FILTER                                                                                                   \
     "(?1 IS NULL OR d.key = ?1 OR (instr(d.key, ?1) AND NOT EXISTS (SELECT 1 FROM devices WHERE key = ?1))) "          \
     "AND " PROBLEM_FILTER
+#define IS_SUSPECT(trial) "EXISTS (SELECT 1 FROM suspects s WHERE s.id = " trial ".id)"
 #define POINT_ORDER "d.key, p.key, w.rows, w.max_over_mean, w.counts, "
 
 static const char trials_sql[] =
@@ -40,19 +41,23 @@ static const char trials_sql[] =
     "won AS MATERIALIZED (SELECT trial_id, max(kind = 'any') AS any_won, max(kind = 'device_counts') AS device_won "
     "FROM winners WHERE workload_id BETWEEN ?4 AND ?5 GROUP BY trial_id), "
     "current AS MATERIALIZED (SELECT id FROM current_trials WHERE workload_id BETWEEN ?4 AND ?5) "
-    "SELECT " TRIAL_COLUMNS ", coalesce(won.any_won, 0), coalesce(won.device_won, 0), t.id IN (SELECT id FROM current) "
-    "FROM trials t " TRIAL_JOINS "LEFT JOIN won ON won.trial_id = t.id "
-    "WHERE t.workload_id BETWEEN ?4 AND ?5 AND " TRIAL_FILTER
-    "AND (NOT ?6 OR won.trial_id IS NOT NULL) AND (NOT ?7 OR t.status = 'ok') AND (NOT ?9 OR t.status = 'wrong') "
-    "ORDER BY " POINT_ORDER "t.status <> 'ok', t.median_ns, t.config, t.device_counts, t.family_version, t.validator";
+    "SELECT " TRIAL_COLUMNS
+    ", coalesce(won.any_won, 0), coalesce(won.device_won, 0), t.id IN (SELECT id FROM current), " IS_SUSPECT(
+        "t") " "
+             "FROM trials t " TRIAL_JOINS "LEFT JOIN won ON won.trial_id = t.id "
+             "WHERE t.workload_id BETWEEN ?4 AND ?5 AND " TRIAL_FILTER
+             "AND (NOT ?6 OR won.trial_id IS NOT NULL) AND (NOT ?7 OR t.status = 'ok') "
+             "ORDER BY " POINT_ORDER
+             "t.status <> 'ok', t.median_ns, t.config, t.device_counts, t.family_version, t.validator";
 
 static const char winners_sql[] =
     "WITH " NAMES_CTE ", won AS MATERIALIZED (SELECT * FROM winners WHERE workload_id BETWEEN ?4 AND ?5) "
-    "SELECT " TRIAL_COLUMNS ", won.kind = 'any', won.kind = 'device_counts', 1, "
-    "r.config, r.median_ns, r.noise_ns, f.config, f.median_ns, f.noise_ns "
-    "FROM won JOIN trials t ON t.id = won.trial_id " TRIAL_JOINS
-    "LEFT JOIN trials r ON r.id = won.runner_up_id LEFT JOIN trials f ON f.id = won.default_id "
-    "WHERE " TRIAL_FILTER "ORDER BY " POINT_ORDER "won.kind = 'device_counts'";
+    "SELECT " TRIAL_COLUMNS ", won.kind = 'any', won.kind = 'device_counts', 1, 0, "
+    "r.config, r.median_ns, r.noise_ns, 0, f.config, f.median_ns, f.noise_ns, " IS_SUSPECT(
+        "f") " "
+             "FROM won JOIN trials t ON t.id = won.trial_id " TRIAL_JOINS
+             "LEFT JOIN trials r ON r.id = won.runner_up_id LEFT JOIN trials f ON f.id = won.default_id "
+             "WHERE " TRIAL_FILTER "ORDER BY " POINT_ORDER "won.kind = 'device_counts'";
 
 /* ---- rows ---- */
 
@@ -163,6 +168,7 @@ static moet_status read_trial(const moet_store *store, sqlite3_stmt *s, int32_t 
     row->is_winner[MOET_TABLE_ANY] = sqlite3_column_int(s, i++) != 0;
     row->is_winner[MOET_TABLE_DEVICE_COUNTS] = sqlite3_column_int(s, i++) != 0;
     row->is_current = sqlite3_column_int(s, i++) != 0;
+    row->is_suspect = sqlite3_column_int(s, i++) != 0;
     if (row->experts < 1 || row->experts > MOET_MAX_EXPERTS)
         return moet_fail(MOET_MALFORMED, "database '%s': damaged: a workload of %d experts", store->path, row->experts);
     MOET_TRY(parse_counts(store, counts_text, row->experts, counts));
@@ -182,7 +188,7 @@ static moet_store_rival read_rival(sqlite3_stmt *s, int column)
 {
     if (sqlite3_column_type(s, column) == SQLITE_NULL) return (moet_store_rival){0};
     return (moet_store_rival){moet_store_text(s, column), sqlite3_column_int64(s, column + 1),
-                              sqlite3_column_int64(s, column + 2)};
+                              sqlite3_column_int64(s, column + 2), sqlite3_column_int(s, column + 3) != 0};
 }
 
 /* The first and the last id of the workloads that a filter may find; none: first above last. The views are evaluated
@@ -226,13 +232,12 @@ static moet_status open_query(moet_store *store, const char *sql, const moet_sto
                               sqlite3_stmt **statement)
 {
     static const moet_store_filter all = {0};
-    int64_t numbers[6];
+    int64_t numbers[5];
     if (!filter) filter = &all;
     MOET_TRY(find_range(store, filter, &numbers[0], &numbers[1]));
     numbers[2] = filter->winners_only;
     numbers[3] = filter->ok_only;
     numbers[4] = filter->any_tokens;
-    numbers[5] = filter->wrong_only;
     MOET_TRY(moet_store_prepare(store, sql, statement));
     const char *texts[] = {filter->device_key, filter->problem_key, filter->name};
     int code = SQLITE_OK, count = sqlite3_bind_parameter_count(*statement);
@@ -265,7 +270,7 @@ moet_status moet_store_each_trial(moet_store *store, const moet_store_filter *fi
 moet_status moet_store_each_winner(moet_store *store, const moet_store_filter *filter, moet_store_visit_winner visit,
                                    void *context)
 {
-    enum { RUNNER_UP = TRIAL_COLUMN_COUNT + 3, DEFAULT = RUNNER_UP + 3 };
+    enum { RUNNER_UP = TRIAL_COLUMN_COUNT + 4, DEFAULT = RUNNER_UP + 4 };
     sqlite3_stmt *s = NULL, *cubins = NULL;
     bool more = false;
     int32_t counts[MOET_MAX_EXPERTS];

@@ -326,8 +326,8 @@ static moet_status visit_known(void *context, const moet_store_trial_row *row)
     const known_visit *visit = context;
     moet_known_gemms *known = visit->known;
     moet_config config;
-    if (row->is_current && row->median_ns > 0 && moet_config_parse(row->config, &config) == MOET_OK &&
-        config.family->version == row->family_version) {
+    if (row->is_current && !row->is_suspect && row->median_ns > 0 &&
+        moet_config_parse(row->config, &config) == MOET_OK && config.family->version == row->family_version) {
         if (visit->op == MOET_OP_UP) {
             moet_known_gemms_add(&config, &known->up_count, known->ups);
         } else {
