@@ -76,7 +76,7 @@ run_sanitize() {
     build sanitize -DCMAKE_C_COMPILER=gcc -DMOET_SANITIZE=ON -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_FLAGS=-O1 || return
     # The thread pools of OpenMP and OpenBLAS live until the process ends.
     ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 LSAN_OPTIONS=suppressions=$SOURCE/tests/lsan.supp:print_suppressions=0 \
-        MOET_TEST_EVERY=31 tests sanitize -R '^(core|problem|routing|config|device|table|plan|workload|skew|store|store_ep|npz|emit|ep_choice|bench|ffn_reference|ffn_bound|ffn_odd|fast|fused|stages|conformance|bits|cli|against)$' -j "$JOBS"
+        MOET_TEST_EVERY=31 tests sanitize -R '^(core|problem|routing|config|device|table|plan|workload|skew|store|store_ep|suspects|migrate|npz|emit|ep_choice|bench|ffn_reference|ffn_bound|ffn_odd|fast|fused|stages|conformance|bits|cli|against)$' -j "$JOBS"
 }
 
 run_nocuda() {

@@ -181,6 +181,20 @@ cp good.db newer.db
 python3 -c 'import sqlite3; c=sqlite3.connect("newer.db"); c.execute("PRAGMA user_version=99"); c.commit()'
 expect 1 "99" "$MOE" show --db newer.db
 expect 1 "99" small_sweep --db newer.db
+# What was wrong at one workload wins at no other: said where trials are shown, and of a default where a table is made.
+cp good.db suspect.db
+is "a default that was wrong" "$(python3 - <<'EOF'
+import sqlite3
+c = sqlite3.connect("suspect.db", isolation_level=None)
+at = "workload_id = (SELECT workload_id FROM workload_names WHERE skew = 'hot')"
+config, problem = c.execute(f"SELECT config, problem_id FROM trials WHERE is_default AND {at}").fetchone()
+c.execute(f"UPDATE trials SET status = 'wrong', final_rounds = 0 WHERE config = ? AND problem_id = ? AND {at}", (config, problem))
+print(c.execute("SELECT count(*) > 0 FROM suspects JOIN trials USING (id) WHERE status = 'ok'").fetchone()[0])
+EOF
+)" 1
+expect 0 "" "$MOE" show --db suspect.db --trials --format csv
+holds "its other trials" out "wrong elsewhere in this problem: it wins nothing"
+expect 0 "winners stand where the default was wrong at another workload" "$MOE" emit --db suspect.db --out suspects
 # A database of the first version: read and merged from as it is, migrated by what writes.
 cp good.db older.db
 python3 - "$SOURCE/tuner/schema.sql" <<'EOF'

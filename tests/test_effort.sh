@@ -96,6 +96,21 @@ expect 0 "6 races finished" "${six[@]}" --retune
 expect 0 "" "$MOE" emit --db six.db --out six
 is "configurations of the table that --retune left as they were" "$(python3 lacking.py six.db six/table.json "$(query six.db 'SELECT max(started_at) FROM runs')")" 0
 
+# What was wrong at another workload is measured, and takes no place in the final rounds: here all that was tried before.
+python3 - <<'END' && pass || fail "nothing could be made wrong"
+import sqlite3
+db = sqlite3.connect("six.db")
+at = "workload_id = (SELECT workload_id FROM workload_names WHERE name = '%s')"
+assert db.execute(f"UPDATE trials SET status = 'wrong', final_rounds = 0 WHERE NOT is_default AND {at % 'f512'} "
+                  f"AND config IN (SELECT config FROM trials WHERE NOT is_default AND {at % 'f8'})").rowcount > 1
+db.commit()
+END
+head -n 1 six.jsonl >f8.jsonl
+expect 0 "1 races finished" "$MOE" sweep --device host --families host_tile --workloads f8.jsonl --ops up --rounds 3 --db six.db --retune
+now="status = 'ok' AND NOT is_default AND measured_at BETWEEN (SELECT max(started_at) FROM runs) AND '9000' AND id IN (SELECT id FROM suspects)"
+is "suspects that were measured" "$(query six.db "SELECT count(*) > 1 FROM trials WHERE $now")" 1
+is "suspects in final rounds" "$(query six.db "SELECT count(*) FROM trials WHERE final_rounds = 1 AND $now")" 0
+
 # Everything is in a merged database too.
 expect 0 "" "$MOE" merge --db b.db a.db
 is "done in a merged database" "$(query b.db 'SELECT min(effort) FROM done')" 2

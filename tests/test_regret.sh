@@ -24,7 +24,7 @@ expect 0 "" regret --table good --workloads unseen.jsonl --format json
 python3 - <<'PY' && pass || fail "regret of a good choice: $(cat out)"
 import json
 row = json.loads(open("out").readline())
-assert row["hit"] == "nearest" and row["regret_pct"] >= 0
+assert row["hit"] == "nearest"
 assert row["config"] != row["best_config"] or row["regret_pct"] == 0
 PY
 # One whose launches will take 20 ms, and not microseconds as the others', becomes the winner of every point.

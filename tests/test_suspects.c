@@ -3,13 +3,14 @@
 #include "store_fill.h"
 #include "test.h"
 
+#include <sqlite3.h>
 #include <stdio.h>
 #include <unistd.h>
 
 #include "../src/table.h"
 #include "../tuner/emit.h"
 
-enum { EXPERTS = 2, CONFIGS = 3 };
+enum { EXPERTS = 2, CONFIGS = 4 };
 static moet_config configs[CONFIGS]; /* the first is the default */
 
 static int group_open(void **state)
@@ -88,11 +89,11 @@ static const int32_t few[EXPERTS] = {8, 8}, some[EXPERTS] = {64, 64}, many[EXPER
 /* The default is wrong at one workload and fastest at the others. */
 static int64_t fill_wrong_default(moet_store *store, const moet_problem *problem)
 {
-    static const int64_t times[3][CONFIGS] = {{100000, 120000, 140000}, {0, 900000, 850000}, {300000, 360000, 0}};
+    static const int64_t times[3][3] = {{100000, 120000, 140000}, {0, 900000, 850000}, {300000, 360000, 0}};
     static const int32_t *const counts[3] = {few, some, many};
     const int64_t run = fill_run(store, fill_host);
     for (int32_t w = 0; w < 3; w++) {
-        for (int32_t c = 0; c < CONFIGS; c++) {
+        for (int32_t c = 0; c < 3; c++) {
             const fill_trial t = trial_of(problem, counts[w], c, times[w][c]);
             if (w != 2 || c != 2) assert_true(fill_put(store, run, &t));
         }
@@ -146,12 +147,69 @@ static void test_winners(void **state)
     check_wins(store, (wins){.counts = few, .winner = 0, .runner_up = 1, .standard = 0});
     check_wins(store, (wins){.counts = some, .winner = 0, .runner_up = 2, .standard = 0});
     /* All of them: nobody wins. */
-    for (int32_t c = 0; c < CONFIGS; c++) {
+    for (int32_t c = 0; c < 3; c++) {
         t = trial_of(&problem, (const int32_t[EXPERTS]){1, 0}, c, 0);
         assert_true(fill_put(store, run, &t));
     }
     check_wins(store, (wins){.counts = few, .winner = -1, .runner_up = -1, .standard = -1});
     moet_store_close(store);
+}
+
+/* Suspects that took the places in the final rounds leave all others eligible, and not the default alone. */
+static void test_final_places(void **state)
+{
+    (void)state;
+    char path[512];
+    moet_problem problem;
+    moet_store *store = fill_store("final.db", path);
+    moet_problem_init(&problem, MOET_OP_UP, EXPERTS, 64, 32);
+    const int64_t run = fill_run(store, fill_host);
+    fill_trial trials[] = {trial_of(&problem, few, 0, 200000), trial_of(&problem, few, 1, 100000),
+                           trial_of(&problem, few, 2, 110000), trial_of(&problem, few, 3, 120000),
+                           trial_of(&problem, some, 1, 0)};
+    trials[2].final_rounds = trials[3].final_rounds = false;
+    for (int32_t i = 0; i < 4; i++) assert_true(fill_put(store, run, &trials[i]));
+    check_wins(store, (wins){.counts = few, .winner = 1, .runner_up = 0, .standard = 0});
+    assert_true(fill_put(store, run, &trials[4]));
+    check_wins(store, (wins){.counts = few, .winner = 2, .runner_up = 3, .standard = 0});
+    trials[3].final_rounds = trials[3].replace = true;
+    assert_true(fill_put(store, run, &trials[3]));
+    check_wins(store, (wins){.counts = few, .winner = 3, .runner_up = 0, .standard = 0});
+    /* Wrong with another library, it is another candidate. */
+    sqlite3 *db;
+    static const char other_library[] = "UPDATE trials SET validator = 'another' WHERE status = 'wrong'";
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, other_library, NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+    check_wins(store, (wins){.counts = few, .winner = 1, .runner_up = 3, .standard = 0});
+    moet_store_close(store);
+}
+
+/* A merge keeps what was wrong in either database. */
+static void test_merge(void **state)
+{
+    (void)state;
+    moet_problem problem;
+    moet_problem_init(&problem, MOET_OP_UP, EXPERTS, 64, 32);
+    char paths[2][512];
+    for (int32_t d = 0; d < 2; d++) {
+        moet_store *store = fill_store(d == 0 ? "wrong.db" : "right.db", paths[d]);
+        const int64_t run = fill_run(store, fill_host);
+        const fill_trial t[] = {trial_of(&problem, few, 0, 120000), trial_of(&problem, few, 1, 100000),
+                                trial_of(&problem, some, 1, d == 0 ? 0 : 900000)};
+        for (int32_t i = 0; i < MOET_COUNT_OF(t); i++) assert_true(fill_put(store, run, &t[i]));
+        check_wins(store, (wins){.counts = few, .winner = d, .runner_up = d == 0 ? -1 : 0, .standard = 0});
+        moet_store_close(store);
+    }
+    for (int32_t d = 0; d < 2; d++) {
+        char path[512];
+        int64_t added;
+        moet_store *store = fill_store(d == 0 ? "one-way.db" : "other-way.db", path);
+        TEST_OK(moet_store_merge(store, paths[d], &added));
+        TEST_OK(moet_store_merge(store, paths[1 - d], &added));
+        check_wins(store, (wins){.counts = few, .winner = 0, .runner_up = -1, .standard = 0});
+        moet_store_close(store);
+    }
 }
 
 /* A path's problem is one whatever its tokens. */
@@ -222,9 +280,56 @@ static void test_table(void **state)
     moet_store_close(store);
 }
 
+static void check_table(moet_store *store, const char *bits, const int32_t *wanted)
+{
+    char dir[512];
+    moet_emitted emitted;
+    moet_table *table;
+    fill_path(bits ? "choice-bits" : "choice", dir);
+    TEST_OK(moet_emit(store, dir, &(moet_emit_options){.bits = bits}, &emitted));
+    TEST_OK(moet_table_load(dir, fill_host, &table));
+    for (int32_t p = 0; p < 2; p++) {
+        const moet_config *config = &table->problems[0].points[p].winner[MOET_TABLE_ANY].config;
+        if (!moet_config_equal(config, &configs[wanted[p]])) test_fail("point %d: not %d", p, wanted[p]);
+    }
+    moet_table_close(table);
+}
+
+/* Neither as the time that none may be above, nor as the fastest, nor as one of the class is it of any weight. */
+static void test_choice(void **state)
+{
+    (void)state;
+    char path[512];
+    moet_problem problem;
+    moet_problem_init(&problem, MOET_OP_UP, EXPERTS, 64, 32);
+    moet_store *store = fill_store("choice.db", path);
+    int64_t run = fill_run(store, fill_host);
+    const fill_trial covered[] = {trial_of(&problem, few, 0, 100000),  trial_of(&problem, few, 1, 120000),
+                                  trial_of(&problem, few, 2, 120500),  trial_of(&problem, some, 0, 0),
+                                  trial_of(&problem, some, 1, 700000), trial_of(&problem, some, 2, 500000)};
+    for (int32_t i = 0; i < MOET_COUNT_OF(covered); i++) assert_true(fill_put(store, run, &covered[i]));
+    check_table(store, NULL, (const int32_t[]){2, 2});
+    moet_store_close(store);
+    /* Of one class. */
+    store = fill_store("choice-bits.db", path);
+    run = fill_run(store, fill_host);
+    moet_config blas;
+    moet_config_first(moet_family_find("host_blas"), &blas);
+    fill_trial classed[] = {trial_of(&problem, few, 3, 90000),  trial_of(&problem, few, 1, 110000),
+                            trial_of(&problem, few, 2, 130000), trial_of(&problem, few, 0, 150000),
+                            trial_of(&problem, some, 1, 0),     trial_of(&problem, some, 2, 190000),
+                            trial_of(&problem, some, 0, 200000)};
+    classed[0].config = &blas;
+    classed[0].bit_class = "another";
+    for (int32_t i = 0; i < MOET_COUNT_OF(classed); i++) assert_true(fill_put(store, run, &classed[i]));
+    check_table(store, "host_tile", (const int32_t[]){2, 2});
+    moet_store_close(store);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_winners), cmocka_unit_test(test_tokens),
-                                       cmocka_unit_test(test_table)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_winners), cmocka_unit_test(test_final_places),
+                                       cmocka_unit_test(test_merge),   cmocka_unit_test(test_tokens),
+                                       cmocka_unit_test(test_table),   cmocka_unit_test(test_choice)};
     return cmocka_run_group_tests_name("suspects", tests, group_open, fill_group_close);
 }

@@ -31,6 +31,7 @@ typedef struct moet_candidate {
     double estimate_ns; /* by its family's cost model; 0: none */
     /* what is known of it; filled by the race */
     bool stored;                 /* its trial is in the store */
+    bool is_suspect;             /* it was wrong at another workload of the problem: it wins nothing */
     moet_trial_status status;    /* if stored or tried */
     int32_t subject;             /* in the bench; -1: none */
     int64_t median_ns, noise_ns; /* 0: not timed */

@@ -150,6 +150,11 @@ static int run_emit(int argc, char **argv)
         status = moet_rerun_winners(store, &options.emit, options.rerun, &rerun);
     if (status == MOET_OK) status = moet_emit(store, options.out, &options.emit, &emitted);
     if (status == MOET_OK && options.emit.bits) note_bits(options.emit.bits, &emitted.bits_cost);
+    if (status == MOET_OK && emitted.suspect_defaults > 0)
+        moet_command_note(
+            "%d winners stand where the default was wrong at another workload of the problem: a launch that no "
+            "point is near runs it all the same (moe-tune show --trials)",
+            emitted.suspect_defaults);
     if (status == MOET_OK) status = print_summary(&options, &emitted, options.rerun ? &rerun : NULL);
     moet_store_close(store);
     moet_text_list_release(&options.emit.skews);

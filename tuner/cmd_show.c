@@ -94,7 +94,7 @@ static void put_status(moet_output *out, const shown *s)
 static void put_reason(moet_output *out, const shown *s)
 {
     const bool is_suspect = s->trial->is_suspect && s->trial->status == MOET_TRIAL_OK;
-    moet_output_text(out, is_suspect ? "wrong at another workload of the problem: it wins nothing" : s->trial->reason);
+    moet_output_text(out, is_suspect ? "wrong elsewhere in this problem: it wins nothing" : s->trial->reason);
 }
 static void put_counts_on(moet_output *out, const shown *s)
 {

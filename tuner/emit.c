@@ -561,19 +561,22 @@ static moet_status emit(moet_store *store, const char *dir, const moet_emit_opti
         (status = build(&b, device)) != MOET_OK)
         goto done;
     if (b.counted.entries + b.counted.ep_points == 0) {
-        status = winners.bits_cost.left_out > 0
-                     ? moet_fail(MOET_NOT_FOUND,
-                                 "no trial has the bits of %s, nor has it trials of its own to tell by; moe-tune show "
-                                 "--trials lists them",
-                                 options->bits)
-                 : options->skews.count > 0
-                     ? moet_fail(MOET_NOT_FOUND, "the database has no winner of these skews; moe-tune show --format csv "
-                                                 "lists its workloads")
-                 : device ? moet_fail(MOET_NOT_FOUND,
-                                    "the database has no winner of a device whose key holds '%s'; moe-tune "
-                                    "show --format csv lists its devices",
-                                    device)
-                        : moet_fail(MOET_NOT_FOUND, "the database has no winner to emit; run moe-tune sweep first");
+        status =
+            winners.bits_cost.left_out > 0
+                ? moet_fail(MOET_NOT_FOUND,
+                            "no trial has the bits of %s, nor has it trials of its own to tell by; moe-tune show "
+                            "--trials lists them",
+                            options->bits)
+            : options->skews.count > 0
+                ? moet_fail(MOET_NOT_FOUND, "the database has no winner of these skews; moe-tune show --format csv "
+                                            "lists its workloads")
+            : device ? moet_fail(MOET_NOT_FOUND,
+                                 "the database has no winner of a device whose key holds '%s'; moe-tune "
+                                 "show --format csv lists its devices",
+                                 device)
+                     : moet_fail(MOET_NOT_FOUND,
+                                 "the database has no winner to emit; run moe-tune sweep first (moe-tune show "
+                                 "--trials says what was tried)");
         goto done;
     }
     if (!collect_cubins(b.root, &cubins)) {
@@ -587,6 +590,7 @@ static moet_status emit(moet_store *store, const char *dir, const moet_emit_opti
     b.counted.mean_regret = winners.mean_regret;
     b.counted.most_regret = winners.most_regret;
     b.counted.bits_cost = winners.bits_cost;
+    b.counted.suspect_defaults = winners.suspect_defaults;
     if ((status = print_table(b.root, folder.parent, b.counted.hash, &text)) != MOET_OK) goto done;
     b.counted.changed = strcmp(b.counted.hash, folder.hash) != 0;
     if (b.counted.changed) {

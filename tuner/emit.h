@@ -16,6 +16,7 @@ typedef struct moet_emitted {
     int32_t winner_configs, configs;
     double mean_regret, most_regret;
     moet_bits_cost bits_cost; /* with options->bits */
+    int32_t suspect_defaults; /* winners beside which the default was wrong at another workload of the problem */
     bool changed; /* false: the folder held this very table */
 } moet_emitted;
 

@@ -399,6 +399,7 @@ static moet_status add_kind(const group *g, moet_table_kind kind, const int32_t 
         *regret_sum += regret;
         if (regret > winners->most_regret) winners->most_regret = regret;
         moet_emit_choice *choice = &winners->items[winners->count++];
+        winners->suspect_defaults += own->is_default_suspect;
         *choice = (moet_emit_choice){.trial_id = took->trial_id, .kind = kind, .default_ns = own->default_ns};
         MOET_TRY(find_others(g, own, config, of_kind, choice));
         /* Where another than the winner was chosen, the winner is the one to beat. */

@@ -36,6 +36,7 @@ typedef struct moet_emit_winners {
     int32_t winner_configs, configs;
     double mean_regret, most_regret;
     moet_bits_cost bits_cost;
+    int32_t suspect_defaults; /* items whose default was wrong at another workload of the problem */
 } moet_emit_winners;
 
 /* device: as moet_store_filter's device_key. skews (count 0: all): only points whose skew's text is one of these, or

@@ -151,7 +151,7 @@ static moet_status visit_best(void *context, const moet_store_trial_row *row)
 {
     writer *w = context;
     char point[sizeof w->point], family[SERIES_SIZE], detail[SERIES_SIZE];
-    if (row->status != MOET_TRIAL_OK || !row->is_current) {
+    if (row->status != MOET_TRIAL_OK || !row->is_current || row->is_suspect) {
         return MOET_OK;
     }
     snprintf(point, sizeof point, "%lld %s", (long long)row->workload_id, row->problem_key);

@@ -32,19 +32,21 @@ typedef struct race_state {
 
 static bool is_timed(const moet_candidate *c) { return c->status == MOET_TRIAL_OK && c->median_ns > 0; }
 
+static bool may_win(const moet_candidate *c) { return is_timed(c) && !c->is_suspect; }
+
 static bool is_live(const race_state *s, const moet_candidate *c)
 {
     return c->subject >= 0 && moet_worker_active(s->race->worker, c->subject);
 }
 
-/* The fastest that serves a kind of counts. live: only those still in the bench. */
+/* The fastest that may win and serves a kind of counts. live: only those still in the bench. */
 static const moet_candidate *find_leader(const race_state *s, bool device_counts, bool live)
 {
     const moet_candidate *best = NULL;
     for (int32_t i = 0; i < s->race->candidates->count; i++) {
         const moet_candidate *c = &s->race->candidates->items[i];
         bool serves = c->device_counts || !device_counts;
-        if (serves && is_timed(c) && (!live || is_live(s, c)) && (best == NULL || c->median_ns < best->median_ns)) {
+        if (serves && may_win(c) && (!live || is_live(s, c)) && (best == NULL || c->median_ns < best->median_ns)) {
             best = c;
         }
     }
@@ -157,6 +159,7 @@ static moet_status find_stored(race_state *s, int32_t first)
         moet_candidate *c = &race->candidates->items[i];
         moet_store_key key = key_of(s, c);
         moet_status status = moet_store_has_trial(race->store, &key, race->since, race->effort, &c->stored, NULL);
+        if (status == MOET_OK) status = moet_store_is_suspect(race->store, &key, &c->is_suspect);
         if (status != MOET_OK) {
             s->of_store = true;
             return status;
@@ -380,7 +383,7 @@ static int32_t find_centers(const race_state *s, int32_t most, int32_t *found)
         any = false;
         for (int32_t i = 0; i < list->count; i++) {
             const moet_candidate *c = &list->items[i];
-            bool passes = c->is_chosen && is_timed(c) && moet_candidates_around(&c->config) > 0 &&
+            bool passes = c->is_chosen && may_win(c) && moet_candidates_around(&c->config) > 0 &&
                           (!any || c->median_ns < list->items[found[count]].median_ns);
             for (int32_t j = 0; j < count && passes; j++) {
                 passes = !is_around(&list->items[found[j]].config, &c->config);
@@ -433,9 +436,9 @@ static bool is_among_best(const race_state *s, const moet_candidate *candidate, 
     int32_t faster = 0;
     for (int32_t i = 0; i < s->race->candidates->count; i++) {
         const moet_candidate *c = &s->race->candidates->items[i];
-        faster += is_timed(c) && (c->device_counts || !device_counts) && c->median_ns < candidate->median_ns;
+        faster += may_win(c) && (c->device_counts || !device_counts) && c->median_ns < candidate->median_ns;
     }
-    return faster < FINALISTS && (candidate->device_counts || !device_counts);
+    return may_win(candidate) && faster < FINALISTS && (candidate->device_counts || !device_counts);
 }
 
 /* Step 4. */
@@ -500,7 +503,7 @@ static bool has_new_finalist(const race_state *s)
 {
     for (int32_t i = 0; i < s->race->candidates->count; i++) {
         const moet_candidate *c = &s->race->candidates->items[i];
-        if (!is_live(s, c) || c->stored || !is_timed(c)) continue; /* then there is a fastest */
+        if (!is_live(s, c) || c->stored || !may_win(c)) continue; /* then there is a fastest */
         const moet_candidate *leader = find_leader(s, false, false), *other = find_leader(s, c->device_counts, false);
         if ((double)c->median_ns <= FILL_FACTOR * (double)leader->median_ns ||
             (double)c->median_ns <= FILL_FACTOR * (double)other->median_ns)

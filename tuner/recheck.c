@@ -113,6 +113,7 @@ static moet_status add_entry(moet_recheck *r, const moet_tuned_point *p, moet_ta
                               .skew = p->skew,
                               .tokens = p->tokens,
                               .tuned_ns = moet_tuned_get_integer(winner, "time_ns"),
+                              .has_default = moet_tuned_get_integer(winner, "default_time_ns") > 0,
                               .is_constrained = is_beyond_tie(moet_tuned_get_integer(winner, "time_ns"),
                                                               moet_tuned_get_integer(winner, "default_time_ns"),
                                                               moet_tuned_get_integer(winner, "noise_ns")),
@@ -441,7 +442,9 @@ static void judge(const moet_recheck *r, contest *c, bool is_behind)
         if (trial->status == MOET_TRIAL_OK) {
             continue;
         }
-        if (trial->status == MOET_TRIAL_WRONG) {
+        /* A default that was wrong when the table was made is no news. */
+        const bool is_news = who != MOET_CONTENDER_DEFAULT || e->has_default;
+        if (trial->status == MOET_TRIAL_WRONG && is_news) {
             if (verdict != MOET_VERDICT_WRONG) e->reason[0] = '\0'; /* says more than who could not run */
             verdict = MOET_VERDICT_WRONG;
         } else if (who == MOET_CONTENDER_WINNER) {

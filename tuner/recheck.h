@@ -53,6 +53,7 @@ typedef struct moet_recheck_entry {
     const char *workload, *skew; /* as the table has them */
     int64_t tokens;              /* op FFN; 0: as many as rows */
     int64_t tuned_ns;            /* the winner's time in the table */
+    bool has_default;            /* it was right then */
     bool is_constrained;         /* the default was faster then, and was not chosen (emit --bits): it takes no win away */
     moet_recheck_time times[MOET_CONTENDER_COUNT];
     moet_verdict verdict;

@@ -21,22 +21,26 @@ DROP VIEW winners;
 DROP VIEW candidates;
 
 -- What is compared: ok trials under each kind that they serve. kind_default: the family default of that kind. Those that
--- may win are eligible: no suspects, and where some of these have final rounds, none of the others.
+-- may win are eligible: no suspects, and where some of these have final rounds, none of the others; but all of them where
+-- suspects took the places in the final rounds, so that only defaults have some.
 CREATE VIEW candidates AS
 SELECT *,
     first_value(median_ns) OVER fastest AS fastest_ns,
     first_value(noise_ns) OVER fastest AS fastest_noise_ns
 FROM (
     SELECT *,
-        NOT is_suspect AND final_rounds = max(CASE WHEN NOT is_suspect THEN final_rounds END) OVER (
-            PARTITION BY device_id, problem_id, workload_id, kind) AS eligible
+        NOT is_suspect AND final_rounds >= CASE
+            WHEN max(is_suspect AND final_rounds) OVER point
+                AND NOT max(NOT is_suspect AND NOT is_default AND final_rounds) OVER point THEN 0
+            ELSE max(CASE WHEN NOT is_suspect THEN final_rounds END) OVER point END AS eligible
     FROM (
         SELECT t.*, k.kind,
             t.is_default AND t.device_counts = (k.kind = 'device_counts') AS kind_default,
             EXISTS (SELECT 1 FROM suspects s WHERE s.id = t.id) AS is_suspect
         FROM current_trials t
         JOIN (SELECT 'any' AS kind UNION ALL SELECT 'device_counts') k ON k.kind = 'any' OR t.device_counts
-        WHERE t.status = 'ok' AND t.median_ns > 0))
+        WHERE t.status = 'ok' AND t.median_ns > 0)
+    WINDOW point AS (PARTITION BY device_id, problem_id, workload_id, kind))
 WINDOW fastest AS (
     PARTITION BY device_id, problem_id, workload_id, kind
     ORDER BY eligible DESC, median_ns, config, device_counts);

@@ -35,6 +35,11 @@
     X(FIND_TRIAL,                                                                                                      \
       "SELECT id, final_rounds, (SELECT effort FROM runs WHERE id = run_id), measured_at >= ?10 FROM "                 \
       "trials WHERE " IDENTITY " AND config = ?6 AND device_counts = ?7 AND family_version = ?8 AND validator = ?9")   \
+    X(FIND_SUSPECT,                                                                                                    \
+      "SELECT EXISTS (SELECT 1 FROM wrong_trials w JOIN problems q ON q.id = w.problem_id WHERE w.device_id = "        \
+      "(SELECT id FROM devices WHERE key = ?1) AND w.config = ?3 AND w.family_version = ?4 AND w.validator = ?5 "      \
+      "AND substr(q.key || ',tokens=', 1, instr(q.key || ',tokens=', ',tokens=')) "                                    \
+      "= substr(?2 || ',tokens=', 1, instr(?2 || ',tokens=', ',tokens=')))")                                           \
     X(FIND_EFFORT, "SELECT effort FROM runs WHERE id = ?1")                                                            \
     X(DELETE_TRIAL, "DELETE FROM trials WHERE id = ?1")                                                                \
     X(PUT_TRIAL, "INSERT INTO trials (device_id, problem_id, workload_id, config, device_counts, family_version, "     \
@@ -458,6 +463,20 @@ moet_status moet_store_has_trial(moet_store *store, const moet_store_key *key, c
     *present = stored.found && (stored.is_since || (stored.final_rounds && stored.effort > effort));
     if (final_rounds) *final_rounds = stored.final_rounds;
     return MOET_OK;
+}
+
+moet_status moet_store_is_suspect(moet_store *store, const moet_store_key *key, bool *suspect)
+{
+    char problem_key[MOET_STORE_PROBLEM_SIZE];
+    moet_store_problem_key(key->problem, key->workload, problem_key);
+    binder b = use(store, STATEMENT_FIND_SUSPECT);
+    bind_text(&b, key->device_key);
+    bind_text(&b, problem_key);
+    bind_text(&b, key->config);
+    bind_integer(&b, key->family_version);
+    bind_text(&b, key->validator);
+    if (step(&b, NULL) == MOET_OK) *suspect = sqlite3_column_int(b.statement, 0) != 0;
+    return release(&b);
 }
 
 /* ---- done ---- */

@@ -76,6 +76,8 @@ void moet_store_now(char text[MOET_MOMENT_SIZE]);
  * the moment `since` ("": whenever) is not, unless it is one that a trial of `effort` would not replace. */
 moet_status moet_store_has_trial(moet_store *store, const moet_store_key *key, const char *since, moet_effort effort,
                                  bool *present, bool *final_rounds);
+/* Whether the candidate was wrong at any workload of the problem, with either kind of counts, whatever its tokens. */
+moet_status moet_store_is_suspect(moet_store *store, const moet_store_key *key, bool *suspect);
 /* Marks that a workload is tuned, its final rounds done, for a candidate set (a hash text of candidates) with an
  * effort, so that a resumed sweep skips it whole. A mark of a higher effort stays. is_done: with this effort or a
  * higher one. */
@@ -126,7 +128,7 @@ typedef struct moet_store_trial_row {
     bool device_counts, eager, final_rounds, is_default;
     bool is_winner[MOET_TABLE_KIND_COUNT];
     bool is_current; /* of its family's newest version and validator on this workload: only such ones may win */
-    bool is_suspect; /* the same candidate was wrong at a workload of the problem, whatever its tokens: it may not */
+    bool is_suspect; /* the same candidate was wrong somewhere in the problem (moet_store_is_suspect): it may not */
     moet_trial_status status;
     const char *reason;
     int64_t median_ns, noise_ns;
@@ -211,10 +213,10 @@ typedef struct moet_store_run_row {
 typedef moet_status (*moet_store_visit_run)(void *context, const moet_store_run_row *row);
 moet_status moet_store_each_run(moet_store *store, const char *device_key, moet_store_visit_run visit, void *context);
 
-/* Copies everything of `from` that `into` lacks; of two trials with one key the one with final rounds, then of higher
- * effort, then more samples, then the lower median, then the lower run identity stays; of two marks of what is done the
- * higher effort; of two cost models the one of more points, then of the lower error; of two trials of the
- * expert-parallel layer the one of more samples, then as above: commutative and idempotent. */
+/* Copies everything of `from` that `into` lacks; of two trials with one key one that is wrong, then with final rounds,
+ * then of higher effort, then more samples, then the lower median, then the lower run identity stays; of two marks of
+ * what is done the higher effort; of two cost models the one of more points, then of the lower error; of two trials of
+ * the expert-parallel layer the one of more samples, then as above: commutative and idempotent. */
 moet_status moet_store_merge(moet_store *into, const char *from_path, int64_t *added);
 
 #endif

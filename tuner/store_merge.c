@@ -6,9 +6,11 @@
 
 #include "store_internal.h"
 
-/* Which of two trials with one identity stays is a total order over their content, hence merging commutes. */
+/* Which of two trials with one identity stays is a total order over their content, hence merging commutes. One that was
+ * wrong says more than any time. */
 #define RANK(trial, run)                                                                                               \
-    "(-" trial ".final_rounds, -" run ".effort, -" trial ".sample_count, " trial ".median_ns, " run ".uid, " trial ".measured_at)"
+    "(" trial ".status <> 'wrong', -" trial ".final_rounds, -" run ".effort, -" trial ".sample_count, " trial          \
+    ".median_ns, " run ".uid, " trial ".measured_at)"
 
 #define EP_RANK(trial, run)                                                                                            \
     "(-" trial ".sample_count, " trial ".median_ns, " run ".uid, " trial ".measured_at)"
