@@ -33,7 +33,6 @@
 #define TRIAL_FILTER                                                                                                   \
     "(?1 IS NULL OR d.key = ?1 OR (instr(d.key, ?1) AND NOT EXISTS (SELECT 1 FROM devices WHERE key = ?1))) "          \
     "AND " PROBLEM_FILTER
-#define IS_SUSPECT(trial) "EXISTS (SELECT 1 FROM suspects s WHERE s.id = " trial ".id)"
 #define POINT_ORDER "d.key, p.key, w.rows, w.max_over_mean, w.counts, "
 
 static const char trials_sql[] =
@@ -42,22 +41,21 @@ static const char trials_sql[] =
     "FROM winners WHERE workload_id BETWEEN ?4 AND ?5 GROUP BY trial_id), "
     "current AS MATERIALIZED (SELECT id FROM current_trials WHERE workload_id BETWEEN ?4 AND ?5) "
     "SELECT " TRIAL_COLUMNS
-    ", coalesce(won.any_won, 0), coalesce(won.device_won, 0), t.id IN (SELECT id FROM current), " IS_SUSPECT(
-        "t") " "
-             "FROM trials t " TRIAL_JOINS "LEFT JOIN won ON won.trial_id = t.id "
-             "WHERE t.workload_id BETWEEN ?4 AND ?5 AND " TRIAL_FILTER
-             "AND (NOT ?6 OR won.trial_id IS NOT NULL) AND (NOT ?7 OR t.status = 'ok') "
-             "ORDER BY " POINT_ORDER
-             "t.status <> 'ok', t.median_ns, t.config, t.device_counts, t.family_version, t.validator";
+    ", coalesce(won.any_won, 0), coalesce(won.device_won, 0), t.id IN (SELECT id FROM current), "
+    "EXISTS (SELECT 1 FROM suspects s WHERE s.id = t.id) "
+    "FROM trials t " TRIAL_JOINS "LEFT JOIN won ON won.trial_id = t.id "
+    "WHERE t.workload_id BETWEEN ?4 AND ?5 AND " TRIAL_FILTER
+    "AND (NOT ?6 OR won.trial_id IS NOT NULL) AND (NOT ?7 OR t.status = 'ok') "
+    "ORDER BY " POINT_ORDER "t.status <> 'ok', t.median_ns, t.config, t.device_counts, t.family_version, t.validator";
 
 static const char winners_sql[] =
     "WITH " NAMES_CTE ", won AS MATERIALIZED (SELECT * FROM winners WHERE workload_id BETWEEN ?4 AND ?5) "
     "SELECT " TRIAL_COLUMNS ", won.kind = 'any', won.kind = 'device_counts', 1, 0, "
-    "r.config, r.median_ns, r.noise_ns, 0, f.config, f.median_ns, f.noise_ns, " IS_SUSPECT(
-        "f") " "
-             "FROM won JOIN trials t ON t.id = won.trial_id " TRIAL_JOINS
-             "LEFT JOIN trials r ON r.id = won.runner_up_id LEFT JOIN trials f ON f.id = won.default_id "
-             "WHERE " TRIAL_FILTER "ORDER BY " POINT_ORDER "won.kind = 'device_counts'";
+    "r.config, r.median_ns, r.noise_ns, 0, f.config, f.median_ns, f.noise_ns, "
+    "EXISTS (SELECT 1 FROM suspects s WHERE s.id = f.id) "
+    "FROM won JOIN trials t ON t.id = won.trial_id " TRIAL_JOINS
+    "LEFT JOIN trials r ON r.id = won.runner_up_id LEFT JOIN trials f ON f.id = won.default_id "
+    "WHERE " TRIAL_FILTER "ORDER BY " POINT_ORDER "won.kind = 'device_counts'";
 
 /* ---- rows ---- */
 
