@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds and runs every test that needs no GPU: gcc, clang, a build without CUDA, line coverage of src/, AddressSanitizer
 # and UndefinedBehaviorSanitizer, four fuzzers. Everything under build-test/ (or $MOET_TEST_BUILD); under 30
-# minutes on 2 cores: no step begins after 23 ($MOET_TEST_SECONDS). A step that fails does not stop the others; the last
+# minutes on 2 cores: no step begins after 22 ($MOET_TEST_SECONDS). A step that fails does not stop the others; the last
 # line counts the tests of all builds.
 #
 #   scripts/test.sh [STEP...]     steps: gcc clang nocuda coverage sanitize fuzz; all of them by default
@@ -101,7 +101,8 @@ run_coverage() {
     local left_out=(--exclude 'src/backend_cuda\.c' --exclude 'src/ep_comm_nccl\.c' --exclude 'src/ep_device_cuda\.c'
         --exclude 'src/ep_comm_socket\.c' --exclude 'src/ep_nccl_ep.*\.[ch]' --exclude 'src/nccl_api\.h')
     grep -q 'no CUDA toolkit' "$ROOT/coverage.log" && left_out+=(--exclude 'src/module.*\.[ch]')
-    if gcovr --root "$SOURCE" --object-directory "$ROOT/coverage" --filter 'src/' "${left_out[@]}" \
+    # Threads that count at once may lose counts, to less than none: such a line is left out.
+    if gcovr --gcov-ignore-parse-errors --root "$SOURCE" --object-directory "$ROOT/coverage" --filter 'src/' "${left_out[@]}" \
         --fail-under-line 90 --print-summary "$ROOT/coverage" 2>&1 | tee "$ROOT/coverage.txt"; then
         passed=$((passed + 1))
     else
@@ -135,7 +136,7 @@ for name in "${steps[@]}"; do
         exit 2
     fi
     # What runs this is often given half an hour: what does not fit is left out, and said.
-    if [ $((SECONDS - began)) -gt "${MOET_TEST_SECONDS:-1400}" ]; then
+    if [ $((SECONDS - began)) -gt "${MOET_TEST_SECONDS:-1320}" ]; then
         left+=("$name")
         continue
     fi
@@ -143,7 +144,7 @@ for name in "${steps[@]}"; do
 done
 
 printf '\n'
-[ ${#left[@]} -eq 0 ] || echo "left out, as ${MOET_TEST_SECONDS:-1400} s were over: ${left[*]} (scripts/test.sh ${left[*]} runs them)"
+[ ${#left[@]} -eq 0 ] || echo "left out, as ${MOET_TEST_SECONDS:-1320} s were over: ${left[*]} (scripts/test.sh ${left[*]} runs them)"
 [ ${#failures[@]} -eq 0 ] || printf 'failed: %s\n' "${failures[@]}"
 echo "took $((SECONDS - began)) s"
 echo "$passed passed, $failed failed"
