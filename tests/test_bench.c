@@ -175,9 +175,15 @@ static void test_times(void **state)
     assert_int_equal(moet_bench_subject_count(bench), 2);
     slow.busy_us = 2000;
     assert_int_equal(moet_bench_median_ns(bench, subject), 0);
-    for (int32_t i = 0; i < 7; i++) TEST_OK(moet_bench_round(bench));
-    assert_true(moet_bench_median_ns(bench, subject) >= 2000000);
-    assert_true(moet_bench_median_ns(bench, subject) < 100000000); /* a busy machine is slower, not fifty times */
+    bool is_quiet = false; /* a busy machine is slower, not ten times, and not for ever */
+    for (int32_t nth = 0; nth < 5 && !is_quiet; nth++) {
+        moet_bench_clear_samples(bench);
+        for (int32_t i = 0; i < 7; i++) TEST_OK(moet_bench_round(bench));
+        assert_true(moet_bench_median_ns(bench, subject) >= 2000000);
+        is_quiet =
+            moet_bench_median_ns(bench, subject) < 20000000 && moet_bench_median_ns(bench, config_subject) < 50000000;
+    }
+    assert_true(is_quiet);
     moet_trial trial;
     TEST_OK(moet_bench_trial(bench, subject, &trial));
     assert_int_equal(trial.sample_count, 7);
@@ -186,7 +192,7 @@ static void test_times(void **state)
     moet_trial_release(&trial);
     TEST_OK(moet_bench_trial(bench, config_subject, &trial));
     assert_int_equal(trial.status, MOET_TRIAL_OK);
-    assert_true(trial.median_ns > 0 && trial.median_ns < 200000000);
+    assert_true(trial.median_ns > 0 && trial.median_ns < 50000000);
     assert_true(trial.bit_class[0]);
     assert_true(trial.noise_ns >= 0);
     moet_trial_release(&trial);

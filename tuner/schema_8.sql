@@ -3,19 +3,22 @@
 
 CREATE INDEX wrong_by_config ON trials (device_id, config) WHERE status = 'wrong';
 
+-- problem: the key of the problem without its tokens.
 CREATE VIEW wrong_trials AS
-SELECT device_id, problem_id, config, family_version, validator FROM trials WHERE status = 'wrong';
+SELECT w.device_id, substr(q.key, 1, instr(q.key || ',tokens=', ',tokens=') - 1) AS problem, w.config, w.family_version,
+    w.validator
+FROM trials w JOIN problems q ON q.id = w.problem_id
+WHERE w.status = 'wrong';
 
 -- Ids of trials of what was wrong at any workload of the problem, whatever its tokens. A newer version of a family, or of
 -- its library, is another candidate.
 CREATE VIEW suspects AS
 SELECT t.id FROM trials t JOIN problems p ON p.id = t.problem_id
 WHERE EXISTS (
-    SELECT 1 FROM wrong_trials w JOIN problems q ON q.id = w.problem_id
+    SELECT 1 FROM wrong_trials w
     WHERE w.device_id = t.device_id AND w.config = t.config AND w.family_version = t.family_version
         AND w.validator = t.validator
-        AND substr(q.key || ',tokens=', 1, instr(q.key || ',tokens=', ',tokens='))
-            = substr(p.key || ',tokens=', 1, instr(p.key || ',tokens=', ',tokens=')));
+        AND w.problem = substr(p.key, 1, instr(p.key || ',tokens=', ',tokens=') - 1));
 
 DROP VIEW winners;
 DROP VIEW candidates;

@@ -35,11 +35,8 @@
     X(FIND_TRIAL,                                                                                                      \
       "SELECT id, final_rounds, (SELECT effort FROM runs WHERE id = run_id), measured_at >= ?10 FROM "                 \
       "trials WHERE " IDENTITY " AND config = ?6 AND device_counts = ?7 AND family_version = ?8 AND validator = ?9")   \
-    X(FIND_SUSPECT,                                                                                                    \
-      "SELECT EXISTS (SELECT 1 FROM wrong_trials w JOIN problems q ON q.id = w.problem_id WHERE w.device_id = "        \
-      "(SELECT id FROM devices WHERE key = ?1) AND w.config = ?3 AND w.family_version = ?4 AND w.validator = ?5 "      \
-      "AND substr(q.key || ',tokens=', 1, instr(q.key || ',tokens=', ',tokens=')) "                                    \
-      "= substr(?2 || ',tokens=', 1, instr(?2 || ',tokens=', ',tokens=')))")                                           \
+    X(FIND_SUSPECT, "SELECT EXISTS (SELECT 1 FROM wrong_trials WHERE device_id = (SELECT id FROM devices WHERE key = " \
+                    "?1) AND problem = ?2 AND config = ?3 AND family_version = ?4 AND validator = ?5)")                \
     X(FIND_EFFORT, "SELECT effort FROM runs WHERE id = ?1")                                                            \
     X(DELETE_TRIAL, "DELETE FROM trials WHERE id = ?1")                                                                \
     X(PUT_TRIAL, "INSERT INTO trials (device_id, problem_id, workload_id, config, device_counts, family_version, "     \
@@ -469,6 +466,7 @@ moet_status moet_store_is_suspect(moet_store *store, const moet_store_key *key, 
 {
     char problem_key[MOET_STORE_PROBLEM_SIZE];
     moet_store_problem_key(key->problem, key->workload, problem_key);
+    problem_key[moet_store_problem_length(problem_key)] = '\0';
     binder b = use(store, STATEMENT_FIND_SUSPECT);
     bind_text(&b, key->device_key);
     bind_text(&b, problem_key);

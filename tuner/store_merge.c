@@ -39,8 +39,7 @@
 #define EP_6 EP("SELECT * FROM source.ep_trials", "SELECT * FROM source.ep_samples")
 #define PROFILES_5 PROFILES("SELECT * FROM source.profiles", "SELECT * FROM source.counters")
 static const char *const source_views[] = {
-    [1] = "CREATE TEMP VIEW source_cubins AS " MOET_STORE_TRIAL_CUBINS_1(
-        "source") ";" ALGORITHMS_2 EFFORTS_3 PROFILES_4 EP_5,
+    [1] = "CREATE TEMP VIEW source_cubins AS " MOET_STORE_TRIAL_CUBINS_1("source") ";" ALGORITHMS_2 EFFORTS_3 PROFILES_4 EP_5,
     [2] = CUBINS ALGORITHMS_2 EFFORTS_3 PROFILES_4 EP_5,
     [3] = CUBINS ALGORITHMS_3 EFFORTS_3 PROFILES_4 EP_5,
     [4] = CUBINS ALGORITHMS_3 EFFORTS_4 PROFILES_4 EP_5,

@@ -320,20 +320,19 @@ static moet_status migrate(moet_store *store)
 /* What a reader of an older database sees under the newer names; also who wins, by the newest rule. */
 static moet_status read_older(moet_store *store, int64_t version)
 {
-    static const char *const views[] = {"VIEW suspects AS", "VIEW candidates AS", "VIEW winners AS"};
+    /* The first is a table: newer databases have an index for it. */
+    static const char *const views[] = {"wrong_trials AS", "suspects AS", "candidates AS", "winners AS"};
     MOET_TRY(moet_store_exec(store, older_views[version]));
-    /* Looked up by an index in newer databases. */
-    MOET_TRY(moet_store_exec(store, "CREATE TEMP TABLE wrong_trials AS SELECT device_id, problem_id, config, "
-                                    "family_version, validator FROM main.trials WHERE status = 'wrong';"
-                                    "CREATE INDEX temp.wrong_by_config ON wrong_trials (device_id, config)"));
     for (int32_t i = 0; i < MOET_COUNT_OF(views); i++) {
-        const char *text = strstr(moet_source_schema_8, views[i]);
-        char *sql = sqlite3_mprintf("CREATE TEMP %.*s", (int)strcspn(text, ";"), text);
+        char start[64];
+        snprintf(start, sizeof start, "CREATE VIEW %s", views[i]);
+        const char *text = strstr(moet_source_schema_8, start) + strlen("CREATE VIEW ");
+        char *sql = sqlite3_mprintf("CREATE TEMP %s %.*s", i == 0 ? "TABLE" : "VIEW", (int)strcspn(text, ";"), text);
         const moet_status status = sql ? moet_store_exec(store, sql) : moet_store_error(store, SQLITE_NOMEM);
         sqlite3_free(sql);
         MOET_TRY(status);
     }
-    return MOET_OK;
+    return moet_store_exec(store, "CREATE INDEX temp.wrong_by_config ON wrong_trials (device_id, config)");
 }
 
 static moet_status open_checked(moet_store *store, moet_store_mode mode)
