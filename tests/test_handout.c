@@ -138,6 +138,26 @@ static void test_filling_before_paths(void **state)
     moet_handout_destroy(&h);
 }
 
+/* Paths' kernels are compiled while GEMMs are filled. */
+static void test_filling_early(void **state)
+{
+    (void)state;
+    plan p;
+    moet_handout h;
+    begin(&p, TASKS, true, 1, &h);
+    h.fills_early = true;
+    for (int32_t i = 0; i < 4; i++) race(&h, i);
+    fill(&h, 0, true);
+    fill(&h, 1, false);
+    for (int32_t i = 0; i < 4; i++) fill(&h, i, false);
+    race(&h, 4);
+    race(&h, 5);
+    fill(&h, 4, false);
+    fill(&h, 5, false);
+    assert_over(&h);
+    moet_handout_destroy(&h);
+}
+
 typedef struct other_lane {
     moet_handout *h;
     int32_t task;
@@ -193,6 +213,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_order), cmocka_unit_test(test_path_waits),
                                        cmocka_unit_test(test_filling), cmocka_unit_test(test_filling_before_paths),
-                                       cmocka_unit_test(test_lanes_wait)};
+                                       cmocka_unit_test(test_filling_early), cmocka_unit_test(test_lanes_wait)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

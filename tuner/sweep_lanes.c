@@ -73,12 +73,17 @@ static bool may_fill(const moet_handout *h, const moet_block *block)
 }
 
 /* What a lane looks for, in this order. */
-enum { WANT_RACE, WANT_FILLING, WANT_ANY_RACE, WANT_COUNT };
+enum { WANT_GEMM, WANT_EARLY_FILLING, WANT_RACE, WANT_FILLING, WANT_ANY_RACE, WANT_COUNT };
+
+static bool is_filling(int32_t want) { return want == WANT_EARLY_FILLING || want == WANT_FILLING; }
 
 static bool is_wanted(const moet_handout *h, int32_t task, int32_t want)
 {
-    if (want == WANT_FILLING) return h->states[task] == TASK_RACED && may_fill(h, &h->blocks[h->block_of[task]]);
-    return h->states[task] == TASK_WAITS && (want == WANT_ANY_RACE || !waits_for_gemms(h, &h->tasks->items[task]));
+    const moet_sweep_task *t = &h->tasks->items[task];
+    if (want == WANT_EARLY_FILLING && !h->fills_early) return false;
+    if (is_filling(want)) return h->states[task] == TASK_RACED && may_fill(h, &h->blocks[h->block_of[task]]);
+    if (h->states[task] != TASK_WAITS) return false;
+    return want == WANT_GEMM ? t->problem.op != MOET_OP_FFN : want == WANT_ANY_RACE || !waits_for_gemms(h, t);
 }
 
 static bool find_task(const moet_handout *h, int32_t *task, moet_task_step *step)
@@ -87,7 +92,7 @@ static bool find_task(const moet_handout *h, int32_t *task, moet_task_step *step
         for (int32_t i = 0; i < h->tasks->count; i++) {
             if (!is_wanted(h, i, want)) continue;
             *task = i;
-            *step = want == WANT_FILLING ? MOET_STEP_FILL : MOET_STEP_RACE;
+            *step = is_filling(want) ? MOET_STEP_FILL : MOET_STEP_RACE;
             return true;
         }
     }
@@ -353,6 +358,7 @@ moet_status moet_sweep_run(const moet_sweep_options *options, const moet_sweep_t
     moet_status status = l == NULL ? moet_fail(MOET_NO_MEMORY, "no memory for a sweep") : make_lanes(l, options);
     const bool fills = moet_effort_rule_of(options->effort)->fills && !options->races_only;
     if (status == MOET_OK) status = moet_handout_create(tasks, fills, l->count, &handout);
+    handout.fills_early = options->budget_ns == 0;
     if (status == MOET_OK) status = open_workers(l);
     moet_store_now(handout.began_at);
     if (status == MOET_OK) /* before a database is made */
