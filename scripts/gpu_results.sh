@@ -8,7 +8,7 @@
 #   tune      up, down and ffn of the public workloads into DIR/public.db, and DIR/table          13 min
 #   bench     that table beside the default, all ops; the peers beside it: DIR/bench.jsonl, peers.jsonl   8 min
 #   ffn       the same of ffn alone; without DIR/table that of results/h100                        8 min
-#   tokens    ffn with 2 and 4 local experts a token, tuned for themselves, beside the peers      12 min; EVERY=5: 5 min
+#   tokens    ffn with 2 and 4 local experts a token, tuned for themselves, beside the peers      12 min; EVERY=5: 4 min
 #   effort    one model, 9 row counts and 3 skews: --effort normal from an empty cache, then quick   8 min
 #   effort_exhaustive   every fourth of those row counts: exhaustive                                3 min
 #   effort_bench        the tables of the three on these; needs the two before                     1 min
@@ -22,8 +22,9 @@
 #   ep_tune   DIR/ep_table: op ffn of what one of RANKS (2) runs in `ep`; needs one GPU            8 min
 #   ep        the layer on all GPUs of this host beside its peer, with DIR/ep_table if it is there: bits, then times   9 min
 #
-# The minutes are estimates. MODEL and EP choose the model of `effort` and `regret` (qwen3-30b-a3b, 4), EVERY which of the
-# public workloads `tokens` takes (every second), REGRET_OPS the ops of `regret` (up,down), EP_ROWS and EP_SKEWS what
+# The minutes are estimates. MODEL and EP choose the model of `effort` and `regret` (qwen3-30b-a3b, 4), EVERY and FROM which
+# of the public workloads `tokens` takes (every second, from the first on), and TOKENS for how many local experts (2 4),
+# REGRET_OPS the ops of `regret` (up,down), EP_ROWS and EP_SKEWS what
 # `ep_tune` tunes. Peers see PYTHONPATH and LD_PRELOAD as they are given; where DeepGEMM cannot be imported, `peers.py` says
 # so.
 set -uo pipefail
@@ -97,9 +98,9 @@ part_ffn() {
 }
 part_tokens() {
     local k
-    for k in 2 4; do
+    for k in ${TOKENS:-2 4}; do
         rm -f "$DIR/tokens${k}_bench.jsonl" "$DIR/tokens${k}_peers.jsonl"
-        awk -v every="${EVERY:-2}" 'NR % every == 1 % every' "$PUBLIC" | "$PYTHON" "$SOURCE/scripts/share_tokens.py" $k >"$DIR/tokens$k.jsonl" ||
+        awk -v every="${EVERY:-2}" -v from="${FROM:-1}" 'NR % every == from % every' "$PUBLIC" | "$PYTHON" "$SOURCE/scripts/share_tokens.py" $k >"$DIR/tokens$k.jsonl" ||
             { code=1; continue; }
         run "tokens${k}_tune" "$MOE" sweep --device cuda --workloads "$DIR/tokens$k.jsonl" --ops ffn --families wgmma_gemm \
             --db "$DIR/tokens$k.db"

@@ -147,7 +147,8 @@ if (kind eq "regret") {
     without = sprintf("without a table, sorted by itself: most %.1f %%", default_most)
     hits = "nearest default"
     if (files == 1) {
-        set label 1 "worst:\n".worst at graph 0.98, graph 0.72 right tc rgb "#202020" font ",12" noenhanced
+        set style textbox opaque noborder
+        set label 1 "worst:\n".worst at graph 0.98, graph 0.5 right tc rgb "#202020" font ",12" noenhanced front boxed
         plot data index 1 using 1:2 with lines lw 2 dt 2 lc rgb "#606060" title without, \
             for [i = 1:2] data index 0 using (strcol(3) eq word(hits, i) ? $1 : NaN):2 \
             with points pt shape(i) ps 0.8 * small lc rgb colour(i) title "the table's, hit ".word(hits, i)
