@@ -5,7 +5,10 @@
 #
 #   scripts/gpu_results.sh BUILD DIR PART...
 #
-#   tune      up, down and ffn of the public workloads into DIR/public.db, and DIR/table          13 min
+#   tune      up, down and ffn of the public workloads, model by model, into DIR/models, DIR/tables, DIR/public.db and
+#             DIR/table                                                                           10 min
+#   tables_regret   a table a model of `tune` on workloads that nobody tuned, op up; COUNT (12) of each model, at most
+#             BUDGET (40s)                                                                          5 min
 #   bench     that table beside the default, all ops; the peers beside it: DIR/bench.jsonl, peers.jsonl   8 min
 #   ffn       the same of ffn alone; without DIR/table that of results/h100                        8 min
 #   tokens    ffn with 2 and 4 local experts a token, tuned for themselves, beside the peers      12 min; EVERY=5: 4 min
@@ -75,11 +78,37 @@ bench() { # bench FILE OPS TABLE [WORKLOADS]
     fi
 }
 
+# A database and a table a model, with what they took; all databases together make the table of all.
 part_tune() {
-    run tune_gemm "$MOE" sweep --device cuda --workloads "$PUBLIC" --families wgmma_gemm --db "$DIR/public.db"
-    run tune_ffn "$MOE" sweep --device cuda --workloads "$PUBLIC" --ops ffn --families wgmma_gemm --db "$DIR/public.db"
+    local model began table
+    mkdir -p "$DIR/models" "$DIR/tables"
+    echo "model,seconds,kB" >"$DIR/tables.csv"
+    for model in $(sed 's/^{"name":"\([^/"]*\).*/\1/' "$PUBLIC" | sort -u); do
+        grep "^{\"name\":\"$model/" "$PUBLIC" >"$DIR/models/$model.jsonl"
+        began=$SECONDS table=$DIR/tables/$model
+        run "tune_$model" "$MOE" sweep --device cuda --workloads "$DIR/models/$model.jsonl" --ops up,down,ffn \
+            --families wgmma_gemm --db "$DIR/models/$model.db"
+        run "emit_$model" "$MOE" emit --db "$DIR/models/$model.db" --out "$table" &&
+            echo "$model,$((SECONDS - began)),$(du -sk "$table" | cut -f1)" >>"$DIR/tables.csv"
+    done
+    cat "$DIR/tables.csv"
+    run tune_merge "$MOE" merge --db "$DIR/public.db" "$DIR"/models/*.db
     run emit "$MOE" emit --db "$DIR/public.db" --out "$DIR/table"
     "$MOE" show --db "$DIR/public.db" --format csv >"$DIR/winners.csv"
+}
+# The tables of `tune` on workloads that nobody tuned, of the EP sizes that they were tuned for.
+part_tables_regret() {
+    local model eps
+    rm -f "$DIR/tables_regret.jsonl"
+    for model in $(ls "$DIR/tables"); do
+        eps=$(sed 's/^{"name":"[^"]*\/ep\([0-9]*\)".*/\1/' "$DIR/models/$model.jsonl" | sort -un | paste -sd,)
+        run "draw_$model" "$MOE" workloads draw --seed 7 --count "${COUNT:-12}" --model "$model" --ep "$eps" \
+            --out "$DIR/models/drawn_$model.jsonl"
+        run "regret_$model" "$MOE" regret --device cuda --table "$DIR/tables/$model" --ops up \
+            --workloads "$DIR/models/drawn_$model.jsonl" --exhaustive --listed 16 --budget "${BUDGET:-40s}" \
+            --db "$DIR/models/races.db" --format json >>"$DIR/tables_regret.jsonl"
+        grep -E ' (table|default) ' "$DIR/regret_$model.err"
+    done
 }
 part_bench() {
     rm -f "$DIR/bench.jsonl" "$DIR/peers.jsonl"
