@@ -376,6 +376,17 @@ __device__ __forceinline__ void moet_math_tiles(const struct moet_job *job, cons
 
 /* ---- kernels ---- */
 
+/* One warp. */
+__device__ __forceinline__ void moet_schedule_products(const int *counts, const struct moet_job *job,
+                                                       const struct moet_job *second, int max_rows)
+{
+    moet_schedule(counts, job, max_rows);
+    if (MOET_CHAIN) {
+        __syncwarp();
+        moet_schedule(counts, second, max_rows);
+    }
+}
+
 /* second: of a chain. What a launch before may still write or read (x, w, bias, counts in memory, out, the counters) is left alone until
  * that launch is done: warp 0 waits for it, all else follows from its copies. */
 __device__ __forceinline__ void moet_body(struct moet_job *job, struct moet_job *second, const int *counts,
@@ -412,14 +423,12 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, struct moet_job 
     if (job->choice.allows_next) moet_next_allow();
     unsigned taken = 0;
     if (warp == 0) {
+        /* By value they are there before the launch before has ended. */
+        if (counts_by_value) moet_schedule_products(counts, job, second, max_rows);
         if (!counts_by_value || MOET_CHAIN) moet_previous_wait();
         /* Is there when it is needed, after all that follows. */
         if (MOET_CHAIN && threadIdx.x == 0) taken = atomicAdd(&moet_taken, 1u);
-        moet_schedule(counts, job, max_rows);
-        if (MOET_CHAIN) {
-            __syncwarp();
-            moet_schedule(counts, second, max_rows);
-        }
+        if (!counts_by_value) moet_schedule_products(counts, job, second, max_rows);
     }
     if (warp == 1 && moet_elect()) {
         if (!MOET_GATHER) moet_map_prefetch(job->x);

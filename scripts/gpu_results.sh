@@ -82,14 +82,16 @@ bench() { # bench FILE OPS TABLE [WORKLOADS]
 part_tune() {
     local model began table
     mkdir -p "$DIR/models" "$DIR/tables"
-    echo "model,seconds,kB" >"$DIR/tables.csv"
+    # A line a call: a sweep that was cut off goes on in the next one, and its seconds add up.
+    [ -e "$DIR/tables.csv" ] || echo "model,seconds,kB" >"$DIR/tables.csv"
     for model in $(sed 's/^{"name":"\([^/"]*\).*/\1/' "$PUBLIC" | sort -u); do
         grep "^{\"name\":\"$model/" "$PUBLIC" >"$DIR/models/$model.jsonl"
         began=$SECONDS table=$DIR/tables/$model
         run "tune_$model" "$MOE" sweep --device cuda --workloads "$DIR/models/$model.jsonl" --ops up,down,ffn \
             --families wgmma_gemm --db "$DIR/models/$model.db"
+        began=$((SECONDS - began))
         run "emit_$model" "$MOE" emit --db "$DIR/models/$model.db" --out "$table" &&
-            echo "$model,$((SECONDS - began)),$(du -sk "$table" | cut -f1)" >>"$DIR/tables.csv"
+            echo "$model,$began,$(du -sk "$table" | cut -f1)" >>"$DIR/tables.csv"
     done
     cat "$DIR/tables.csv"
     run tune_merge "$MOE" merge --db "$DIR/public.db" "$DIR"/models/*.db
@@ -100,13 +102,15 @@ part_tune() {
 part_tables_regret() {
     local model eps
     rm -f "$DIR/tables_regret.jsonl"
-    for model in $(ls "$DIR/tables"); do
+    [ -d "$DIR/tables" ] || { echo "gpu_results: no $DIR/tables: run tune before" >&2; code=1; return; }
+    for model in "$DIR"/tables/*/; do
+        model=$(basename "$model")
         eps=$(sed 's/^{"name":"[^"]*\/ep\([0-9]*\)".*/\1/' "$DIR/models/$model.jsonl" | sort -un | paste -sd,)
         run "draw_$model" "$MOE" workloads draw --seed 7 --count "${COUNT:-12}" --model "$model" --ep "$eps" \
             --out "$DIR/models/drawn_$model.jsonl"
         run "regret_$model" "$MOE" regret --device cuda --table "$DIR/tables/$model" --ops up \
             --workloads "$DIR/models/drawn_$model.jsonl" --exhaustive --listed 16 --budget "${BUDGET:-40s}" \
-            --db "$DIR/models/races.db" --format json >>"$DIR/tables_regret.jsonl"
+            --db "$DIR/tables_races.db" --format json >>"$DIR/tables_regret.jsonl"
         grep -E ' (table|default) ' "$DIR/regret_$model.err"
     done
 }
@@ -129,8 +133,8 @@ part_tokens() {
     local k
     for k in ${TOKENS:-2 4}; do
         rm -f "$DIR/tokens${k}_bench.jsonl" "$DIR/tokens${k}_peers.jsonl"
-        awk -v every="${EVERY:-2}" -v from="${FROM:-1}" 'NR % every == from % every' "$PUBLIC" | "$PYTHON" "$SOURCE/scripts/share_tokens.py" $k >"$DIR/tokens$k.jsonl" ||
-            { code=1; continue; }
+        awk -v every="${EVERY:-2}" -v from="${FROM:-1}" 'NR % every == from % every' "$PUBLIC" |
+            "$PYTHON" "$SOURCE/scripts/share_tokens.py" "$k" >"$DIR/tokens$k.jsonl" || { code=1; continue; }
         run "tokens${k}_tune" "$MOE" sweep --device cuda --workloads "$DIR/tokens$k.jsonl" --ops ffn --families wgmma_gemm \
             --db "$DIR/tokens$k.db"
         run "tokens${k}_emit" "$MOE" emit --db "$DIR/tokens$k.db" --out "$DIR/tokens$k"

@@ -6,22 +6,22 @@
 
 #include "../tuner/sweep_lanes.h"
 
-enum { WORKLOADS = 2, OPS = 3, TASKS = WORKLOADS * OPS };
+enum { WORKLOADS = 2, OPS = 3, TASKS = WORKLOADS * OPS, ALL_TASKS = 2 * TASKS /* of two shapes */ };
 
 typedef struct plan {
     moet_workload workloads[WORKLOADS];
-    moet_sweep_task items[TASKS];
+    moet_sweep_task items[ALL_TASKS];
     moet_sweep_tasks tasks;
 } plan;
 
-/* up of both, down of both, ffn of both; of these the first. */
+/* up of both, down of both, ffn of both, and of another shape; of these the first. */
 static void begin(plan *p, int32_t count, bool fills, int32_t lanes, moet_handout *h)
 {
     static const moet_op ops[OPS] = {MOET_OP_UP, MOET_OP_DOWN, MOET_OP_FFN};
     *p = (plan){0};
-    for (int32_t i = 0; i < TASKS; i++) {
+    for (int32_t i = 0; i < ALL_TASKS; i++) {
         p->items[i].workload = &p->workloads[i % WORKLOADS];
-        moet_problem_init(&p->items[i].problem, ops[i / WORKLOADS], 8, 64, 32);
+        moet_problem_init(&p->items[i].problem, ops[i % TASKS / WORKLOADS], 8, 64, i < TASKS ? 32 : 64);
     }
     p->tasks = (moet_sweep_tasks){count, p->items};
     TEST_OK(moet_handout_create(&p->tasks, fills, lanes, h));
@@ -138,23 +138,49 @@ static void test_filling_before_paths(void **state)
     moet_handout_destroy(&h);
 }
 
-/* Paths' kernels are compiled while GEMMs are filled. */
+/* Paths' kernels are compiled while the GEMMs of their shape are filled; other shapes wait. */
 static void test_filling_early(void **state)
 {
     (void)state;
     plan p;
     moet_handout h;
-    begin(&p, TASKS, true, 1, &h);
+    begin(&p, ALL_TASKS, true, 1, &h);
     h.fills_early = true;
-    for (int32_t i = 0; i < 4; i++) race(&h, i);
-    fill(&h, 0, true);
-    fill(&h, 1, false);
-    for (int32_t i = 0; i < 4; i++) fill(&h, i, false);
-    race(&h, 4);
-    race(&h, 5);
-    fill(&h, 4, false);
-    fill(&h, 5, false);
+    for (int32_t shape = 0; shape < ALL_TASKS; shape += TASKS) {
+        for (int32_t i = 0; i < 4; i++) race(&h, shape + i);
+        fill(&h, shape + 0, true);
+        fill(&h, shape + 1, false);
+        for (int32_t i = 0; i < 4; i++) fill(&h, shape + i, false);
+        race(&h, shape + 4);
+        race(&h, shape + 5);
+    }
+    for (int32_t shape = 0; shape < ALL_TASKS; shape += TASKS) {
+        fill(&h, shape + 4, false);
+        fill(&h, shape + 5, false);
+    }
     assert_over(&h);
+    moet_handout_destroy(&h);
+}
+
+/* What one lane is long at, the other passes over: a race of a GEMM, then the filling of one. */
+static void test_filling_early_on_two_lanes(void **state)
+{
+    (void)state;
+    plan p;
+    moet_handout h;
+    begin(&p, ALL_TASKS, true, 2, &h);
+    h.fills_early = true;
+    for (int32_t i = 0; i < 3; i++) race(&h, i);
+    take(&h, 3, MOET_STEP_RACE);
+    race(&h, TASKS);
+    moet_handout_finish(&h, 3, true, false);
+    for (int32_t i = 0; i < 3; i++) fill(&h, i, false);
+    take(&h, 3, MOET_STEP_FILL);
+    for (int32_t i = 1; i < 4; i++) race(&h, TASKS + i);
+    moet_handout_finish(&h, 3, true, true); /* it may be that more is to be filled */
+    fill(&h, 2, false);
+    fill(&h, 3, false);
+    race(&h, 4);
     moet_handout_destroy(&h);
 }
 
@@ -211,8 +237,10 @@ static void test_lanes_wait(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_order), cmocka_unit_test(test_path_waits),
-                                       cmocka_unit_test(test_filling), cmocka_unit_test(test_filling_before_paths),
-                                       cmocka_unit_test(test_filling_early), cmocka_unit_test(test_lanes_wait)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_order),         cmocka_unit_test(test_path_waits),
+        cmocka_unit_test(test_filling),       cmocka_unit_test(test_filling_before_paths),
+        cmocka_unit_test(test_filling_early), cmocka_unit_test(test_filling_early_on_two_lanes),
+        cmocka_unit_test(test_lanes_wait)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

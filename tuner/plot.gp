@@ -124,7 +124,7 @@ if (kind eq "peers") {
     stats data using 2 nooutput
     set yrange [0.95 * (STATS_min < 0.95 ? STATS_min : 0.95):1.05 * STATS_max]
     set ytics (0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4, 1.7, 2, 2.5, 3, 4, 6, 8)
-    set label 1 "least of the best:\n".worst at graph 0.42, graph 0.97 left tc rgb "#202020" font ",12" noenhanced
+    set label 1 "least of the best:\n".worst at graph 0.46, graph 0.97 left tc rgb "#202020" font ",12" noenhanced
     set arrow 1 from 0,1 to 100,1 nohead lc rgb "#404040" lw 1.5 dt 2
     n = words(peers)
     width(i) = i == n ? 3.5 : 2

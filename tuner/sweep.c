@@ -461,6 +461,7 @@ static moet_status fill(sweep_state *s, const moet_sweep_task *task, moet_candid
     MOET_TRY(keep_table(s, task, candidates, &lacking));
     if (lacking == 0) return MOET_OK;
     MOET_TRY(begin_measuring(s));
+    MOET_TRY(compile_next(s));
     moet_race race = race_of(s, task, candidates);
     race.fills = true;
     moet_race_result result;

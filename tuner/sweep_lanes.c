@@ -72,28 +72,42 @@ static bool may_fill(const moet_handout *h, const moet_block *block)
     return h->fills;
 }
 
+/* Whether a GEMM of the task's shape has not got as far as this state. */
+static bool has_gemm_before(const moet_handout *h, const moet_sweep_task *task, uint8_t state)
+{
+    const moet_problem *own = &task->problem;
+    for (int32_t i = 0; i < h->tasks->count; i++) {
+        const moet_problem *p = &h->tasks->items[i].problem;
+        if (p->op != MOET_OP_FFN && h->states[i] < state && p->experts == own->experts && p->hidden == own->hidden &&
+            p->inter == own->inter && p->layout == own->layout) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* What a lane looks for, in this order. */
-enum { WANT_GEMM, WANT_EARLY_FILLING, WANT_RACE, WANT_FILLING, WANT_ANY_RACE, WANT_COUNT };
+enum { WANT_NEXT, WANT_FILLING, WANT_ANY_RACE, WANT_COUNT };
 
-static bool is_filling(int32_t want) { return want == WANT_EARLY_FILLING || want == WANT_FILLING; }
-
-static bool is_wanted(const moet_handout *h, int32_t task, int32_t want)
+static bool is_wanted(const moet_handout *h, int32_t task, int32_t want, moet_task_step *step)
 {
     const moet_sweep_task *t = &h->tasks->items[task];
-    if (want == WANT_EARLY_FILLING && !h->fills_early) return false;
-    if (is_filling(want)) return h->states[task] == TASK_RACED && may_fill(h, &h->blocks[h->block_of[task]]);
-    if (h->states[task] != TASK_WAITS) return false;
-    return want == WANT_GEMM ? t->problem.op != MOET_OP_FFN : want == WANT_ANY_RACE || !waits_for_gemms(h, t);
+    const bool is_path = t->problem.op == MOET_OP_FFN;
+    const bool fills = h->states[task] == TASK_RACED && may_fill(h, &h->blocks[h->block_of[task]]);
+    const bool races = h->states[task] == TASK_WAITS;
+    *step = fills ? MOET_STEP_FILL : MOET_STEP_RACE;
+    if (want == WANT_FILLING) return fills;
+    if (want == WANT_ANY_RACE) return races;
+    if (!h->fills_early) return races && !waits_for_gemms(h, t);
+    if (is_path) return races && !has_gemm_before(h, t, TASK_DONE);
+    return races || (fills && !has_gemm_before(h, t, TASK_RACED));
 }
 
 static bool find_task(const moet_handout *h, int32_t *task, moet_task_step *step)
 {
     for (int32_t want = 0; want < WANT_COUNT; want++) {
-        for (int32_t i = 0; i < h->tasks->count; i++) {
-            if (!is_wanted(h, i, want)) continue;
-            *task = i;
-            *step = is_filling(want) ? MOET_STEP_FILL : MOET_STEP_RACE;
-            return true;
+        for (*task = 0; *task < h->tasks->count; ++*task) {
+            if (is_wanted(h, *task, want, step)) return true;
         }
     }
     return false;
@@ -358,7 +372,7 @@ moet_status moet_sweep_run(const moet_sweep_options *options, const moet_sweep_t
     moet_status status = l == NULL ? moet_fail(MOET_NO_MEMORY, "no memory for a sweep") : make_lanes(l, options);
     const bool fills = moet_effort_rule_of(options->effort)->fills && !options->races_only;
     if (status == MOET_OK) status = moet_handout_create(tasks, fills, l->count, &handout);
-    handout.fills_early = options->budget_ns == 0;
+    handout.fills_early = fills && options->budget_ns == 0;
     if (status == MOET_OK) status = open_workers(l);
     moet_store_now(handout.began_at);
     if (status == MOET_OK) /* before a database is made */

@@ -24,7 +24,7 @@ typedef struct moet_block {
 typedef struct moet_handout {
     const moet_sweep_tasks *tasks;
     bool fills; /* tasks are filled after they were raced */
-    bool fills_early; /* GEMMs before paths are raced, whose large kernels are compiled meanwhile */
+    bool fills_early; /* GEMMs before their paths are raced, whose large kernels are compiled meanwhile */
     pthread_mutex_t lock;
     pthread_cond_t finished; /* a task: others may wait for it */
     uint8_t *states;         /* of each task */
@@ -41,9 +41,10 @@ moet_status moet_handout_create(const moet_sweep_tasks *tasks, bool fills, int32
 void moet_handout_destroy(moet_handout *handout);
 
 /* The next task for whoever asks, and what to do with it; waits while that depends on what other lanes are at; false:
- * nothing is left. Races of GEMMs come first, in order; a path (op FFN) waits for the GEMMs of its workload, from which its
- * candidates follow, while there is anything else to do. A block of which all is raced is filled, after other races or
- * before those of paths, again until nothing had to be measured. */
+ * nothing is left. Races come first, in order, but a path (op FFN) waits for the GEMMs of its workload, from which its
+ * candidates follow, while there is anything else to do. Then a block of which all is raced is filled, again until
+ * nothing had to be measured. With fills_early the GEMMs of a shape are filled once all of them are raced, and its
+ * paths wait for that. */
 bool moet_handout_take(moet_handout *handout, int32_t *task, moet_task_step *step);
 bool moet_handout_is_over(moet_handout *handout); /* nothing is left, and nobody is at anything */
 /* Whether nobody has taken a task yet, and all that it follows from is measured. */
