@@ -27,9 +27,8 @@
 #
 # The minutes are estimates. MODEL and EP choose the model of `effort` and `regret` (qwen3-30b-a3b, 4), EVERY and FROM which
 # of the public workloads `tokens` takes (every second, from the first on), and TOKENS for how many local experts (2 4),
-# REGRET_OPS the ops of `regret` (up,down), EP_ROWS and EP_SKEWS what
-# `ep_tune` tunes. Peers see PYTHONPATH and LD_PRELOAD as they are given; where DeepGEMM cannot be imported, `peers.py` says
-# so.
+# REGRET_OPS the ops of `regret` (up,down), EP_ROWS and EP_SKEWS what `ep_tune` tunes. Peers see PYTHONPATH and LD_PRELOAD as
+# they are given; where DeepGEMM cannot be imported, `peers.py` says so.
 set -uo pipefail
 if [ $# -lt 3 ]; then
     sed -n '2,/^set/p' "$0" | grep '^#' | cut -c3-

@@ -23,7 +23,7 @@ typedef struct moet_block {
 /* Which task is whose, and what else the lanes share. */
 typedef struct moet_handout {
     const moet_sweep_tasks *tasks;
-    bool fills; /* tasks are filled after they were raced */
+    bool fills;       /* tasks are filled after they were raced */
     bool fills_early; /* GEMMs before their paths are raced, whose large kernels are compiled meanwhile */
     pthread_mutex_t lock;
     pthread_cond_t finished; /* a task: others may wait for it */
