@@ -13,7 +13,7 @@
 extern const char moet_source_wgmma_gemm[];
 extern const moet_family moet_family_wgmma_gemm;
 
-enum { VERSION = 4 };
+enum { VERSION = 5, FEW_EXPERTS = 64 };
 
 enum {
     PARAM_MODE,
@@ -333,7 +333,6 @@ static bool is_fast(const moet_problem *problem)
     return problem->activation != MOET_ACTIVATION_NONE && problem->numerics == MOET_NUMERICS_FAST;
 }
 
-/* The kernels' name without the suffix for where the counts are. */
 enum { NAME_SIZE = 96 };
 static void kernel_name(const moet_problem *problem, const moet_config *config, char name[NAME_SIZE])
 {
@@ -368,6 +367,7 @@ static bool wgmma_source(const moet_problem *problem, const moet_config *config,
     moet_source_option(source, "-DMOET_CLUSTER=%d", shape.ctas);
     moet_source_option(source, "-DMOET_KN=%d", problem->layout == MOET_LAYOUT_KN);
     moet_source_option(source, "-DMOET_BIAS=%d", problem->bias);
+    moet_source_option(source, "-DMOET_COUNTS=%d", problem->experts <= FEW_EXPERTS ? FEW_EXPERTS : MOET_MAX_EXPERTS);
     if (problem->activation != MOET_ACTIVATION_NONE) {
         moet_source_option(source, "-DMOET_ACT=%d", problem->activation);
         moet_source_option(source, "-DMOET_PROB=%d", problem->prob == MOET_PROB_ADVANCE);
@@ -386,12 +386,10 @@ static bool wgmma_source(const moet_problem *problem, const moet_config *config,
 
 /* ---- prepared ---- */
 
-/* struct moet_counts of wgmma_gemm.cu. */
+/* struct moet_counts of wgmma_gemm.cu, which has the first FEW_EXPERTS of it where there are no more. */
 struct counts {
     int32_t v[MOET_MAX_EXPERTS];
 };
-
-enum { DEVICE_COUNTS, HOST_COUNTS, KERNEL_COUNT };
 
 /* struct moet_choice of wgmma_gemm.cu. */
 struct choice {
@@ -403,7 +401,7 @@ struct state {
     const struct moet_cuda_api *cuda;
     moet_cubin cubin;
     void *module;
-    void *kernels[KERNEL_COUNT];
+    void *kernel;
     struct shape shape;
     bool scatters, chains;
     int32_t experts;
@@ -437,8 +435,8 @@ static moet_status wgmma_prepare(const moet_prepare_args *args, void **state)
 {
     const moet_device_info *device = &args->device->info;
     const moet_problem *problem = args->problem;
-    char name[NAME_SIZE], names[KERNEL_COUNT][NAME_SIZE + 8], why[MOET_REASON_SIZE];
-    const char *const name_list[KERNEL_COUNT] = {names[DEVICE_COUNTS], names[HOST_COUNTS]};
+    char name[NAME_SIZE], why[MOET_REASON_SIZE];
+    const char *const names[] = {name};
     moet_source source;
     moet_status status;
 
@@ -502,17 +500,13 @@ static moet_status wgmma_prepare(const moet_prepare_args *args, void **state)
     if (status != MOET_OK) goto done;
 
     kernel_name(problem, args->config, name);
-    snprintf(names[DEVICE_COUNTS], sizeof names[0], "%s_d", name);
-    snprintf(names[HOST_COUNTS], sizeof names[0], "%s_h", name);
-    status = moet_module_load(&wgmma->cubin, name_list, KERNEL_COUNT, &wgmma->module, wgmma->kernels);
+    status = moet_module_load(&wgmma->cubin, names, 1, &wgmma->module, &wgmma->kernel);
     if (status != MOET_OK) goto done;
-    for (int32_t i = 0; i < KERNEL_COUNT; i++) {
-        CUresult result = wgmma->cuda->cuFuncSetAttribute(
-            wgmma->kernels[i], CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, wgmma->smem_bytes);
-        if (result != CUDA_SUCCESS) {
-            status = moet_cuda_fail(result, "wgmma_gemm: shared memory");
-            goto done;
-        }
+    const CUresult result = wgmma->cuda->cuFuncSetAttribute(
+        wgmma->kernel, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, wgmma->smem_bytes);
+    if (result != CUDA_SUCCESS) {
+        status = moet_cuda_fail(result, "wgmma_gemm: shared memory");
+        goto done;
     }
     *state = wgmma;
     wgmma = NULL;
@@ -529,14 +523,12 @@ static moet_status wgmma_launch(void *state, const moet_family_launch_args *args
     const int64_t n_tiles =
         (product->n + shape->cols - 1) / shape->cols + (wgmma->chains ? (next->n + shape->cols - 1) / shape->cols : 0);
     int64_t m_tiles;
-    void *counts;
-    const int32_t *device_counts = args->counts;
+    const int32_t *counts_memory = args->counts_on_device ? args->counts : NULL;
     if (args->rows == 0) return MOET_OK;
     if (args->counts_on_device) {
         /* The most there can be: one partial tile an expert, and never more tiles than rows. */
         m_tiles = args->rows / shape->rows + wgmma->experts;
         if (m_tiles > args->rows) m_tiles = args->rows;
-        counts = &device_counts;
     } else {
         /* Tiles beyond those that fill the grid need no counting: divisions cost a launch with many experts most. */
         const int64_t tickets_a_row = 2 * n_tiles * shape->ctas;
@@ -545,7 +537,6 @@ static moet_status wgmma_launch(void *state, const moet_family_launch_args *args
             m_tiles += (args->counts[e] + shape->rows - 1) / shape->rows;
         if (m_tiles == 0) return MOET_OK;
         memcpy(wgmma->counts.v, args->counts, (size_t)wgmma->experts * sizeof wgmma->counts.v[0]);
-        counts = &wgmma->counts;
     }
     MOET_TRY(moet_wgmma_map(wgmma->cuda, product, args));
     if (wgmma->chains) MOET_TRY(moet_wgmma_map(wgmma->cuda, next, args->next));
@@ -567,13 +558,13 @@ static moet_status wgmma_launch(void *state, const moet_family_launch_args *args
     const int32_t *target = last->target;
     const void *next_bias = last->bias;
     void *next_out = last->out;
-    void *kernel_args[27] = {&product->x_map, &product->w_map, &product->out_map, &bias, &out,          counts,
-                             &wgmma->experts, &product->n,     &product->k,       &rows, &wgmma->choice};
+    void *kernel_args[28] = {&product->x_map, &product->w_map, &product->out_map, &bias,       &out,  &counts_memory,
+                             &wgmma->counts,  &wgmma->experts, &product->n,       &product->k, &rows, &wgmma->choice};
     void *const act_args[] = {&product->out_n, &prob, &wgmma->clamp}, *const gather_args[] = {&x, &x_stride, &source},
                 *const scatter_args[] = {&scattered, &scattered_stride, &target},
                 *const chain_args[] = {&next->x_map, &next->w_map, &next->out_map, &next_bias,
                                        &next_out,    &next->n,     &next->k};
-    int32_t arg_count = 11;
+    int32_t arg_count = 12;
     for (int32_t i = 0; product->is_fused && i < 3; i++) kernel_args[arg_count++] = act_args[i];
     for (int32_t i = 0; product->gathers && i < 3; i++) kernel_args[arg_count++] = gather_args[i];
     for (int32_t i = 0; wgmma->scatters && i < 3; i++) kernel_args[arg_count++] = scatter_args[i];
@@ -590,8 +581,7 @@ static moet_status wgmma_launch(void *state, const moet_family_launch_args *args
                              .hStream = args->stream,
                              .attrs = &early,
                              .numAttrs = wgmma->is_early ? 1 : 0};
-    CUresult result = wgmma->cuda->cuLaunchKernelEx(
-        &launch, wgmma->kernels[args->counts_on_device ? DEVICE_COUNTS : HOST_COUNTS], kernel_args, NULL);
+    const CUresult result = wgmma->cuda->cuLaunchKernelEx(&launch, wgmma->kernel, kernel_args, NULL);
     return result == CUDA_SUCCESS ? MOET_OK : moet_cuda_fail(result, "wgmma_gemm: launch");
 }
 

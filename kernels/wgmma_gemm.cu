@@ -387,10 +387,16 @@ __device__ __forceinline__ void moet_schedule_products(const int *counts, const 
     }
 }
 
-/* second: of a chain. What a launch before may still write or read (x, w, bias, counts in memory, out, the counters) is left alone until
- * that launch is done: warp 0 waits for it, all else follows from its copies. */
+/* The first ticket, which thread 0 has. One warp. */
+__device__ __forceinline__ unsigned moet_first_take(void)
+{
+    return threadIdx.x == 0 ? atomicAdd(&moet_taken, 1u) : 0;
+}
+
+/* second: of a chain. What a launch before may still write or read (x, w, bias, counts in memory, out, the counters) is
+ * left alone until that launch is done: warp 0 waits for it, all else follows from its copies. */
 __device__ __forceinline__ void moet_body(struct moet_job *job, struct moet_job *second, const int *counts,
-                                          int counts_by_value, int max_rows)
+                                          bool counts_are_values, int max_rows)
 {
     extern __shared__ __align__(1024) unsigned char shared_memory[];
     const unsigned shared = moet_shared(shared_memory);
@@ -424,11 +430,15 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, struct moet_job 
     unsigned taken = 0;
     if (warp == 0) {
         /* By value they are there before the launch before has ended. */
-        if (counts_by_value) moet_schedule_products(counts, job, second, max_rows);
-        if (!counts_by_value || MOET_CHAIN) moet_previous_wait();
-        /* Is there when it is needed, after all that follows. */
-        if (MOET_CHAIN && threadIdx.x == 0) taken = atomicAdd(&moet_taken, 1u);
-        if (!counts_by_value) moet_schedule_products(counts, job, second, max_rows);
+        if (!counts_are_values) {
+            moet_previous_wait();
+            if (MOET_CHAIN) taken = moet_first_take(); /* is there when the schedule is */
+        }
+        moet_schedule_products(counts, job, second, max_rows);
+        if (MOET_CHAIN && counts_are_values) {
+            moet_previous_wait();
+            taken = moet_first_take();
+        }
     }
     if (warp == 1 && moet_elect()) {
         if (!MOET_GATHER) moet_map_prefetch(job->x);
@@ -469,8 +479,6 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, struct moet_job 
     if (MOET_CLUSTER > 1) moet_cluster_sync(); /* the other CTA may still write here */
 }
 
-#define MOET_JOIN_(a, b) a##b
-#define MOET_JOIN(a, b) MOET_JOIN_(a, b)
 #if MOET_CLUSTER > 1
 #define MOET_CLUSTER_DIMS __cluster_dims__(MOET_CLUSTER, 1, 1)
 #else
@@ -527,26 +535,23 @@ __device__ __forceinline__ void moet_job_size(struct moet_job *job, int n, int k
     job->n_tiles = (n + MOET_TILE_COLS - 1) / MOET_TILE_COLS;
 }
 
-/* counts: in device memory (a captured graph replays with whatever they are then), or by value (no copy before the
- * launch). Nothing here is __restrict__: its loads could then be moved ahead of the wait for the launch before. */
-#define MOET_KERNEL(suffix, counts_parameter, counts_pointer, counts_by_value)                                        \
-    extern "C" __global__ void MOET_CLUSTER_DIMS __launch_bounds__(MOET_THREADS, 1) MOET_JOIN(MOET_NAME, suffix)(     \
-        const __grid_constant__ struct moet_map x, const __grid_constant__ struct moet_map w,                         \
-        const __grid_constant__ struct moet_map out_map, const unsigned short *bias,                                  \
-        unsigned short *out, counts_parameter, int experts, int n, int k, int max_rows,                               \
-        struct moet_choice choice MOET_ACT_PARAMETERS MOET_GATHER_PARAMETERS MOET_SCATTER_PARAMETERS                  \
-        MOET_CHAIN_PARAMETERS)                                                                                        \
-    {                                                                                                                 \
-        struct moet_job job, second;                                                                                  \
-        job.is_second = 0, job.act = MOET_ACT, job.has_bias = MOET_BIAS, job.gathers = MOET_GATHER;                    \
-        job.scatters = MOET_SCATTER, job.n_tiles_before = 0.0f;                                                        \
-        MOET_ACT_TAKE MOET_GATHER_TAKE MOET_SCATTER_TAKE                                                              \
-        job.x = &x, job.w = &w, job.out_map = &out_map, job.bias = bias, job.out = out, job.choice = choice;          \
-        job.experts = experts;                                                                                        \
-        moet_job_size(&job, n, k);                                                                                    \
-        MOET_CHAIN_TAKE                                                                                               \
-        moet_body(&job, &second, counts_pointer, counts_by_value, max_rows);                                          \
-    }
-
-MOET_KERNEL(_d, const int *counts, counts, 0)
-MOET_KERNEL(_h, const __grid_constant__ struct moet_counts counts, counts.v, 1)
+/* counts_memory: counts in device memory (a captured graph replays with whatever they are then); NULL: counts by value
+ * (no copy before the launch). Nothing here is __restrict__: its loads could then be moved ahead of the wait for the
+ * launch before. */
+extern "C" __global__ void MOET_CLUSTER_DIMS __launch_bounds__(MOET_THREADS, 1)
+    MOET_NAME(const __grid_constant__ struct moet_map x, const __grid_constant__ struct moet_map w,
+              const __grid_constant__ struct moet_map out_map, const unsigned short *bias, unsigned short *out,
+              const int *counts_memory, const __grid_constant__ struct moet_counts counts, int experts, int n, int k,
+              int max_rows, struct moet_choice choice MOET_ACT_PARAMETERS MOET_GATHER_PARAMETERS MOET_SCATTER_PARAMETERS
+                                MOET_CHAIN_PARAMETERS)
+{
+    struct moet_job job, second;
+    job.is_second = 0, job.act = MOET_ACT, job.has_bias = MOET_BIAS, job.gathers = MOET_GATHER;
+    job.scatters = MOET_SCATTER, job.n_tiles_before = 0.0f;
+    MOET_ACT_TAKE MOET_GATHER_TAKE MOET_SCATTER_TAKE
+    job.x = &x, job.w = &w, job.out_map = &out_map, job.bias = bias, job.out = out, job.choice = choice;
+    job.experts = experts;
+    moet_job_size(&job, n, k);
+    MOET_CHAIN_TAKE
+    moet_body(&job, &second, counts_memory ? counts_memory : counts.v, !counts_memory, max_rows);
+}

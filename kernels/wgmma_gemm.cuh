@@ -16,7 +16,8 @@
  *   MOET_SCATTER          1: rows that have a target are stored there and not in out (wgmma_gemm.store.cuh)
  *   MOET_CHAIN            1: two products in a launch: the up GEMM, with MOET_ACT and as MOET_GATHER says, and the down
  *                         GEMM on what that stores, with MOET_DOWN_BIAS and as MOET_SCATTER says (wgmma_gemm.chain.cuh)
- *   MOET_NAME             the kernels are <MOET_NAME>_d (counts in device memory) and _h (counts by value)
+ *   MOET_COUNTS           most experts, as many counts the kernel takes by value
+ *   MOET_NAME             the kernel's
  *   MOET_WATCHDOG         defined (by an environment variable of this name, wgmma_gemm.c): a wait that takes too long
  *                         says where and ends, to find out why a launch hangs
  *   MOET_RACECHECK        defined (likewise): what racecheck takes for races is read and written atomically */
@@ -125,7 +126,7 @@ enum { MOET_ACT_NONE, MOET_ACT_SWIGLU, MOET_ACT_SWIGLU_CLAMP, MOET_ACT_GPT_OSS }
 #define MOET_MAX_EXPERTS 1024
 #define MOET_MAX_ROWS (1 << 20)
 struct moet_counts {
-    int v[MOET_MAX_EXPERTS];
+    int v[MOET_COUNTS];
 };
 
 /* CUtensorMap. */
