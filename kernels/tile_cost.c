@@ -2,9 +2,13 @@
 
 #include <assert.h>
 #include <math.h>
+#include <string.h>
 
 #define NS 1e9
 #define OVERLAP 6.0 /* exponent of the norm that joins what goes on at the same time: infinite, the larger alone */
+/* Fitted to an H100's trials (docs/tuning.md). */
+#define COPY_ROWS 12.0 /* what a box of rows takes beside its rows, in rows */
+#define CROSSING 0.25  /* how much longer HBM's stream takes, as a part, where all of it goes to both halves of L2 */
 
 enum { MOST_KINDS = MOET_MAX_TILE_STEPS, MOST_SLOTS = 2048 };
 
@@ -18,6 +22,7 @@ typedef struct gemm {
     const moet_device_rates *rates;
     double n, k, column_tiles, sms;
     int64_t l2_bytes;
+    bool has_halves; /* L2; of others than H100 nobody measured what it costs */
 } gemm;
 
 /* How long two things take that go on at the same time. */
@@ -36,10 +41,20 @@ static double tile_seconds(const gemm *g, double rows)
     /* m64 nN k16 reads (64 + N) * 32 B of shared memory at 128 B/clk and multiplies N/2 clk. */
     const double filled = s->rows_are_n && rows < 64 ? 0.5 + 32 / rows : 1;
     const double math = 2 * rows * s->cols * g->k * filled / tensor;
-    const double copy = (rows / s->x_shared + (double)s->cols / s->w_shared) * g->k * s->element_bytes / l2;
+    const double copied = rows + (s->x_box > 0 ? ceil(rows / s->x_box) * COPY_ROWS : 0);
+    const double copy = (copied / s->x_shared + (double)s->cols / s->w_shared) * g->k * s->element_bytes / l2;
     const double out = rows * s->cols * 2 * s->store_factor / store;
     /* Copies run ahead under a store; what multiplies waits for it, or another group does that meanwhile. */
     return joined(s->hides_store ? joined(math, out) : math + out, copy);
+}
+
+/* How many times as long an expert's weights take to stream when so many row tiles read them. H100's L2 is in two
+ * halves, with a part of HBM behind each. An SM reads through its own half: what SMs of both read crosses the link
+ * between them. Of readers that are in either half by chance not all are in the same with probability
+ * 1 - 2^(1 - readers). */
+static double crossing(const gemm *g, double readers)
+{
+    return g->has_halves ? 1 + CROSSING * (1 - exp2(1 - readers)) : 1;
 }
 
 /* HBM: each operand once, and again for every band or column of tiles where more of it lies between than L2 holds. What
@@ -52,7 +67,7 @@ static double expert_bytes(const gemm *g, double rows, double row_tiles)
     const double w_bytes = g->n * g->k * 2, x_bytes = rows * g->k * 2, l2_bytes = (double)g->l2_bytes;
     const bool w_stays = l2_bytes <= 0 || w_bytes < l2_bytes;
     const bool x_stays = l2_bytes <= 0 || x_bytes * height / row_tiles < l2_bytes;
-    return w_bytes * (w_stays ? 1 : ceil(row_tiles / height)) +
+    return w_bytes * crossing(g, row_tiles) * (w_stays ? 1 : ceil(row_tiles / height)) +
            x_bytes * (x_stays ? 1 : ceil(g->column_tiles / columns)) + rows * g->n * 2;
 }
 
@@ -135,7 +150,8 @@ static gemm gemm_of(const moet_problem *problem, const moet_tile_shape *shape, c
                   .k = moet_problem_k(problem),
                   .column_tiles = ceil(n / shape->cols),
                   .sms = device->sm_count > 0 ? device->sm_count : 1,
-                  .l2_bytes = device->l2_bytes};
+                  .l2_bytes = device->l2_bytes,
+                  .has_halves = strcmp(device->backend, "cuda") == 0 && device->cc_major == 9};
 }
 
 moet_tiling moet_tile_tiling(const moet_problem *problem, const moet_tile_shape *shape, const moet_device_info *device,
@@ -152,7 +168,6 @@ moet_tiling moet_tile_tiling(const moet_problem *problem, const moet_tile_shape 
                           .is_followed = shape->is_followed,
                           .column_tiles = g.column_tiles,
                           .slots = g.sms * shape->ctas_per_sm,
-                          .weight_seconds = w_bytes / hbm,
                           .x_seconds = g.k * 2 / hbm,
                           .out_seconds = g.n * 2 / hbm,
                           .band_tiles = l2_bytes > 0 && w_bytes >= l2_bytes && height < 1024 ? (int32_t)height : 0,
@@ -162,6 +177,7 @@ moet_tiling moet_tile_tiling(const moet_problem *problem, const moet_tile_shape 
     assert(shape->rows / shape->row_step <= MOET_MAX_TILE_STEPS);
     for (int32_t i = 0; i < shape->rows / shape->row_step; i++)
         tiling.seconds[i] = shape->ctas_per_sm * tile_seconds(&g, (double)shape->row_step * (i + 1));
+    for (int32_t i = 0; i < MOET_MOST_READERS; i++) tiling.weight_seconds[i] = w_bytes / hbm * crossing(&g, i + 1);
     return tiling;
 }
 

@@ -16,6 +16,7 @@ typedef struct moet_tile_shape {
     bool splits_last;       /* a last wave that is at most half full takes half tiles */
     int32_t x_shared;       /* CTAs that share a copy of x, and */
     int32_t w_shared;       /* of w: 1 without clusters */
+    int32_t x_box;          /* rows of x that the copy engine copies at once; 0: threads copy */
     int32_t group;          /* row tiles of a band, walked with rows innermost */
     int32_t element_bytes;  /* of x and w as tiles read them */
     bool is_followed;       /* tiles of another GEMM follow in the same launch: no SM waits for the last ones */
@@ -28,7 +29,8 @@ moet_tile_shape moet_tile_shape_of(int32_t rows, int32_t cols, int32_t row_step)
 
 /* ns. Every active expert is cut into row tiles, whose times are the larger of multiplying and of copying from L2, and
  * storing where nothing hides it. Tiles go to the SM that is free first, the longest first. Beside it HBM streams each
- * operand; an expert takes the longer of the two, as tiles run expert by expert. */
+ * operand, weights slower that several row tiles read; an expert takes the longer of the two, as tiles run expert by
+ * expert. */
 double moet_tile_cost_ns(const moet_problem *problem, const int32_t *counts, const moet_tile_shape *shape,
                          const moet_device_info *device, const moet_device_rates *rates);
 

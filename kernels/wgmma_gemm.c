@@ -302,6 +302,7 @@ static bool wgmma_tile_shape(const moet_problem *problem, const moet_config *con
     tile->splits_last = shape.ctas == 1; /* pairs are split seldom */
     tile->x_shared += config->value[PARAM_CLUSTER] == CLUSTER_1X2;
     tile->w_shared += config->value[PARAM_CLUSTER] == CLUSTER_2X1;
+    tile->x_box = config->gathers ? 0 : x_box_rows(&shape);
     tile->group = moet_config_number(config, PARAM_GROUP);
     tile->is_followed = config->chains;
     /* Threads that store rows themselves have columns of them where rows are on the N side: 2 bytes at a time. */

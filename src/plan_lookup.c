@@ -15,7 +15,7 @@
 #define UNKNOWN_COST 0.10
 #define DEFAULT_TIE 0.01  /* ln: the default wins ties, as among winners */
 #define NO_CONTENDER 0.10 /* ln: what the points say is so much dearer than their best is not estimated */
-#define NEAR_SQUARE 0.05  /* added to squares of distances */
+#define NEAR_SQUARE 0.2   /* added to squares of distances: one point's chance does not decide */
 /* A launch can afford so many estimates of an expert's share of a GEMM, which take 8 to 15 ns each, and what goes with
  * a GEMM as long as a few of them. Of many experts the points say as much: what one has left of its last tile another
  * has too much. */

@@ -102,8 +102,9 @@ double moet_tiling_seconds(const moet_tiling *t, const int32_t *counts, int32_t 
         own *= share;
         const int32_t bands = by_band ? divide(row_tiles + t->band_tiles - 1, by_band) : 1;
         const double x = rows * t->x_seconds * (rows > t->x_rows * bands ? t->x_reads : 1);
+        const int32_t readers = row_tiles < MOET_MOST_READERS ? row_tiles : MOET_MOST_READERS;
         busy += own;
-        together += joined(own, bands * t->weight_seconds + x + rows * t->out_seconds);
+        together += joined(own, bands * t->weight_seconds[readers - 1] + x + rows * t->out_seconds);
     }
     if (busy <= 0) return t->launch_seconds;
     if (t->is_followed) return together + t->launch_seconds;

@@ -10,6 +10,7 @@
 /* An expert's rows are cut into tiles that are full but for the last, or of equal height; either way whole steps are
  * computed. */
 #define MOET_MAX_TILE_STEPS 16
+#define MOET_MOST_READERS 8 /* of an expert's weights that cost more than fewer do */
 typedef struct moet_tiling {
     int32_t rows, row_step; /* of a full tile, below 1024; rows / row_step is at most MOET_MAX_TILE_STEPS */
     bool is_even;           /* equal height */
@@ -19,7 +20,8 @@ typedef struct moet_tiling {
     double slots;                        /* tiles at the same time, on all SMs */
     double seconds[MOET_MAX_TILE_STEPS]; /* of a tile of 1, 2, ... steps in a slot */
     /* What HBM reads and writes, in seconds. */
-    double weight_seconds, x_seconds, out_seconds; /* of an expert's weights; of a row of x, and of out */
+    double weight_seconds[MOET_MOST_READERS]; /* of an expert's weights, for 1, 2, ... or more row tiles */
+    double x_seconds, out_seconds;            /* of a row of x, and of out */
     int32_t band_tiles; /* row tiles of a band, if weights are read for each band; 0: once an expert */
     double x_reads;     /* how often the rows of a band of more than x_rows are read */
     double x_rows;      /* that L2 holds */

@@ -249,7 +249,8 @@ static void test_select(void **state)
         for (int32_t i = 0; i < MOET_EFFORT_COUNT; i++) moet_candidates_release(&lists[i]);
     }
     assert_string_not_equal(best[0], best[1]);
-    TEST_CONTAINS(best[1], "x256");
+    if (!strstr(best[1], "tile=128x256") && !strstr(best[1], "tile=256x128")) /* the largest, whichever way round */
+        test_fail("%s for many rows", best[1]);
     moet_text_list_release(&families);
 }
 

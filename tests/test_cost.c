@@ -100,6 +100,40 @@ static void test_moves(void **state)
     assert_true(cost(&plain_tile, &wide, few) < 0.7 * cost(&whole, &wide, few));
 }
 
+/* Where HBM is what takes long: weights that several row tiles read cross between the halves of an H100's L2. Where L2
+ * is: many copies of few rows take longer than few of many. */
+static void test_copies(void **state)
+{
+    (void)state;
+    moet_device_rates rates = guessed();
+    rates.rate[MOET_RATE_TENSOR] = rates.rate[MOET_RATE_STORE] = rates.rate[MOET_RATE_LAUNCH] = 1e18;
+    moet_problem problem;
+    moet_problem_init(&problem, MOET_OP_UP, 8, 4096, 2048);
+    const int32_t few[8] = {64, 64, 64, 64, 64, 64, 64, 64};
+    int32_t many[8];
+    for (int32_t e = 0; e < 8; e++) many[e] = 4096;
+    moet_device_rates slow_hbm = rates, slow_l2 = rates;
+    slow_hbm.rate[MOET_RATE_L2] = slow_l2.rate[MOET_RATE_HBM] = 1e18;
+    moet_device_info other = h100;
+    other.cc_major = 8;
+    moet_tile_shape low = plain_tile;
+    low.rows = low.row_step = 16;
+    for (int32_t i = 0; i < 2; i++) {
+        const moet_device_info *device = i == 0 ? &h100 : &other;
+        const double one = moet_tile_cost_ns(&problem, few, &plain_tile, device, &slow_hbm);
+        const double four = moet_tile_cost_ns(&problem, few, &low, device, &slow_hbm);
+        if (i == 0 ? four < 1.1 * one || four > 1.3 * one : fabs(four / one - 1) > 1e-3)
+            test_fail("%g times as long on cc %d", four / one, device->cc_major);
+    }
+    double times[3];
+    for (int32_t i = 0; i < 3; i++) {
+        moet_tile_shape boxed = plain_tile;
+        boxed.x_box = i == 0 ? 0 : i == 1 ? 64 : 16;
+        times[i] = moet_tile_cost_ns(&problem, many, &boxed, &h100, &slow_l2);
+    }
+    assert_true(times[0] < times[1] && 1.1 * times[1] < times[2]);
+}
+
 /* 133 equal tiles take two waves on 132 SMs, with halves one and a half. */
 static void test_waves(void **state)
 {
@@ -163,7 +197,7 @@ static void test_planted(void **state)
     for (int32_t i = 0; i < MOET_RATE_COUNT; i++) planted.rate[i] *= factors[i];
     uint64_t random = 5;
     cost_points points = {0};
-    while (points.count < 300) {
+    while (points.count < 600) {
         moet_cost_point *p = add_point(&points);
         char why[MOET_REASON_SIZE];
         moet_problem_init(&p->problem, points.count % 2 ? MOET_OP_UP : MOET_OP_DOWN, 8, 2048, 768);
@@ -341,7 +375,8 @@ int main(int argc, char **argv)
 {
     const test_option options[] = {{.name = "--winners", .text = &winners_path}};
     test_options_parse(argc, argv, options, MOET_COUNT_OF(options));
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_moves), cmocka_unit_test(test_waves),
-                                       cmocka_unit_test(test_planted), cmocka_unit_test(test_known_winners)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_moves), cmocka_unit_test(test_copies),
+                                       cmocka_unit_test(test_waves), cmocka_unit_test(test_planted),
+                                       cmocka_unit_test(test_known_winners)};
     return cmocka_run_group_tests_name("cost", tests, NULL, NULL);
 }
