@@ -46,6 +46,7 @@ PUBLIC=$SOURCE/bench/workloads/public.jsonl
 export LD_LIBRARY_PATH=$BUILD/testlib:$BUILD${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 export MOET_CACHE_DIR=${MOET_CACHE_DIR:-$DIR/cache}
 unset MOET_TABLE
+trap 'exit 130' INT TERM # what runs ends by itself; the parts after it do not begin
 code=0
 
 # run NAME COMMAND...: says on stderr what it runs, how long it took and whether it failed; the command's own stderr is
