@@ -349,6 +349,22 @@ moet_ep_pack(const moet_ep_pass p, const char *tails, const uint4 *rows, const i
 
 /* ---- give ---- */
 
+/* Part of the sum of received row r, that a rank sent as its slot, to the back of that rank. Whole warps. */
+static __device__ __forceinline__ void give_row(const moet_ep_pass &p, const char *tails, const char *rows,
+                                                const int *places, int r, int source, int slot, int part_begin, int end,
+                                                int lane)
+{
+    const int mine = lane < p.width ? places[(i64)r * p.width + lane] : -1;
+    const int count = __popc(__ballot_sync(ALL_LANES, mine >= 0));
+    if (count == 0) return; /* its rank knows */
+    const bool is_weighted = p.is_weighted && !(p.single_plain && count == 1);
+    float weight = 1.0f; /* they stand in the order of places */
+    if (is_weighted && mine >= 0) weight = ((const float *)(tails + (i64)r * p.tail_bytes + 4 * p.choices))[lane];
+    char *row = mine >= 0 ? (char *)rows + (i64)mine * p.hidden * 2 : nullptr;
+    rows_sum(row, weight, count, count == 1 && !is_weighted,
+             (uint4 *)p.peer_back[source] + ((i64)p.rank * p.max_tokens + slot) * (p.hidden / 8), part_begin, end, lane);
+}
+
 KERNEL(ROW_THREADS, 3)
 moet_ep_give(const moet_ep_pass p, const char *tails, const char *rows, const int *places, int split)
 {
@@ -360,17 +376,7 @@ moet_ep_give(const moet_ep_pass p, const char *tails, const char *rows, const in
         const int r = (int)(item / split), part = (int)(item - (i64)r * split);
         const int source = source_of(p, r, lane);
         if (source < 0 || source == p.rank) continue; /* own ones: combine adds them up */
-        const int mine = lane < p.width ? places[(i64)r * p.width + lane] : -1;
-        const int count = __popc(__ballot_sync(ALL_LANES, mine >= 0));
-        if (count == 0) continue; /* its rank knows */
-        const bool is_weighted = p.is_weighted && !(p.single_plain && count == 1);
-        float weight = 1.0f; /* they stand in the order of places */
-        if (is_weighted && mine >= 0)
-            weight = ((const float *)(tails + (i64)r * p.tail_bytes + 4 * p.choices))[lane];
-        char *row = mine >= 0 ? (char *)rows + (i64)mine * p.hidden * 2 : nullptr;
-        const i64 slot = (i64)p.rank * p.max_tokens + (r - p.recv_first[source]);
-        rows_sum(row, weight, count, count == 1 && !is_weighted,
-                 (uint4 *)p.peer_back[source] + slot * vectors, part * part_vectors,
+        give_row(p, tails, rows, places, r, source, r - p.recv_first[source], part * part_vectors,
                  min(vectors, (part + 1) * part_vectors), lane);
     }
     if (!is_last_block(&p.epochs[COMBINED_BLOCKS])) return;
@@ -536,6 +542,21 @@ KERNEL(ROW_THREADS, 3) moet_ep_combine(const moet_ep_pass p, int split)
     if (threadIdx.x == 0) p.epochs[READY] = epoch;
 }
 
+/* Part of out of a token, of sums that were given; wait() before others' are read. Whole warps. */
+template <typename wait_t>
+static __device__ __forceinline__ void combine_given(const moet_ep_pass &p, const choice &c, int token, int part_begin,
+                                                     int end, int lane, wait_t wait)
+{
+    const bool is_own = c.expert >= 0 && c.rank == p.rank;
+    row_list own = list_rows(p, c, own_row(p, c, token));
+    const row_list others = list_rows(p, c, is_own ? nullptr : returned(p, c, token));
+    const bool is_weighted = p.is_weighted && !(p.single_plain && own.count == 1);
+    if (!is_weighted) own.weight = 1.0f;
+    const int before = __popc(__ballot_sync(ALL_LANES, c.expert >= 0 && c.rank < p.rank && c.nth == 0));
+    ranks_sum(own, own.count == 1 && !is_weighted, others, before, (uint4 *)((u16 *)p.out + token * p.out_stride),
+              part_begin, end, lane, wait);
+}
+
 /* Of sums that were given: nobody waits for this rank. */
 KERNEL(ROW_THREADS, 2) moet_ep_combine_given(const moet_ep_pass p, int split)
 {
@@ -547,15 +568,83 @@ KERNEL(ROW_THREADS, 2) moet_ep_combine_given(const moet_ep_pass p, int split)
     const i64 items = __syncthreads_or(has_failed(p)) ? 0 : (i64)p.tokens * split;
     for (i64 item = blockIdx.x * ROW_WARPS + threadIdx.x / 32; item < items; item += gridDim.x * ROW_WARPS) {
         const int token = (int)(item / split), part = (int)(item - (i64)token * split);
-        const choice c = choice_load(p, token, lane);
-        const bool is_own = c.expert >= 0 && c.rank == p.rank;
-        row_list own = list_rows(p, c, own_row(p, c, token));
-        const row_list others = list_rows(p, c, is_own ? nullptr : returned(p, c, token));
-        const bool is_weighted = p.is_weighted && !(p.single_plain && own.count == 1);
-        if (!is_weighted) own.weight = 1.0f;
-        const int before = __popc(__ballot_sync(ALL_LANES, c.expert >= 0 && c.rank < p.rank && c.nth == 0));
-        ranks_sum(own, own.count == 1 && !is_weighted, others, before,
-                  (uint4 *)((u16 *)p.out + token * p.out_stride), part * part_vectors,
-                  min(vectors, (part + 1) * part_vectors), lane);
+        combine_given(p, choice_load(p, token, lane), token, part * part_vectors,
+                      min(vectors, (part + 1) * part_vectors), lane, [] {});
     }
+}
+
+/* ---- give and combine at once ----
+ *
+ * The link carries sums to other ranks while the own rows' sums are read here. A unit of work is ROW_WARPS parts of
+ * rows, and belongs to the block that takes it: units of give are those of piece 0 for all ranks, of piece 1, ...; units
+ * of combine are in the order of tokens, whose sums others give in the same order. Every second block that begins gives
+ * first and combines then, the others the other way round. The first to begin gives, and units of give wait for nothing:
+ * so all is given however few blocks there are, and what is waited for comes. */
+
+/* All threads. */
+static __device__ __forceinline__ void give_unit(const moet_ep_pass &p, const char *tails, const char *rows,
+                                                 const int *places, u32 unit, u32 rank_units, int split, u32 epoch)
+{
+    const int lane = threadIdx.x & 31, warp = threadIdx.x / 32, vectors = p.hidden / 8;
+    const int part_vectors = (vectors + split - 1) / split;
+    const u32 piece_units = (p.ranks - 1) * rank_units, piece = unit / piece_units, of_piece = unit - piece * piece_units;
+    const int nth = of_piece / rank_units, source = nth + (nth >= p.rank);
+    const int item = (of_piece - nth * rank_units) * ROW_WARPS + warp, in_piece = item / split;
+    const int slot = piece * GIVEN_SLOTS + in_piece, part = item - in_piece * split;
+    if (in_piece < GIVEN_SLOTS && slot < p.recv_counts[2 * source])
+        give_row(p, tails, rows, places, p.recv_first[source] + slot, source, slot, part * part_vectors,
+                 min(vectors, (part + 1) * part_vectors), lane);
+    if (!is_last_of(&p.given_units[piece], piece_units)) return;
+    for (int q = threadIdx.x; q < p.ranks; q += blockDim.x)
+        if (q != p.rank) store_release(&p.peer_given[q][p.rank * p.given_pieces + piece], epoch);
+}
+
+static __device__ __forceinline__ void combine_unit(const moet_ep_pass &p, u32 unit, int split, u32 epoch, i64 begin_ns)
+{
+    const int lane = threadIdx.x & 31, vectors = p.hidden / 8, part_vectors = (vectors + split - 1) / split;
+    const i64 item = (i64)unit * ROW_WARPS + threadIdx.x / 32;
+    const int token = (int)(item / split), part = (int)(item - (i64)token * split);
+    if (token >= p.tokens) return;
+    const choice c = choice_load(p, token, lane);
+    const u32 *given = nullptr; /* the word of the piece with the sum that this lane's choice comes back in */
+    if (c.expert >= 0 && c.rank != p.rank && c.nth == 0)
+        given = p.peer_given[p.rank] + c.rank * p.given_pieces +
+                p.slot[(i64)c.rank * p.max_tokens + token] / GIVEN_SLOTS;
+    combine_given(p, c, token, part * part_vectors, min(vectors, (part + 1) * part_vectors), lane, [&] {
+        u32 spins = 0;
+        while (given && (int)(load_acquire(given) - epoch) < 0) {
+            if (!wait_on(p, begin_ns, &spins, c.rank)) break;
+        }
+        given = nullptr;
+        __syncwarp();
+    });
+}
+
+KERNEL(ROW_THREADS, 2)
+moet_ep_give_and_combine(const moet_ep_pass p, const char *tails, const char *rows, const int *places, int split)
+{
+    launches_chain();
+    const u32 epoch = p.epochs[READY] + 1;
+    const bool is_off = __syncthreads_or(has_failed(p));
+    int received = 0; /* rows of another rank, at most */
+    for (int s = 0; s < p.ranks; s++) received = max(received, s == p.rank ? 0 : p.recv_counts[2 * s]);
+    const u32 rank_units = (GIVEN_SLOTS * split + ROW_WARPS - 1) / ROW_WARPS; /* of one rank's piece */
+    const u32 give_units = (u32)((received + GIVEN_SLOTS - 1) / GIVEN_SLOTS) * (p.ranks - 1) * rank_units;
+    const u32 combine_units = (u32)(((i64)p.tokens * split + ROW_WARPS - 1) / ROW_WARPS);
+    const u32 combines_first = take(&p.epochs[BEGUN_BLOCKS]) & 1;
+    const i64 begin_ns = now_ns();
+    for (u32 i = 0; i < 2 && !is_off; i++) {
+        const bool combines = i != combines_first;
+        for (;;) {
+            const u32 unit = take(&p.epochs[combines ? COMBINE_UNITS : GIVE_UNITS]);
+            if (unit >= (combines ? combine_units : give_units)) break;
+            if (combines)
+                combine_unit(p, unit, split, epoch, begin_ns);
+            else
+                give_unit(p, tails, rows, places, unit, rank_units, split, epoch);
+        }
+    }
+    if (!is_last_block(&p.epochs[COMBINED_BLOCKS]) || threadIdx.x != 0) return;
+    p.epochs[READY] = epoch;
+    p.epochs[BEGUN_BLOCKS] = p.epochs[GIVE_UNITS] = p.epochs[COMBINE_UNITS] = 0;
 }

@@ -31,6 +31,9 @@ struct moet_ep_pass {
     int pieces, piece_tokens, spreads, awaits_ready;
     void *const *peer_tails;
     u32 *tell;
+    u32 *const *peer_given;
+    u32 *given_units;
+    int given_pieces;
     u32 *epochs;
     const volatile int *lost;
     int *failure;
@@ -41,7 +44,8 @@ struct moet_ep_pass {
 };
 
 /* Words of `epochs`. */
-enum { WORDS, ARRIVED, READY, DISPATCHED_BLOCKS, COMBINED_BLOCKS, HAS_FAILED };
+enum { WORDS, ARRIVED, READY, DISPATCHED_BLOCKS, COMBINED_BLOCKS, HAS_FAILED, BEGUN_BLOCKS, GIVE_UNITS, COMBINE_UNITS };
+#define GIVEN_SLOTS 128 /* as in ep_stages.h */
 
 /* ---- numbers, as in stages.cu ---- */
 
@@ -155,20 +159,32 @@ static __device__ __forceinline__ void tell_all(const moet_ep_pass &p, u32 *cons
     __syncthreads(); /* all are told before any thread waits */
 }
 
-/* Whether this block is the last of the grid to get here; what all blocks wrote before is then seen by it, and by those
- * that it tells. All threads. */
-static __device__ __forceinline__ bool is_last_block(u32 *counter)
+/* Whether this is the last of `count` times that a block gets here, and begins anew then; what the blocks wrote before
+ * is then seen by it, and by those that it tells. All threads. */
+static __device__ __forceinline__ bool is_last_of(u32 *counter, u32 count)
 {
     __shared__ bool is_last;
     __syncthreads();
     if (threadIdx.x == 0) { /* its fences hold for what the block's barrier let it see */
         __threadfence_system();
-        is_last = atomicAdd(counter, 1u) == gridDim.x - 1;
+        is_last = atomicAdd(counter, 1u) == count - 1;
         if (is_last) *counter = 0;
         __threadfence_system();
     }
     __syncthreads();
     return is_last;
+}
+
+static __device__ __forceinline__ bool is_last_block(u32 *counter) { return is_last_of(counter, gridDim.x); }
+
+/* The next number of the counter, for the block. All threads. */
+static __device__ __forceinline__ u32 take(u32 *counter)
+{
+    __shared__ u32 taken;
+    __syncthreads(); /* the one before is no longer looked at */
+    if (threadIdx.x == 0) taken = atomicAdd(counter, 1u);
+    __syncthreads();
+    return taken;
 }
 
 /* ---- choices ---- */

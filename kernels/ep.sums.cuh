@@ -87,9 +87,11 @@ struct row_list {
 };
 
 /* Part of out: the sum of what ranks have for a token: that of this rank's own rows, made here and rounded, comes before
- * others' row own_at. Whole warps. */
+ * others' row own_at; these are read after wait(). Whole warps. */
+template <typename wait_t>
 static __device__ __forceinline__ void ranks_sum(const row_list &own, bool own_is_copied, const row_list &others,
-                                                 int own_at, uint4 *out, int part_begin, int end, int lane)
+                                                 int own_at, uint4 *out, int part_begin, int end, int lane,
+                                                 wait_t wait)
 {
     const int count = others.count + (own.count > 0);
     for (int begin = part_begin + lane; begin - lane < end; begin += 32 * SUM_VECTORS) {
@@ -106,6 +108,7 @@ static __device__ __forceinline__ void ranks_sum(const row_list &own, bool own_i
 #pragma unroll
             for (int i = 0; i < SUM_VECTORS; i++) own_sum[i] = narrow8(sum[i]);
         }
+        wait();
 #pragma unroll
         for (int i = 0; i < SUM_VECTORS; i++) {
 #pragma unroll

@@ -26,16 +26,26 @@ enum kernel {
     AWAIT,
     COMBINE,
     COMBINE_GIVEN,
+    GIVE_AND_COMBINE,
     CHOICES,
     COPY,
     SLOTS,
     KERNEL_COUNT
 };
 static const char *const kernel_names[] = {
-    [PLAN] = "moet_ep_plan",       [BASES] = "moet_ep_bases",     [DISPATCH] = "moet_ep_dispatch",
-    [PACK] = "moet_ep_pack",       [GIVE] = "moet_ep_give",       [SPREAD] = "moet_ep_spread",
-    [AWAIT] = "moet_ep_await",     [COMBINE] = "moet_ep_combine", [COMBINE_GIVEN] = "moet_ep_combine_given",
-    [CHOICES] = "moet_ep_choices", [COPY] = "moet_ep_copy",       [SLOTS] = "moet_ep_slots",
+    [PLAN] = "moet_ep_plan",
+    [BASES] = "moet_ep_bases",
+    [DISPATCH] = "moet_ep_dispatch",
+    [PACK] = "moet_ep_pack",
+    [GIVE] = "moet_ep_give",
+    [SPREAD] = "moet_ep_spread",
+    [AWAIT] = "moet_ep_await",
+    [COMBINE] = "moet_ep_combine",
+    [COMBINE_GIVEN] = "moet_ep_combine_given",
+    [GIVE_AND_COMBINE] = "moet_ep_give_and_combine",
+    [CHOICES] = "moet_ep_choices",
+    [COPY] = "moet_ep_copy",
+    [SLOTS] = "moet_ep_slots",
 };
 
 /* Blocks of a kernel that an SM holds: its launch bounds. */
@@ -46,6 +56,7 @@ enum {
     SPREAD_BLOCKS = 3,
     COMBINE_BLOCKS = 3,
     COMBINE_GIVEN_BLOCKS = 2,
+    GIVE_AND_COMBINE_BLOCKS = 2,
     FLAT_BLOCKS = 4,
 };
 
@@ -194,6 +205,18 @@ static moet_status cuda_give(moet_ep_stages *stages, const moet_ep_pass *pass, c
                   args);
 }
 
+/* As many rows are given as tokens are combined, where all ranks have as many tokens. */
+static moet_status cuda_give_and_combine(moet_ep_stages *stages, const moet_ep_pass *pass, const void *tails,
+                                         const void *rows, const int32_t *places, int32_t sms, void *stream)
+{
+    const int64_t most = sms_of(stages, sms) * GIVE_AND_COMBINE_BLOCKS;
+    const int64_t bound = (int64_t)pass->ranks * pass->max_tokens;
+    int32_t split = split_of(pass, 2 * (int64_t)pass->tokens, most);
+    void *args[] = {(void *)pass, &tails, &rows, &places, &split};
+    return launch(stages, GIVE_AND_COMBINE, at_most((bound * split + ROW_WARPS - 1) / ROW_WARPS, most), ROW_THREADS,
+                  sms, stream, args);
+}
+
 static moet_status cuda_spread(moet_ep_stages *stages, const moet_ep_pass *pass, int32_t sms, void *stream)
 {
     const int64_t tokens = (int64_t)pass->pieces * pass->piece_tokens, most = sms_of(stages, sms) * SPREAD_BLOCKS;
@@ -256,6 +279,7 @@ const moet_ep_stages_table moet_ep_stages_cuda = {
     .dispatch = cuda_dispatch,
     .pack = cuda_pack,
     .give = cuda_give,
+    .give_and_combine = cuda_give_and_combine,
     .spread = cuda_spread,
     .await = cuda_await,
     .combine = cuda_combine,

@@ -389,6 +389,13 @@ static moet_status host_combine(moet_ep_stages *stages, const moet_ep_pass *p, i
     return MOET_OK;
 }
 
+static moet_status host_give_and_combine(moet_ep_stages *stages, const moet_ep_pass *p, const void *tails,
+                                         const void *rows, const int32_t *places, int32_t sms, void *stream)
+{
+    MOET_TRY(host_give(stages, p, tails, rows, places, sms, stream));
+    return host_combine(stages, p, sms, stream);
+}
+
 /* ---- for a library that dispatches itself ---- */
 
 static moet_status host_choices(moet_ep_stages *stages, const moet_ep_pass *p, int32_t *ids, float *weights,
@@ -445,6 +452,7 @@ const moet_ep_stages_table moet_ep_stages_host = {
     .dispatch = host_dispatch,
     .pack = host_pack,
     .give = host_give,
+    .give_and_combine = host_give_and_combine,
     .spread = host_spread,
     .await = host_await,
     .combine = host_combine,

@@ -22,7 +22,7 @@ typedef struct gemm {
     const moet_device_rates *rates;
     double n, k, column_tiles, sms;
     int64_t l2_bytes;
-    bool has_halves; /* L2; of others than H100 nobody measured what it costs */
+    bool has_halves; /* L2, as all of this architecture; measured on H100 alone */
 } gemm;
 
 /* How long two things take that go on at the same time. */

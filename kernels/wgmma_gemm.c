@@ -205,7 +205,7 @@ static bool wgmma_applicable(const moet_problem *problem, const moet_config *con
     if (device->cc_major != 9 || device->cc_minor != 0)
         return moet_refuse(why, "wgmma_gemm needs compute capability 9.0, the device has %d.%d", device->cc_major,
                            device->cc_minor);
-    /* Counts by value make the parameters longer than 4 KB. 0: unknown. */
+    /* Counts by value, of many experts, make the parameters longer than 4 KB. 0: unknown. */
     if (device->driver_cuda_version != 0 && device->driver_cuda_version < 12010)
         return moet_refuse(why, "wgmma_gemm needs a driver of CUDA 12.1 or later, this one is of %d.%d",
                            device->driver_cuda_version / 1000, device->driver_cuda_version % 1000 / 10);

@@ -46,7 +46,8 @@ PUBLIC=$SOURCE/bench/workloads/public.jsonl
 export LD_LIBRARY_PATH=$BUILD/testlib:$BUILD${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 export MOET_CACHE_DIR=${MOET_CACHE_DIR:-$DIR/cache}
 unset MOET_TABLE
-trap 'exit 130' INT TERM # what runs ends by itself; the parts after it do not begin
+stop=
+trap 'stop=1' INT TERM # what runs is told too, and ends by itself; nothing else begins
 code=0
 
 # run NAME COMMAND...: says on stderr what it runs, how long it took and whether it failed; the command's own stderr is
@@ -54,6 +55,7 @@ code=0
 run() {
     local name=$1 began=$SECONDS status=0
     shift
+    [ -z "$stop" ] || exit 130
     echo "\$ ${*//$SOURCE\//}" >&2
     "$@" 2>"$DIR/$name.err" || status=$?
     tail -n 4 "$DIR/$name.err" >&2
@@ -83,17 +85,17 @@ part_tune() {
     local model began table
     mkdir -p "$DIR/models" "$DIR/tables"
     # A line a call: a sweep that was cut off goes on in the next one, and its seconds add up.
-    [ -e "$DIR/tables.csv" ] || echo "model,seconds,kB" >"$DIR/tables.csv"
+    [ -e "$DIR/tables.csv" ] || echo "model,seconds" >"$DIR/tables.csv"
     for model in $(sed 's/^{"name":"\([^/"]*\).*/\1/' "$PUBLIC" | sort -u); do
         grep "^{\"name\":\"$model/" "$PUBLIC" >"$DIR/models/$model.jsonl"
         began=$SECONDS table=$DIR/tables/$model
         run "tune_$model" "$MOE" sweep --device cuda --workloads "$DIR/models/$model.jsonl" --ops up,down,ffn \
             --families wgmma_gemm --db "$DIR/models/$model.db"
-        began=$((SECONDS - began))
-        run "emit_$model" "$MOE" emit --db "$DIR/models/$model.db" --out "$table" &&
-            echo "$model,$began,$(du -sk "$table" | cut -f1)" >>"$DIR/tables.csv"
+        echo "$model,$((SECONDS - began))" >>"$DIR/tables.csv"
+        run "emit_$model" "$MOE" emit --db "$DIR/models/$model.db" --out "$table"
     done
     cat "$DIR/tables.csv"
+    du -sk "$DIR"/tables/*
     run tune_merge "$MOE" merge --db "$DIR/public.db" "$DIR"/models/*.db
     run emit "$MOE" emit --db "$DIR/public.db" --out "$DIR/table"
     "$MOE" show --db "$DIR/public.db" --format csv >"$DIR/winners.csv"
@@ -248,10 +250,10 @@ part_ep() {
     gpus=$(nvidia-smi -L | grep -c '^GPU')
     [ -e "$DIR/ep_table" ] && table=(--table "$DIR/ep_table")
     local transport
-    for transport in lsa allgather; do
+    for transport in lsa lsa_joint allgather; do
         run "ep_bits_$transport" "$BUILD/test_ep" --device cuda --ranks "$gpus" --cases 12 --transport $transport
     done
-    run ep_check "$MOE" ep --gpus "$gpus" --check --timeout 20 --transport allgather,lsa --returns sums --chunks 1,2,3 \
+    run ep_check "$MOE" ep --gpus "$gpus" --check --timeout 20 --transport allgather,lsa,lsa_joint --returns sums --chunks 1,2,3 \
         --match qwen3-30b --tokens 256,2048 --skew uniform --rounds 3 >"$DIR/ep_check.jsonl"
     # The peer's choices are the layer's too: which experts are heavy, and where, is then the same work.
     rm -rf "$DIR/ep_ids"
@@ -259,7 +261,7 @@ part_ep() {
         ids=(--ids "$DIR/ep_ids")
     # One way after the other, not in the same rounds: where one ends badly, the others' times are there.
     rm -f "$DIR/ep.jsonl"
-    for transport in lsa allgather; do
+    for transport in lsa lsa_joint allgather; do
         run "ep_$transport" "$MOE" ep --gpus "$gpus" --rounds 11 --timeout 20 --transport $transport --returns sums \
             --chunks 1,2,3 --comm-sms 16 "${table[@]}" "${ids[@]}" --db "$DIR/ep.db" --again >>"$DIR/ep.jsonl"
     done
@@ -267,7 +269,7 @@ part_ep() {
     part_ep_compare
     # All transports, ranks that differ and die; and more ranks than GPUs, which NCCL refuses: meaning only, no speed.
     run ep_bits "$BUILD/test_ep" --device cuda --ranks "$gpus" --cases 12
-    for transport in lsa allgather; do
+    for transport in lsa lsa_joint allgather; do
         run "ep_bits_8_$transport" "$BUILD/test_ep" --device cuda --ranks 8 --gpus "$gpus" --cases 6 --transport $transport
     done
 }

@@ -94,7 +94,7 @@ part_path() {
 part_ep() {
     local transport one=$DEVICE # NCCL refuses two ranks of one GPU: what does without it
     [ "$DEVICE" != cuda ] || one=cuda:0
-    for transport in lsa allgather; do
+    for transport in lsa lsa_joint allgather; do
         check "expert parallelism: two ranks of one GPU, $transport" 150 "$BUILD/test_ep" --device "$one" --ranks 2 --cases 12 --transport $transport
     done
     if [ "$(nvidia-smi -L 2>/dev/null | grep -c '^GPU')" -ge 2 ]; then

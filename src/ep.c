@@ -9,9 +9,9 @@
 
 enum { DEFAULT_TIMEOUT_MS = 30000, DEFAULT_COMM_SMS = 16 };
 
-static const moet_ep_transport *const transports[] = {&moet_ep_transport_lsa, &moet_ep_transport_allgather,
-                                                      &moet_ep_transport_exchange, &moet_ep_transport_bound,
-                                                      &moet_ep_transport_nccl_ep};
+static const moet_ep_transport *const transports[] = {&moet_ep_transport_lsa,       &moet_ep_transport_lsa_joint,
+                                                      &moet_ep_transport_allgather, &moet_ep_transport_exchange,
+                                                      &moet_ep_transport_bound,     &moet_ep_transport_nccl_ep};
 
 void moet_ep_options_init(moet_ep_options *options, moet_numerics numerics)
 {
@@ -71,7 +71,7 @@ static moet_status validate(const moet_problem *problem, const moet_ep_options *
         return moet_fail(MOET_INVALID, "moet_ep: combine paddle asks what is local to a rank: choose returns sums");
     if (!is_auto(o->transport) && !transport_find(o->transport))
         return moet_fail(MOET_INVALID,
-                         "moet_ep: no transport '%.32s': auto, lsa, allgather, exchange, bound or nccl_ep",
+                         "moet_ep: no transport '%.32s': auto, lsa, lsa_joint, allgather, exchange, bound or nccl_ep",
                          o->transport);
     if (!is_auto(o->net) && strcmp(o->net, "socket") != 0 && strcmp(o->net, "mpi") != 0)
         return moet_fail(MOET_INVALID, "moet_ep: no net '%.32s': auto, socket or mpi", o->net);
@@ -241,7 +241,10 @@ static moet_status open_route(moet_ep *ep, moet_ep_chunk *c)
     const size_t frozen = moet_ep_put(&bytes, N * 8 + 4), first = moet_ep_put(&bytes, N * 4);
     const size_t pair_first = moet_ep_put(&bytes, N * 4), recv_first = moet_ep_put(&bytes, N * 4);
     const size_t recv_pair_first = moet_ep_put(&bytes, N * 4), recv_tokens = moet_ep_put(&bytes, 4);
-    const size_t pointers = moet_ep_put(&bytes, 8 * N * sizeof(void *)), epochs = moet_ep_put(&bytes, 8 * 4);
+    const size_t pointers = moet_ep_put(&bytes, 9 * N * sizeof(void *));
+    const size_t epochs = moet_ep_put(&bytes, MOET_EP_EPOCHS * 4);
+    const size_t given_pieces = (T + MOET_EP_GIVEN_SLOTS - 1) / MOET_EP_GIVEN_SLOTS;
+    const size_t given_units = moet_ep_put(&bytes, given_pieces * 4);
     const size_t tell = moet_ep_put(&bytes, (MOET_EP_MAX_CHUNKS + 1) * 4);
     MOET_TRY(moet_ep_alloc(ep, bytes, &c->route));
     MOET_TRY(ep->device->backend->fill(ep->device, c->route, 0, bytes));
@@ -249,6 +252,7 @@ static moet_status open_route(moet_ep *ep, moet_ep_chunk *c)
 #define MEMBER(name) (p->name = (void *)(at + name))
     MEMBER(slot), MEMBER(send_counts), MEMBER(recv_counts), MEMBER(first), MEMBER(pair_first);
     MEMBER(recv_first), MEMBER(recv_pair_first), MEMBER(recv_tokens), MEMBER(epochs), MEMBER(tell);
+    MEMBER(given_units);
     if (is_rows) MEMBER(pair);
     c->frozen = (void *)(at + frozen);
 #undef MEMBER
@@ -261,6 +265,8 @@ static moet_status open_route(moet_ep *ep, moet_ep_chunk *c)
     p->peer_ready = (uint32_t *const *)(void *)(lists + 5 * N);
     p->peer_back = lists + 6 * N;
     p->peer_tails = lists + 7 * N;
+    p->peer_given = (uint32_t *const *)(void *)(lists + 8 * N);
+    p->given_pieces = (int32_t)given_pieces;
     p->lost = &ep->words[MOET_EP_LOST];
     p->failure = (int32_t *)&ep->words[MOET_EP_FAILURE];
     p->timeout_ns = (int64_t)o->timeout_ms * 1000000;

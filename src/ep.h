@@ -52,7 +52,7 @@ typedef struct moet_ep_transport {
 } moet_ep_transport;
 
 extern const moet_ep_transport moet_ep_transport_exchange, moet_ep_transport_bound, moet_ep_transport_lsa,
-    moet_ep_transport_allgather, moet_ep_transport_nccl_ep;
+    moet_ep_transport_lsa_joint, moet_ep_transport_allgather, moet_ep_transport_nccl_ep;
 
 struct moet_ep {
     moet_handle *handle;

@@ -11,7 +11,7 @@
 
 /* Where things are in every rank's window. */
 typedef struct layout {
-    size_t words, arrived, ready, places, recv, y, back, bytes; /* places, y: rows; back: sums */
+    size_t words, arrived, ready, given, places, recv, y, back, bytes; /* places, y: rows; back: sums */
 } layout;
 
 static layout layout_of(const moet_ep *ep, const moet_ep_chunk *c)
@@ -22,6 +22,7 @@ static layout layout_of(const moet_ep *ep, const moet_ep_chunk *c)
     l.words = moet_ep_put(&l.bytes, N * N * 8);
     l.arrived = moet_ep_put(&l.bytes, N * 4);
     l.ready = moet_ep_put(&l.bytes, N * 4);
+    l.given = moet_ep_put(&l.bytes, N * (size_t)c->pass.given_pieces * 4);
     l.places = moet_ep_put(&l.bytes, is_rows ? R * (size_t)c->pass.width * 4 : 0);
     l.recv = moet_ep_put(&l.bytes, R * (size_t)c->pass.row_bytes);
     l.y = moet_ep_put(&l.bytes, is_rows ? (size_t)ep->max_rows * H2 : 0);
@@ -73,6 +74,7 @@ static moet_status open_lsa(moet_ep *ep, moet_ep_chunk *c)
     if (status == MOET_OK) status = moet_ep_point_windows(ep, c, l.words, (void *)c->pass.peer_words);
     if (status == MOET_OK) status = moet_ep_point_windows(ep, c, l.arrived, (void *)c->pass.peer_arrived);
     if (status == MOET_OK) status = moet_ep_point_windows(ep, c, l.ready, (void *)c->pass.peer_ready);
+    if (status == MOET_OK) status = moet_ep_point_windows(ep, c, l.given, (void *)c->pass.peer_given);
     if (status == MOET_OK) status = moet_ep_point_windows(ep, c, l.back, (void *)c->pass.peer_back);
 done:
     free(scratch);
@@ -99,6 +101,22 @@ static moet_status combine(moet_ep *ep, moet_ep_chunk *c, void *stream)
     return ep->stages_table->combine(ep->stages, &c->pass, ep->options.comm_sms, stream);
 }
 
+/* ---- joint: rows that are given cross the link while others are combined ---- */
+
+static moet_status open_joint(moet_ep *ep, moet_ep_chunk *c)
+{
+    if (ep->options.returns == MOET_EP_RETURNS_ROWS)
+        return moet_fail(MOET_UNSUPPORTED, "transport lsa_joint gives back sums only, as rows are read where they were "
+                                           "made; transport lsa gives back rows");
+    return open_lsa(ep, c);
+}
+
+static moet_status combine_joint(moet_ep *ep, moet_ep_chunk *c, void *stream)
+{
+    return ep->stages_table->give_and_combine(ep->stages, &c->pass, c->tails, c->y, c->places, ep->options.comm_sms,
+                                              stream);
+}
+
 const moet_ep_transport moet_ep_transport_lsa = {.name = "lsa",
                                                  .is_graph_safe = true,
                                                  .is_by_memory = true,
@@ -106,3 +124,11 @@ const moet_ep_transport moet_ep_transport_lsa = {.name = "lsa",
                                                  .close = close_lsa,
                                                  .dispatch = dispatch,
                                                  .combine = combine};
+
+const moet_ep_transport moet_ep_transport_lsa_joint = {.name = "lsa_joint",
+                                                       .is_graph_safe = true,
+                                                       .is_by_memory = true,
+                                                       .open = open_joint,
+                                                       .close = close_lsa,
+                                                       .dispatch = dispatch,
+                                                       .combine = combine_joint};

@@ -54,7 +54,11 @@ typedef struct moet_ep_pass {
     int32_t awaits_ready;         /* copies bring sums and `ready`: combine waits for tell[pieces] */
     void *const *peer_tails;      /* [ranks] tails of moet_ep_slot_of() */
     uint32_t *tell;               /* [pieces + 1] words for other ranks that copies carry: arrived, a piece each; ready */
-    uint32_t *epochs;              /* [4] of words, arrived, ready; blocks that are done */
+    /* give_and_combine: sums travel by pieces of MOET_EP_GIVEN_SLOTS slots */
+    uint32_t *const *peer_given; /* [sender, given_pieces]: epoch of the last `ready` of which a piece is there */
+    uint32_t *given_units;       /* [given_pieces] of a piece's units of work, those that are done */
+    int32_t given_pieces;
+    uint32_t *epochs;              /* [MOET_EP_EPOCHS] of words, arrived, ready; what kernels count */
     const volatile int32_t *lost;  /* nonzero: give up */
     int32_t *failure;              /* set where a pass gave up */
     int64_t timeout_ns;
@@ -67,6 +71,8 @@ typedef struct moet_ep_pass {
     int32_t is_given;     /* sums are stored to the token's rank, and combine adds what is there */
     int32_t frozen_number; /* which of all counts this capture keeps */
 } moet_ep_pass;
+
+enum { MOET_EP_EPOCHS = 16, MOET_EP_GIVEN_SLOTS = 128 };
 
 /* moet_ep_pass.spreads: no rows; own ones; all, telling the other ranks; all, and waiting for theirs. */
 enum { MOET_EP_SPREADS_NONE, MOET_EP_SPREADS_OWN, MOET_EP_SPREADS_ALL, MOET_EP_SPREADS_AND_WAITS };
@@ -102,6 +108,9 @@ typedef struct moet_ep_stages_table {
      * it came from; then waits for everybody's. */
     moet_status (*give)(moet_ep_stages *stages, const moet_ep_pass *pass, const void *tails, const void *rows,
                         const int32_t *places, int32_t sms, void *stream);
+    /* give and combine, where sums may be added up while others are under way. */
+    moet_status (*give_and_combine)(moet_ep_stages *stages, const moet_ep_pass *pass, const void *tails,
+                                    const void *rows, const int32_t *places, int32_t sms, void *stream);
     /* allgather: tails to all ranks, of -1 where a piece has no token; rows as `spreads` says; `tell`, and this rank's own
      * words. */
     moet_status (*spread)(moet_ep_stages *stages, const moet_ep_pass *pass, int32_t sms, void *stream);

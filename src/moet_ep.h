@@ -56,6 +56,7 @@ typedef struct moet_ep_options {
     char net[MOET_EP_NAME_SIZE];
     /* How rows travel: "exchange" (sends and receives of exact counts, which the host waits for), "bound" (of
      * max_tokens rows always, which a graph can replay), "lsa" (loads and stores to the other ranks' memory, one host),
+     * "lsa_joint" (the same, its results given back and added up at once, returns SUMS),
      * "allgather" (all rows to all ranks by copies that take no SM, one host, returns SUMS; for few ranks) or "nccl_ep"
      * (NVIDIA's NCCL EP, where it is, returns SUMS; parameters follow as ":name=value", docs/nccl_ep.md; after an error
      * the process must end, as its kernels may not); "" or "auto": lsa where it can be, else exchange.

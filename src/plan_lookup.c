@@ -3,7 +3,7 @@
  * At each tuned point the table has the times of some configurations. By what factor such a time is off an estimate of
  * it (moet_tiling_seconds; where a vendor library chooses the tiles, what the SMs and memory need at least) changes
  * slowly with rows and skew, while the estimate knows how rows at hand fit into tiles and tiles into waves. So the
- * factor is averaged over the nearest points, with the inverse squares of the distances as weights (Shepard's
+ * factor is averaged over the nearest points, with the inverses of squared distance + NEAR_SQUARE as weights (Shepard's
  * interpolation), and multiplied by the estimate for the counts at hand. */
 #include <math.h>
 #include <stdlib.h>

@@ -79,7 +79,7 @@ double moet_tiling_seconds(const moet_tiling *t, const int32_t *counts, int32_t 
     double busy = 0, together = 0;
     for (int32_t e = 0; e < experts; e++) {
         const int32_t rows = counts[e];
-        if (rows == 0) continue;
+        if (rows <= 0) continue;
         const int32_t row_tiles = divide(rows + t->rows - 1, by_rows);
         int32_t height = t->rows, full = row_tiles - (row_tiles * height != rows);
         if (t->is_even) {

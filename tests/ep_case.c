@@ -55,8 +55,8 @@ void ep_case_draw(uint64_t *random, int64_t nth, int32_t ranks, ep_case *c)
     static const struct {
         const char *name;
         bool returns_rows;
-    } transports[] = {{"exchange", true}, {"allgather", false}, {"lsa", true},
-                      {"bound", false},   {"auto", true},       {"allgather", false}};
+    } transports[] = {{"exchange", true}, {"allgather", false}, {"lsa", true},       {"bound", false},
+                      {"auto", true},     {"allgather", false}, {"lsa_joint", false}};
     const int32_t which = (int32_t)(nth / 2 % MOET_COUNT_OF(transports));
     const bool is_served = c->options.returns == MOET_EP_RETURNS_SUMS || transports[which].returns_rows;
     snprintf(c->options.transport, sizeof c->options.transport, "%s", is_served ? transports[which].name : "lsa");
@@ -64,6 +64,7 @@ void ep_case_draw(uint64_t *random, int64_t nth, int32_t ranks, ep_case *c)
     c->options.chunks = (int32_t)test_between(random, 0, MOET_EP_MAX_CHUNKS);
     c->options.max_tokens = test_between(random, 1, nth % 4 ? 40 : 200);
     if (nth % 24 == 11) { /* allgather, of so much that copies and not a kernel carry it where a rank has most tokens */
+        snprintf(c->options.transport, sizeof c->options.transport, "allgather");
         problem.hidden = 2048;
         problem.inter = 8;
         c->options.max_tokens = 1100;

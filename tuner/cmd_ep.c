@@ -68,7 +68,8 @@ static const struct argp_option options[] = {
     {.name = "transport",
      .key = KEY_TRANSPORT,
      .arg = "LIST",
-     .doc = "How rows travel: lsa, allgather, exchange, bound, nccl_ep or auto (default auto; with --db auto,exchange, "
+     .doc = "How rows travel: lsa, lsa_joint, allgather, exchange, bound, nccl_ep or auto (default auto; with --db "
+            "auto,exchange, "
             "and for sums on one host allgather)"},
     {.name = "returns",
      .key = KEY_RETURNS,
@@ -320,7 +321,7 @@ static moet_status list_variants(const ep_arguments *a, moet_ep_variants *v)
             status = parse_returns(returns.texts[r], &of.returns);
             if (status == MOET_OK && length >= (int)sizeof of.transport)
                 status = moet_fail(MOET_INVALID, "--transport: '%.100s' is too long", transports.texts[t]);
-            const bool is_for_sums = strcmp(of.transport, "allgather") == 0;
+            const bool is_for_sums = strcmp(of.transport, "allgather") == 0 || strcmp(of.transport, "lsa_joint") == 0;
             if (!a->transports && is_for_sums && of.returns == MOET_EP_RETURNS_ROWS) continue;
             if (status == MOET_OK) status = add_variants(v, &of, &chunks, &comm_sms);
         }

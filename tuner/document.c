@@ -223,7 +223,7 @@ static const struct {
     {"effort", {"quick", "normal", "exhaustive"}},
     {"tool", {"ncu", "nsys", "none"}},
     {"net", {"auto", "socket", "mpi"}},
-    {"transport", {"auto", "lsa", "allgather", "exchange", "bound", "nccl_ep"}},
+    {"transport", {"auto", "lsa", "lsa_joint", "allgather", "exchange", "bound", "nccl_ep"}},
     {"returns", {"rows", "sums"}},
 };
 #undef MOET_X
