@@ -334,20 +334,23 @@ static bool is_fast(const moet_problem *problem)
     return problem->activation != MOET_ACTIVATION_NONE && problem->numerics == MOET_NUMERICS_FAST;
 }
 
-enum { NAME_SIZE = 96 };
+enum { NAME_SIZE = 112 };
 static void kernel_name(const moet_problem *problem, const moet_config *config, char name[NAME_SIZE])
 {
     static const char *const activations[] = {[MOET_ACTIVATION_NONE] = "",
                                               [MOET_ACTIVATION_SWIGLU] = "_swiglu",
                                               [MOET_ACTIVATION_SWIGLU_CLAMP] = "_clamp",
                                               [MOET_ACTIVATION_GPT_OSS] = "_gptoss"};
-    snprintf(name, NAME_SIZE, "wgmma_gemm_%s_%s_s%s%s_%s%s%s%s%s%s%s%s", moet_config_text(config, PARAM_MODE),
+    snprintf(name, NAME_SIZE, "wgmma_gemm_%s_%s_s%s%s_%s%s%s%s%s%s%s%s%s", moet_config_text(config, PARAM_MODE),
              moet_config_text(config, PARAM_TILE), moet_config_text(config, PARAM_STAGES),
              config->value[PARAM_CLUSTER] == CLUSTER_1X1 ? "" : "_c2", problem->layout == MOET_LAYOUT_KN ? "kn" : "nk",
              problem->bias ? "_bias" : "", activations[problem->activation],
              problem->prob == MOET_PROB_ADVANCE ? "_prob" : "", is_fast(problem) ? "_fast" : "",
-             config->gathers ? "_gather" : "", !config->chains ? "" : problem->down_bias ? "_chain_bias" : "_chain",
-             config->scatters ? "_scatter" : "");
+             config->gathers ? "_gather" : "",
+             !config->chains      ? ""
+             : problem->down_bias ? "_chain_bias"
+                                  : "_chain",
+             config->scatters ? "_scatter" : "", problem->experts > FEW_EXPERTS ? "_many" : "");
 }
 
 static bool wgmma_source(const moet_problem *problem, const moet_config *config, int32_t cc_major, int32_t cc_minor,

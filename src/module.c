@@ -145,7 +145,7 @@ static int gather_options(const moet_source *source, bool line_info, char arch_o
 static void make_key(const moet_source *source, const char *const *options, int option_count,
                      char key[MOET_SHA256_TEXT_SIZE])
 {
-    char source_hash[MOET_SHA256_TEXT_SIZE], text[MAX_OPTIONS * 96 + 700];
+    char source_hash[MOET_SHA256_TEXT_SIZE], text[MAX_OPTIONS * MOET_SOURCE_OPTION_SIZE + 700];
     moet_sha256_text(source->text, strlen(source->text), source_hash);
     int used = snprintf(text, sizeof text, "cubin 1\n%.500s\n%s\nnvrtc %d\n", source->name, source_hash, nvrtc_version);
     for (int i = 0; i < option_count; i++)

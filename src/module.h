@@ -27,12 +27,13 @@ void moet_cubin_release(moet_cubin *cubin);
 moet_status moet_cubin_copy(const moet_cubin *from, moet_cubin *to);
 
 #define MOET_SOURCE_MAX_OPTIONS 24
+#define MOET_SOURCE_OPTION_SIZE 128
 typedef struct moet_source {
     const char *name; /* "mma_gemm.cu": as messages and the profiler show it */
     const char *text; /* embedded source text */
     const char *arch; /* "sm_80", "sm_90a" */
     int32_t option_count;
-    char options[MOET_SOURCE_MAX_OPTIONS][96]; /* "-DMOET_BM=128" */
+    char options[MOET_SOURCE_MAX_OPTIONS][MOET_SOURCE_OPTION_SIZE]; /* "-DMOET_BM=128" */
 } moet_source;
 
 /* Appends "-D<name>=<value>" / any option text. Asserts on overflow: the options are ours. */

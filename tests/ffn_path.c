@@ -103,7 +103,7 @@ void ffn_path_fill(uint64_t *random, ffn_path *p)
     ffn_path_numbers(random, p->up_bias, E * 2 * I, 1);
     ffn_path_numbers(random, p->down_bias, E * H, 1);
     for (int32_t t = 0; t < p->given.tokens; t++) {
-        bool taken[64] = {false};
+        bool taken[MOET_MAX_EXPERTS] = {false};
         int64_t local = test_between(random, 0, 3); /* 0: a token without local experts */
         for (int32_t c = 0; c < p->choices; c++) {
             int64_t id = test_between(random, 0, E - 1);

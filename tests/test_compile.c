@@ -71,7 +71,10 @@ static void gather_fused(const moet_family *family, const moet_device_info *info
         moet_problem problem;
         moet_config config;
         moet_source source;
+        char why[MOET_REASON_SIZE];
         if (!test_fused_choice(&configs.choices[i], problems, info, i, &problem, &config)) continue;
+        if (i % 5 == 4) problem.experts = MOET_MAX_EXPERTS;
+        if (!family->applicable(&problem, &config, info, why)) continue;
         assert_true(family->source(&problem, &config, info->cc_major, info->cc_minor, 0, &source));
         add_source(&source);
         if (i % 3 != 0) continue; /* some of them in the other numerics too */
@@ -100,6 +103,7 @@ static void gather_chained(const moet_family *family, const moet_device_info *in
         char why[MOET_REASON_SIZE];
         if (!test_fused_choice(&configs.choices[i], problems, info, i, &problem, &config)) continue;
         config.chains = true;
+        if (i & 4) problem.experts = MOET_MAX_EXPERTS;
         config.scatters = i & 1;
         problem.down_bias = i & 2;
         problem.numerics = i % 3 == 2 ? MOET_NUMERICS_FAST : MOET_NUMERICS_TRAIN;

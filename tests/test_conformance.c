@@ -38,6 +38,7 @@ static const edge_shape shapes[] = {
     {"one expert", MOET_OP_DOWN, 1, 72, 136, {{130}, {33}, {1}, {0}}, 0},
     {"N = 2880", MOET_OP_DOWN, 2, 2880, 40, {{5, 0}, {0, 34}, {-1}}, 0},
     {"K = 2880", MOET_OP_DOWN, 2, 16, 2880, {{3, 18}, {-1}}, 0},
+    {"65 experts", MOET_OP_UP, 65, 24, 16, {{0, 9, 0, 16, 17, 1}, {-1}}, 7},
     {"1024 experts", MOET_OP_DOWN, MOET_MAX_EXPERTS, 8, 16, {{0, 0, 2, 0, 0, 1}, {-1}}, 3},
 };
 

@@ -287,10 +287,8 @@ static void check_cubins(const moet_config *config, const moet_problem *problem,
 }
 
 /* Every family and configuration of this device gives the bits of the plan's. */
-static void check_configs(uint64_t *random, int64_t nth)
+static void check_configs(uint64_t *random, ffn_path path)
 {
-    ffn_path path;
-    ffn_draw(random, nth, &path);
     ffn_placed d;
     ffn_place(device, &path, false, &d);
     const moet_plan_options options = ffn_options(&path, true);
@@ -331,7 +329,26 @@ static void test_configs_agree(void **state)
 {
     (void)state;
     uint64_t random = 34;
-    for (int32_t i = 0; i < 3; i++) check_configs(&random, 3 * i + 1); /* each place of the router weight */
+    for (int32_t i = 0; i < 3; i++) { /* each place of the router weight */
+        ffn_path path;
+        ffn_draw(&random, 3 * i + 1, &path);
+        check_configs(&random, path);
+    }
+}
+
+/* Kernels may be others for many experts. */
+static void test_many_experts(void **state)
+{
+    (void)state;
+    uint64_t random = 65;
+    moet_problem problem;
+    ffn_path path;
+    moet_problem_init(&problem, MOET_OP_FFN, 65, 64, 48);
+    problem.prob = MOET_PROB_ADVANCE;
+    problem.bias = problem.down_bias = true;
+    ffn_path_make(&path, 150, 6, problem);
+    ffn_path_fill(&random, &path);
+    check_configs(&random, path);
 }
 
 /* ---- refusals ---- */
@@ -454,10 +471,11 @@ int main(int argc, char **argv)
     }
     device = handle->device;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_random_paths),     cmocka_unit_test(test_fewer_tokens_than_planned),
-        cmocka_unit_test(test_replay),           cmocka_unit_test(test_no_tokens_and_no_choices),
-        cmocka_unit_test(test_configs_agree),    cmocka_unit_test(test_refused_plans),
-        cmocka_unit_test(test_refused_launches), cmocka_unit_test(test_decode),
+        cmocka_unit_test(test_random_paths),  cmocka_unit_test(test_fewer_tokens_than_planned),
+        cmocka_unit_test(test_replay),        cmocka_unit_test(test_no_tokens_and_no_choices),
+        cmocka_unit_test(test_configs_agree), cmocka_unit_test(test_many_experts),
+        cmocka_unit_test(test_refused_plans), cmocka_unit_test(test_refused_launches),
+        cmocka_unit_test(test_decode),
     };
     int failed = cmocka_run_group_tests_name("ffn", tests, NULL, NULL);
     moet_close(handle);
