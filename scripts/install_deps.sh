@@ -20,6 +20,7 @@ libopenblas-dev|/usr/lib/*/libopenblas.so.0 /usr/lib*/libopenblas.so.0|the host_
 EOF
     [ "${1:-}" = --test ] || return 0
     cat <<'EOF'
+g++|c++|compiles kernels that are emulated
 pkg-config|pkg-config|tests the .pc file
 python3|python3|reads databases and JSON in tests
 python3-numpy|/usr/lib/python3/dist-packages/numpy|tests of the Python package
