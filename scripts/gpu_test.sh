@@ -19,7 +19,7 @@ all="compile kernels path ep families table isolation path_table python sanitize
 parts=("${@:3}")
 [ ${#parts[@]} -gt 0 ] || read -ra parts <<<"$all"
 SOURCE=$(cd "$(dirname "$0")/.." && pwd) || exit 1
-for program in moe-tune test_conformance test_bits test_capture test_launch_cost test_chain test_device test_expect test_stages test_ffn test_ffn_odd test_ep test_fast test_act test_fused test_compile; do
+for program in moe-tune test_conformance test_bits test_capture test_launch_cost test_chain test_device test_expect test_stages test_ffn test_composed test_ffn_odd test_ep test_fast test_act test_fused test_compile; do
     [ -x "$BUILD/$program" ] || { echo "gpu_test: $BUILD/$program is not there: build with tests (libcmocka-dev)" >&2; exit 1; }
 done
 # Libraries that this machine may lack travel in the build folder.
@@ -38,7 +38,7 @@ check() {
     if [ "$code" = 0 ]; then
         passed=$((passed + 1))
         echo "ok      $name ($((SECONDS - start)) s)"
-        grep -E '^[a-z_0-9]+: [0-9]+ (runs of a config|configs on)|a launch takes' "$WORK/log" | sed 's/^/        /'
+        grep -E '^[a-z_0-9]+: [0-9]+ (runs of a config|configs on)|a launch takes|^[0-9]+ workloads, ' "$WORK/log" | sed 's/^/        /'
     elif [ "$code" = 77 ]; then
         skip "$name: $(sed -n 's/^skipped: //p' "$WORK/log" | head -n 1)"
     else
@@ -76,6 +76,7 @@ part_kernels() {
 
 part_path() {
     check "expert path: reference, pieces, bits" 300 "$BUILD/test_ffn" --device "$DEVICE"
+    check "expert path: the composition's bits, cuBLASLt's GEMMs, public workloads" 300 "$BUILD/test_composed" --device "$DEVICE" --workloads "$SOURCE/bench/workloads/public.jsonl"
     check "expert path: numerics fast" 240 "$BUILD/test_fast" --device "$DEVICE"
     # In parts beside each other: each compiles kernels that nothing else has. What is shown is of the parts that fail.
     check "expert path: odd numbers, bad ids, too many rows" 300 env BUILD="$BUILD" DEVICE="$DEVICE" WORK="$WORK" bash -c '
