@@ -588,7 +588,7 @@ static __device__ __forceinline__ void give_unit(const moet_ep_pass &p, const ch
     const int lane = threadIdx.x & 31, warp = threadIdx.x / 32, vectors = p.hidden / 8;
     const int part_vectors = (vectors + split - 1) / split;
     const u32 piece_units = (p.ranks - 1) * rank_units, piece = unit / piece_units, of_piece = unit - piece * piece_units;
-    const int nth = of_piece / rank_units, source = nth + (nth >= p.rank);
+    const int nth = of_piece / rank_units, source = (p.rank + 1 + nth) % p.ranks; /* each rank begins with another */
     const int item = (of_piece - nth * rank_units) * ROW_WARPS + warp, in_piece = item / split;
     const int slot = piece * GIVEN_SLOTS + in_piece, part = item - in_piece * split;
     if (in_piece < GIVEN_SLOTS && slot < p.recv_counts[2 * source])
@@ -599,7 +599,7 @@ static __device__ __forceinline__ void give_unit(const moet_ep_pass &p, const ch
         if (q != p.rank) store_release(&p.peer_given[q][p.rank * p.given_pieces + piece], epoch);
 }
 
-static __device__ __forceinline__ void combine_unit(const moet_ep_pass &p, u32 unit, int split, u32 epoch, i64 begin_ns)
+static __device__ __forceinline__ void combine_unit(const moet_ep_pass &p, u32 unit, int split, u32 epoch)
 {
     const int lane = threadIdx.x & 31, vectors = p.hidden / 8, part_vectors = (vectors + split - 1) / split;
     const i64 item = (i64)unit * ROW_WARPS + threadIdx.x / 32;
@@ -611,10 +611,7 @@ static __device__ __forceinline__ void combine_unit(const moet_ep_pass &p, u32 u
         given = p.peer_given[p.rank] + c.rank * p.given_pieces +
                 p.slot[(i64)c.rank * p.max_tokens + token] / GIVEN_SLOTS;
     combine_given(p, c, token, part * part_vectors, min(vectors, (part + 1) * part_vectors), lane, [&] {
-        u32 spins = 0;
-        while (given && (int)(load_acquire(given) - epoch) < 0) {
-            if (!wait_on(p, begin_ns, &spins, c.rank)) break;
-        }
+        if (given) wait_for_given(p, given, epoch, c.rank);
         given = nullptr;
         __syncwarp();
     });
@@ -632,14 +629,13 @@ moet_ep_give_and_combine(const moet_ep_pass p, const char *tails, const char *ro
     const u32 give_units = (u32)((received + GIVEN_SLOTS - 1) / GIVEN_SLOTS) * (p.ranks - 1) * rank_units;
     const u32 combine_units = (u32)(((i64)p.tokens * split + ROW_WARPS - 1) / ROW_WARPS);
     const u32 combines_first = take(&p.epochs[BEGUN_BLOCKS]) & 1;
-    const i64 begin_ns = now_ns();
     for (u32 i = 0; i < 2 && !is_off; i++) {
         const bool combines = i != combines_first;
         for (;;) {
             const u32 unit = take(&p.epochs[combines ? COMBINE_UNITS : GIVE_UNITS]);
             if (unit >= (combines ? combine_units : give_units)) break;
             if (combines)
-                combine_unit(p, unit, split, epoch, begin_ns);
+                combine_unit(p, unit, split, epoch);
             else
                 give_unit(p, tails, rows, places, unit, rank_units, split, epoch);
         }

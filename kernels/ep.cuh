@@ -152,6 +152,18 @@ static __device__ __forceinline__ void wait_for_all(const moet_ep_pass &p, const
     __syncthreads();
 }
 
+/* Not every run stores such a word: one that none has stored for long is far behind, whichever way the difference wraps.
+ * A rank may be ahead of this one by runs in which it needs nothing of it. */
+#define MOST_LEAD (1u << 16)
+static __device__ __forceinline__ void wait_for_given(const moet_ep_pass &p, const u32 *word, u32 epoch, int rank)
+{
+    const i64 begin_ns = now_ns();
+    u32 spins = 0;
+    while (load_acquire(word) - epoch >= MOST_LEAD) {
+        if (!wait_on(p, begin_ns, &spins, rank)) break;
+    }
+}
+
 /* All threads. */
 static __device__ __forceinline__ void tell_all(const moet_ep_pass &p, u32 *const *flags, u32 epoch)
 {

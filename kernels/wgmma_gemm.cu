@@ -429,7 +429,7 @@ __device__ __forceinline__ void moet_body(struct moet_job *job, struct moet_job 
     if (job->choice.allows_next) moet_next_allow();
     unsigned taken = 0;
     if (warp == 0) {
-        /* By value they are there before the launch before has ended. */
+        /* Counts in memory may be the launch before's; values are there at once. */
         if (!counts_are_values) {
             moet_previous_wait();
             if (MOET_CHAIN) taken = moet_first_take(); /* is there when the schedule is */

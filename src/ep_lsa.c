@@ -101,7 +101,10 @@ static moet_status combine(moet_ep *ep, moet_ep_chunk *c, void *stream)
     return ep->stages_table->combine(ep->stages, &c->pass, ep->options.comm_sms, stream);
 }
 
-/* ---- joint: rows that are given cross the link while others are combined ---- */
+/* ---- joint: rows that are given cross the link while others are combined ----
+ *
+ * A rank waits only for sums that it wants, so the second wait keeps no buffer. The next run's counts do: a rank stores
+ * rows only after it has those of all ranks, and a rank's plan, which is never launched early, follows its combine. */
 
 static moet_status open_joint(moet_ep *ep, moet_ep_chunk *c)
 {

@@ -1,5 +1,5 @@
 /* emulated: fibers for emulated.h. A round gives turns to the warps of every block that is resident; a warp's lanes run
- * until each has ended, waits for others of its block, or gave its turn away. Orders are drawn anew each time, and
+ * until each has ended, waits for others of its block, or gave its turn away. Orders are drawn by chance, and
  * warps and blocks are left out of rounds, some of them often ($MOET_EMULATED_SEED draws others): what is not ordered
  * comes in any order. After rounds in which all that ran were waits for other blocks or ranks, the process sleeps. */
 #include "emulated.h"

@@ -69,8 +69,7 @@ static const struct argp_option options[] = {
      .key = KEY_TRANSPORT,
      .arg = "LIST",
      .doc = "How rows travel: lsa, lsa_joint, allgather, exchange, bound, nccl_ep or auto (default auto; with --db "
-            "auto,exchange, "
-            "and for sums on one host allgather)"},
+            "auto,exchange, and for sums on one host allgather)"},
     {.name = "returns",
      .key = KEY_RETURNS,
      .arg = "LIST",
